@@ -37,7 +37,9 @@ def carries_token(request: web.Request, token: str) -> bool:
     return hmac.compare_digest(given.encode(), token.encode())
 
 
-def guard(token: str | None, *, open_writes: frozenset[str] = frozenset(), secret_reads: tuple[str, ...] = ()) -> Callable[..., Awaitable[web.StreamResponse]]:
+def guard(
+    token: str | None, *, open_writes: frozenset[str] = frozenset(), secret_reads: tuple[str, ...] = ()
+) -> Callable[..., Awaitable[web.StreamResponse]]:
     """aiohttp middleware: 403 for a foreign Host or Origin; 401 for writes and `secret_reads` prefixes without token.
 
     `open_writes` are paths that anyone local may POST to (telemetry intake). `token=None` refuses all other writes.

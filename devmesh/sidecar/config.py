@@ -1,0 +1,351 @@
+"""xDS JSON -> frozen runtime values: the one place where proto-JSON is read."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from devmesh.sidecar.message import Headers
+
+
+class ConfigError(Exception):
+    """A resource that cannot be run; becomes a NACK. `resource` is its xDS name."""
+
+    def __init__(self, resource: str, message: str) -> None:
+        super().__init__(f"{resource}: {message}")
+        self.resource = resource
+
+
+class Predicate(Protocol):
+    """A compiled matcher over one bytes value (None: absent)."""
+
+    def __call__(self, value: bytes | None) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderMatcher:
+    name: bytes  # lower-case; b":method", b":authority", b":path", b":scheme" too
+    matches: Predicate
+
+
+@dataclass(frozen=True, slots=True)
+class PathMatcher:
+    matches: Predicate  # over the path without query
+    prefix: bytes | None  # for prefix_rewrite
+    text: str  # "prefix:/a" for explain and config_dump
+
+
+@dataclass(frozen=True, slots=True)
+class RouteMatch:
+    path: PathMatcher
+    headers: tuple[HeaderMatcher, ...] = ()
+    query: tuple[HeaderMatcher, ...] = ()
+    runtime_fraction: float | None = None  # 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderEdit:
+    name: bytes
+    value: bytes  # may hold %COMMAND% operators, expanded by filters.headers
+    append: str  # APPEND_IF_EXISTS_OR_ADD | OVERWRITE_IF_EXISTS_OR_ADD | ADD_IF_ABSENT | OVERWRITE_IF_EXISTS
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderEdits:
+    request_add: tuple[HeaderEdit, ...] = ()
+    request_remove: tuple[bytes, ...] = ()
+    response_add: tuple[HeaderEdit, ...] = ()
+    response_remove: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    retry_on: frozenset[str]
+    num_retries: int
+    per_try_timeout: float | None
+    retriable_status_codes: frozenset[int]
+    base_interval: float = 0.025
+    max_interval: float = 0.25
+    previous_hosts: bool = False
+    host_selection_attempts: int = 1
+    retriable_headers: tuple[HeaderMatcher, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HashPolicy:
+    kind: str  # header | cookie | source_ip | query
+    name: bytes
+    cookie_ttl: float | None = None
+    cookie_path: bytes = b""
+    terminal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedCluster:
+    name: str
+    weight: int
+    edits: HeaderEdits = HeaderEdits()
+    host_rewrite: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    cluster: str
+    fraction: float  # 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class CorsPolicy:
+    allow_origin: tuple[Predicate, ...]
+    allow_methods: bytes
+    allow_headers: bytes
+    expose_headers: bytes
+    max_age: bytes
+    allow_credentials: bool
+    forward_not_matching_preflights: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FaultPolicy:
+    delay: float | None = None  # seconds
+    delay_fraction: float = 0.0
+    abort_status: int | None = None
+    abort_grpc_status: int | None = None
+    abort_fraction: float = 0.0
+    headers: tuple[HeaderMatcher, ...] = ()
+    fault_id: str = ""  # metadata filter_metadata.devmesh.fault
+
+
+@dataclass(frozen=True, slots=True)
+class RouteAction:
+    """Forward to one of the weighted clusters (one cluster = one weight of 1)."""
+
+    clusters: tuple[WeightedCluster, ...]
+    total_weight: int
+    timeout: float | None  # None: no limit
+    idle_timeout: float | None = None
+    max_stream_duration: float | None = None
+    retry: RetryPolicy | None = None
+    prefix_rewrite: bytes | None = None
+    regex_rewrite: tuple[object, bytes] | None = None  # compiled RE2, substitution
+    host_rewrite: bytes | None = None
+    auto_host_rewrite: bool = False
+    hash_policies: tuple[HashPolicy, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
+    upgrade_websocket: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectAction:
+    status: int
+    host: bytes | None = None
+    path: bytes | None = None
+    prefix: bytes | None = None
+    scheme: bytes | None = None
+    https: bool = False
+    port: int | None = None
+    strip_query: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DirectResponseAction:
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    name: str
+    match: RouteMatch
+    action: RouteAction | RedirectAction | DirectResponseAction
+    edits: HeaderEdits = HeaderEdits()
+    fault: FaultPolicy | None = None
+    cors: CorsPolicy | None = None
+    origin: str = ""  # metadata istio.config
+    operation: str = ""  # decorator.operation
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualHost:
+    name: str
+    domains: tuple[bytes, ...]
+    routes: tuple[Route, ...]
+    require_tls: bool = False
+    include_attempt_count: bool = False
+    edits: HeaderEdits = HeaderEdits()
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    name: str
+    virtual_hosts: tuple[VirtualHost, ...]
+    exact: dict[bytes, VirtualHost]  # domain (lower-case) -> host, for routing.select_virtual_host
+    wildcards: tuple[tuple[bytes, VirtualHost], ...]  # longest first: b"*.x", b"x.*"
+    default: VirtualHost | None  # domain "*"
+    ignore_port_in_host: bool = False
+    edits: HeaderEdits = HeaderEdits()
+
+
+@dataclass(frozen=True, slots=True)
+class TlsContext:
+    """`secret` names an SDS secret (`default`, `ROOTCA`) or, in snapshots, one of `secrets`."""
+
+    secret: str
+    validation: str | None
+    sans: tuple[tuple[str, str], ...] = ()  # (exact|prefix|suffix|..., value) on the URI SAN; empty: any of the trust domain
+    alpn: tuple[bytes, ...] = ()
+    sni: str = ""
+    require_client_certificate: bool = False
+    min_version: str = "TLSv1_2"
+    max_version: str = "TLSv1_3"
+    insecure: bool = False  # DestinationRule SIMPLE without CA: server not verified, as Envoy without validation_context
+
+
+@dataclass(frozen=True, slots=True)
+class HttpManager:
+    """An HttpConnectionManager."""
+
+    stat_prefix: str
+    route_table: RouteTable
+    filters: tuple[str, ...]  # names in order, `istio.*` left out
+    fault: FaultPolicy | None = None  # the filter's own, under every route
+    server_name: bytes = b"envoy"
+    use_remote_address: bool = False
+    forward_client_cert: str = "SANITIZE"  # SANITIZE | APPEND_FORWARD | SANITIZE_SET | FORWARD_ONLY | ALWAYS_FORWARD_ONLY
+    set_current_client_cert: bool = False
+    upgrades: frozenset[str] = frozenset()
+    max_request_headers_kb: int = 60
+    stream_idle_timeout: float | None = 300.0
+    request_timeout: float | None = None
+    idle_timeout: float | None = 3600.0
+    sampling: float = 1.0  # percent
+    tracing: bool = False
+    access_log: bool = False
+    normalize_path: bool = False
+    merge_slashes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TcpProxy:
+    stat_prefix: str
+    clusters: tuple[WeightedCluster, ...]
+    total_weight: int
+    idle_timeout: float | None = 3600.0
+    access_log: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FilterChainMatch:
+    destination_port: int | None = None
+    prefix_ranges: tuple[str, ...] = ()
+    server_names: tuple[str, ...] = ()
+    transport_protocol: str = ""  # "" | tls | raw_buffer
+    application_protocols: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class FilterChain:
+    name: str
+    match: FilterChainMatch
+    network: HttpManager | TcpProxy
+    tls: TlsContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    name: str
+    address: str
+    port: int
+    chains: tuple[FilterChain, ...]
+    default_chain: FilterChain | None
+    bind_to_port: bool
+    use_original_dst: bool
+    traffic_direction: str  # INBOUND | OUTBOUND | ""
+    inspect_tls: bool
+    inspect_http: bool
+    continue_on_inspector_timeout: bool
+    inspector_timeout: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    address: str
+    port: int
+    weight: int = 1
+    priority: int = 0
+    healthy: bool = True
+    tls_mode: str = ""  # metadata envoy.transport_socket_match.tlsMode
+    labels: tuple[tuple[str, str], ...] = ()
+    workload: str = ""  # from Istio's metadata "workload" when present
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitBreakers:
+    max_connections: int = 1024
+    max_pending_requests: int = 1024
+    max_requests: int = 1024
+    max_retries: int = 3
+    retry_budget_percent: float | None = None
+    retry_budget_min: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierDetection:
+    consecutive_5xx: int = 5
+    enforcing_consecutive_5xx: int = 100
+    consecutive_gateway_failure: int = 5
+    enforcing_consecutive_gateway_failure: int = 0
+    consecutive_local_origin_failure: int = 5
+    enforcing_consecutive_local_origin_failure: int = 100
+    split_local_origin: bool = False
+    interval: float = 10.0
+    base_ejection_time: float = 30.0
+    max_ejection_time: float = 300.0
+    max_ejection_percent: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TransportChoice:
+    """One of transport_socket_matches: the first whose `match` is contained in the endpoint's metadata."""
+
+    name: str
+    match: tuple[tuple[str, str], ...]
+    tls: TlsContext | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    name: str
+    kind: str  # EDS | STATIC | STRICT_DNS | LOGICAL_DNS | ORIGINAL_DST
+    lb_policy: str  # LEAST_REQUEST | ROUND_ROBIN | RANDOM | RING_HASH | MAGLEV | CLUSTER_PROVIDED
+    endpoints: tuple[Endpoint, ...]
+    connect_timeout: float = 5.0
+    breakers: CircuitBreakers = CircuitBreakers()
+    outlier: OutlierDetection | None = None
+    transports: tuple[TransportChoice, ...] = ()
+    tls: TlsContext | None = None  # transport_socket without matches
+    panic_threshold: float = 50.0
+    max_requests_per_connection: int | None = None
+    idle_timeout: float | None = 3600.0
+    least_request_choices: int = 2
+    ring_hash: tuple[int, int] = (1024, 8 * 1024 * 1024)
+    use_hostname_for_hashing: bool = False
+    original_dst_port: int | None = None  # upstream_port_override
+    bind_address: str | None = None
+    protocol: str = "http1"  # http1 | http2 | auto | downstream
+    metadata: tuple[tuple[str, str], ...] = ()  # filter_metadata.istio services' host/name/namespace, default_original_port
+    service: str = ""  # FQDN
+    service_name: str = ""
+    service_namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    version: str
+    listeners: dict[str, Listener]
+    clusters: dict[str, Cluster]
+    routes: dict[str, RouteTable]
+    names: dict[str, tuple[str, ...]]  # host as an app may say it (lower-case) -> IPs, from NDS
+    secrets: dict[str, dict[str, str]] = field(default_factory=dict)
+    raw: dict[str, object] = field(default_factory=dict)  # as received, for config_dump
+
+
+EMPTY_HEADERS: Headers = []

@@ -1,0 +1,51 @@
+"""Heads of messages, the same whichever HTTP version carried them. Header names are lower-case bytes."""
+
+from dataclasses import dataclass, field
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """One request's head. `headers` excludes nothing: `host` is in it; `authority` repeats its value."""
+
+    method: bytes
+    target: bytes  # origin-form path and query as received, e.g. b"/a?b=c"
+    authority: bytes
+    headers: Headers = field(default_factory=list)
+    scheme: bytes = b"http"
+    version: bytes = b"1.1"
+
+    @property
+    def path(self) -> bytes:
+        """The target without its query."""
+        return self.target.partition(b"?")[0]
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    status: int
+    headers: Headers = field(default_factory=list)
+    reason: bytes = b""
+
+
+def get_header(headers: Headers, name: bytes) -> bytes | None:
+    """The first value of a lower-case name."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+def set_header(headers: Headers, name: bytes, value: bytes) -> None:
+    """Replace every occurrence of a lower-case name by one value, at the first one's place."""
+    for index, (key, _) in enumerate(headers):
+        if key == name:
+            headers[index] = (name, value)
+            headers[index + 1 :] = [pair for pair in headers[index + 1 :] if pair[0] != name]
+            return
+    headers.append((name, value))
+
+
+def remove_header(headers: Headers, name: bytes) -> None:
+    headers[:] = [pair for pair in headers if pair[0] != name]
