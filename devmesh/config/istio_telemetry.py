@@ -1,0 +1,3 @@
+"""Istio's telemetry kinds: known by name, read in a later issue."""
+
+KINDS = ("Telemetry",)
