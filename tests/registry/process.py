@@ -1,0 +1,79 @@
+"""Registries as processes for tests: started on free ports, answered by a leader, stopped by pid."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from devmesh.registry.client import Registry
+from devmesh.registry.consul import ConsulPorts, consul_command
+
+TOKEN = "b1b1b1b1-0000-4000-8000-000000000001"
+EMBEDDED = """
+import asyncio, socket, sys
+from pathlib import Path
+from devmesh.registry.embedded.server import serve
+sock = socket.socket(fileno=int(sys.argv[1]))
+asyncio.run(serve(sock, Path(sys.argv[2]), sys.argv[3], lambda: None))
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+class RegistryProcess:
+    """One registry that can be killed and started again on the same port and directory."""
+
+    def __init__(self, directory: Path, binary: Path | None) -> None:
+        self.directory = directory
+        self._binary = binary
+        self._ports = free_ports(3)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"http://127.0.0.1:{self._ports[0]}"
+
+    async def start(self) -> None:
+        self._process = self._embedded() if self._binary is None else self._consul(self._binary)
+        async with Registry(self.url, TOKEN) as registry:
+            await registry.wait_leader(30)
+
+    def _embedded(self) -> subprocess.Popen[bytes]:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", self._ports[0]))
+            sock.listen(128)
+            number = sock.fileno()
+            return subprocess.Popen([sys.executable, "-c", EMBEDDED, str(number), str(self.directory), TOKEN], pass_fds=[number])
+
+    def _consul(self, binary: Path) -> subprocess.Popen[bytes]:
+        ports = ConsulPorts(http=self._ports[0], server=self._ports[1], serf_lan=self._ports[2])
+        command = consul_command(binary, self.directory, ports, TOKEN)
+        return subprocess.Popen(command.argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.kill(self._process.pid, number)
+            self._process.wait(20)
+
+    async def restart(self) -> None:
+        await asyncio.to_thread(self.kill)
+        await self.start()
+
+
+@contextlib.asynccontextmanager
+async def running(directory: Path, binary: Path | None = None) -> AsyncIterator[RegistryProcess]:
+    process = RegistryProcess(directory, binary)
+    try:
+        await process.start()
+        yield process
+    finally:
+        process.kill()
