@@ -1,6 +1,5 @@
 """The words every part of the configuration shares."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -86,10 +85,5 @@ class Resource:
     def position(self, path: str = "") -> SourcePosition:
         """Give the place of `path` ("spec.http[0].match[1]"), or of the closest thing around it that is known."""
         while path and path not in self.lines:
-            path = _parent(path)
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
         return SourcePosition(self.file, self.lines.get(path, 0), self.columns.get(path, 0))
-
-
-def _parent(path: str) -> str:
-    """Cut the last step off: "a.b[1]" -> "a.b" -> "a" -> ""."""
-    return re.sub(r"(\[[^\[\]]*\]|(^|\.)[^.\[\]]+)$", "", path, count=1) if re.search(r"[\].\w]$", path) else ""
