@@ -1,217 +1,293 @@
-"""A compose file as Kubernetes would see it: services with VIPs and ports, workloads with addresses, labels and identities."""
+"""From compose services to the mesh's workloads and services: labels, identities, ports and addresses."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from devmesh.config.model import SourcePosition
+from devmesh.config.compose import ComposeFile, ComposePort, ComposeService, Healthcheck, read_compose, words
+from devmesh.config.schema import suggest
+from devmesh.config.topology_types import PROTOCOL_WORDS, PublishedPort, Service, ServicePort, Topology, Workload, port_protocol
+from devmesh.errors import DevmeshError
 
-Protocol = Literal["http", "http2", "tcp", "auto"]
+__all__ = [
+    "GATEWAY",
+    "GATEWAY_NAMESPACE",
+    "Healthcheck",
+    "PublishedPort",
+    "Service",
+    "ServicePort",
+    "Topology",
+    "Workload",
+    "check_local",
+    "load_topology",
+    "port_protocol",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class ServicePort:
-    """`protocol` is what the proxies will take it for, `protocol_source` why: "app_protocol", "name", "x-devmesh" or "sniffed"."""
-
-    name: str
-    port: int
-    target_port: int
-    app_protocol: str = ""
-    protocol: Protocol = "auto"
-    protocol_source: str = "sniffed"
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    name: str
-    namespace: str
-    cluster_ip: str
-    selector: Mapping[str, str]
-    ports: tuple[ServicePort, ...]
-
-    @property
-    def hostname(self) -> str:
-        return f"{self.name}.{self.namespace}.svc.cluster.local"
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedPort:
-    host_ip: str
-    host_port: int
-    container_port: int
+GATEWAY = "istio-ingressgateway"
+GATEWAY_NAMESPACE = "istio-system"
+_SERVICE_KEYS = ("service", "version", "namespace", "serviceAccount", "port", "protocol", "local", "resources")
+_MESH_KEYS = ("namespace", "resources")
+_LOCAL_KEYS = ("command", "working_dir", "environment")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_LABEL_KEY = re.compile(r"([a-z0-9.-]+/)?[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?")
 
 
-@dataclass(frozen=True, slots=True)
-class Healthcheck:
-    """`command` is what to run ("CMD-SHELL" already wrapped in `/bin/sh -c`); times in seconds."""
-
-    command: tuple[str, ...]
-    interval: float = 30.0
-    timeout: float = 30.0
-    retries: int = 3
-    start_period: float = 0.0
+def load_topology(
+    path: str | Path, mesh_number: int = 0, *, profiles: Iterable[str] = (), environ: Mapping[str, str] | None = None
+) -> Topology:
+    """Read a compose file; DevmeshError lists every mistake with file:line:column."""
+    compose = read_compose(Path(path), os.environ if environ is None else environ, profiles)
+    return _Builder(compose, mesh_number).build()
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """`command` is None when there is nothing to run locally (the gateway, or an image without `x-devmesh.local.command`)."""
+def check_local(topology: Topology) -> None:
+    """Raise DevmeshError naming each workload that plain processes cannot run: an image and no `x-devmesh.local.command`."""
+    failing = [one for one in topology.workloads if one.local_error]
+    if not failing:
+        return
+    message = "\n".join(f"{one.position}: {one.local_error}" for one in failing)
+    hint = (
+        f"add to {failing[0].compose_service}: x-devmesh: {{local: {{command: ...}}}}, or use a Docker engine: devmesh up --runtime docker"
+    )
+    raise DevmeshError(message, hint)
 
-    name: str
-    namespace: str
+
+@dataclass(slots=True)
+class _Plan:
+    """One compose service on its way to workloads."""
+
+    compose: ComposeService
     service: str
+    namespace: str
     version: str
-    labels: Mapping[str, str]
-    service_account: str
-    ip: str
-    ports: tuple[int, ...]
-    gateway: bool = False
+    account: str
+    ports: tuple[ServicePort, ...]
+    names: tuple[str, ...]
     command: tuple[str, ...] | None = None
+    local_error: str | None = None
+    working_dir: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
-    working_dir: str | None = None
-    image: str | None = None
-    depends_on: tuple[str, ...] = ()
-    healthcheck: Healthcheck | None = None
-    published: tuple[PublishedPort, ...] = ()
-    compose_service: str = ""
-    position: SourcePosition | None = None
-
-    @property
-    def spiffe_id(self) -> str:
-        return f"spiffe://cluster.local/ns/{self.namespace}/sa/{self.service_account}"
 
 
-@dataclass(frozen=True, slots=True)
-class Topology:
-    name: str
-    directory: str
-    services: tuple[Service, ...]
-    workloads: tuple[Workload, ...]
-    resource_paths: tuple[Path, ...] = ()
+class _Builder:
+    def __init__(self, compose: ComposeFile, mesh_number: int) -> None:
+        self.compose = compose
+        self.mesh_number = mesh_number
+        self.problems = compose.problems
+        self.namespace = str(compose.mesh.get("namespace") or "default")
 
-    def service(self, name: str, namespace: str = "default") -> Service | None:
-        return next((one for one in self.services if (one.name, one.namespace) == (name, namespace)), None)
+    def build(self) -> Topology:
+        self._keys(self.compose.mesh, "x-devmesh", _MESH_KEYS)
+        plans = [self._plan(one) for one in self.compose.services]
+        self._check_names(plans)
+        workloads = [workload for plan in plans for workload in self._workloads(plan, plans)]
+        workloads = [self._addressed(workload, number) for number, workload in enumerate(workloads, 1)]
+        resources = self._resource_paths()
+        self.problems.raise_if_any()
+        gateway = self._gateway(len(workloads) + 1)
+        return Topology(self.compose.name, str(self.compose.directory.resolve()), self._services(plans), (*workloads, gateway), resources)
 
-    def workload(self, name: str) -> Workload | None:
-        return next((one for one in self.workloads if one.name == name), None)
+    def _keys(self, value: Mapping[str, Any], path: str, known: Iterable[str]) -> None:
+        for key in value:
+            if key not in known:
+                self.problems.add(f"{path}.{key}", f'unknown field "{path}.{key}"', suggest(key, known))
 
-    def to_json(self) -> dict[str, Any]:
-        """Give the KV form (devmesh/README.md): what proxies need, nothing about how to start processes."""
-        return {
-            "name": self.name,
-            "services": [_service_json(one, protocols=True) for one in self.services],
-            "workloads": [
-                _workload_json(one) | {"service": one.service, "version": one.version, "ports": list(one.ports)} for one in self.workloads
-            ],
-        }
+    def _plan(self, one: ComposeService) -> _Plan:
+        mesh, path = one.mesh, f"{one.path}.x-devmesh"
+        self._keys(mesh, path, _SERVICE_KEYS)
+        service = str(mesh.get("service") or one.labels.get("app") or one.name)
+        names = tuple(one.name if index == 0 else f"{one.name}-{index + 1}" for index in range(one.replicas))
+        namespace, version = str(mesh.get("namespace") or self.namespace), str(mesh.get("version") or one.labels.get("version") or "v1")
+        for field_name, text in (("service", service), ("namespace", namespace)):
+            if not _NAME.fullmatch(text):
+                self.problems.add(f"{path}.{field_name}", f'{field_name} "{text}" of {one.name} must be lower-case letters, digits and "-"')
+        if not _LABEL_VALUE.fullmatch(version):
+            self.problems.add(f"{path}.version", f'version "{version}" of {one.name} cannot be a label')
+        plan = _Plan(one, service, namespace, version, str(mesh.get("serviceAccount") or service), self._ports(one), names)
+        self._local(plan)
+        return plan
 
-    def oracle_json(self) -> dict[str, Any]:
-        """Give only what Istio's compiler knows: it refuses any other field."""
-        return {
-            "services": [_service_json(one, protocols=False) for one in self.services],
-            "workloads": [_workload_json(one) for one in self.workloads],
-        }
+    def _local(self, plan: _Plan) -> None:
+        one, path = plan.compose, f"{plan.compose.path}.x-devmesh.local"
+        local = one.mesh.get("local") or {}
+        if not isinstance(local, dict):
+            self.problems.add(path, f"{path} must be a mapping with a command")
+            local = {}
+        self._keys(local, path, _LOCAL_KEYS)
+        plan.command = words(local.get("command"), f"{path}.command", self.problems) or (
+            one.command if one.build or not one.image else None
+        )
+        plan.environment = {**one.environment, **{str(key): str(value) for key, value in (local.get("environment") or {}).items()}}
+        plan.working_dir = str(self._directory(one, local))
+        if plan.command is None:
+            what = f"image {one.image}" if one.image else "no command"
+            plan.local_error = f"service {one.name} ({what}) cannot run as a plain process: it has no x-devmesh.local.command"
 
-    @staticmethod
-    def from_json(value: Mapping[str, Any]) -> "Topology":
-        return Topology(
-            name=value.get("name", ""),
-            directory="",
-            services=tuple(_service_from(one) for one in value.get("services", ())),
-            workloads=tuple(_workload_from(one) for one in value.get("workloads", ())),
+    def _directory(self, one: ComposeService, local: Mapping[str, Any]) -> Path:
+        """Choose where the process starts; a container's absolute `working_dir` means nothing on this machine."""
+        base = self.compose.directory.resolve()
+        if local.get("working_dir"):
+            return (base / str(local["working_dir"])).resolve()
+        if one.build and (base / one.build).is_dir():
+            base = (base / one.build).resolve()
+        inner = one.working_dir
+        return (base / inner).resolve() if inner and not Path(inner).is_absolute() else base
+
+    def _ports(self, one: ComposeService) -> tuple[ServicePort, ...]:
+        path = f"{one.path}.x-devmesh"
+        protocol = str(one.mesh.get("protocol") or "")
+        if protocol and protocol.lower() not in PROTOCOL_WORDS:
+            self.problems.add(f"{path}.protocol", f'unknown protocol "{protocol}"', suggest(protocol, PROTOCOL_WORDS))
+        given = one.mesh.get("port")
+        numbers = given if isinstance(given, list) else [] if given is None else [given]
+        wanted = [ComposePort(int(number)) for number in numbers if self._is_port(number, f"{path}.port")]
+        named = {port.container_port: port for port in one.ports if port.name or port.app_protocol}
+        ports = wanted or one.expose or one.ports
+        unique = {port.container_port: named.get(port.container_port, port) for port in ports}
+        return tuple(_service_port(port, protocol, alone=len(unique) == 1) for port in unique.values())
+
+    def _is_port(self, number: Any, path: str) -> bool:
+        valid = str(number).isdecimal() and 0 < int(number) < 65536
+        if not valid:
+            self.problems.add(path, f"{path} must be a port number, not {number!r}")
+        return valid
+
+    def _check_names(self, plans: list[_Plan]) -> None:
+        taken: dict[str, str] = {GATEWAY: "devmesh's own gateway"}
+        known = [plan.compose.name for plan in plans]
+        for plan in plans:
+            for name in plan.names:
+                if name in taken:
+                    self.problems.add(
+                        plan.compose.path,
+                        f'two workloads would be called "{name}": {taken[name]} and {plan.compose.name}',
+                        "rename one of them",
+                    )
+                taken[name] = plan.compose.name
+            if not _NAME.fullmatch(plan.compose.name):
+                hint = f"rename it {re.sub('[^a-z0-9]+', '-', plan.compose.name.lower()).strip('-')}"
+                self.problems.add(
+                    plan.compose.path, f'"{plan.compose.name}" cannot name a workload: lower-case letters, digits and "-"', hint
+                )
+            for needed in plan.compose.depends_on:
+                if needed not in known:
+                    self.problems.add(
+                        f"{plan.compose.path}.depends_on",
+                        f'{plan.compose.name} depends on unknown service "{needed}"',
+                        suggest(needed, known),
+                    )
+        self._check_cycles({plan.compose.name: plan for plan in plans})
+
+    def _check_cycles(self, plans: Mapping[str, _Plan]) -> None:
+        done: set[str] = set()
+
+        def visit(name: str, trail: tuple[str, ...]) -> None:
+            if name in trail:
+                self.problems.add(
+                    f"{plans[name].compose.path}.depends_on",
+                    f"depends_on runs in a circle: {' -> '.join([*trail[trail.index(name) :], name])}",
+                )
+            elif name in plans and name not in done:
+                for needed in plans[name].compose.depends_on:
+                    visit(needed, (*trail, name))
+            done.add(name)
+
+        for name in plans:
+            visit(name, ())
+
+    def _workloads(self, plan: _Plan, plans: list[_Plan]) -> Iterable[Workload]:
+        one = plan.compose
+        labels = {key: value for key, value in one.labels.items() if _LABEL_KEY.fullmatch(key) and _LABEL_VALUE.fullmatch(value)}
+        names_of = {other.compose.name: other.names for other in plans}
+        for index, name in enumerate(plan.names):
+            yield Workload(
+                name=name,
+                namespace=plan.namespace,
+                service=plan.service,
+                version=plan.version,
+                labels=labels | {"app": plan.service, "version": plan.version},
+                service_account=plan.account,
+                ip="",
+                ports=tuple(port.target_port for port in plan.ports),
+                command=plan.command,
+                environment=plan.environment,
+                working_dir=plan.working_dir,
+                image=one.image,
+                depends_on=tuple(needed for name in one.depends_on for needed in names_of.get(name, ())),
+                healthcheck=one.healthcheck,
+                # A host port belongs to one process: the first replica has it.
+                published=tuple(_published(port) for port in one.ports if port.host_port is not None and index == 0),
+                compose_service=one.name,
+                position=self.compose.document.position(one.path),
+                local_error=plan.local_error,
+            )
+
+    def _addressed(self, workload: Workload, number: int) -> Workload:
+        if number > 253:
+            self.problems.add(f"services.{workload.compose_service}", "one mesh holds at most 253 workloads")
+        return replace(workload, ip=f"127.7.{self.mesh_number}.{number}")
+
+    def _services(self, plans: list[_Plan]) -> tuple[Service, ...]:
+        ports: dict[tuple[str, str], dict[int, ServicePort]] = {}
+        for plan in plans:
+            if plan.names and plan.ports:
+                mine = ports.setdefault((plan.service, plan.namespace), {})
+                for port in plan.ports:
+                    mine.setdefault(port.port, port)
+        services = [
+            Service(name, namespace, self._vip(number), {"app": name}, tuple(mine.values()))
+            for number, ((name, namespace), mine) in enumerate(ports.items(), 1)
+        ]
+        http, https = port_protocol("http2", "")[0], port_protocol("https", "")[0]
+        own = (ServicePort("http2", 80, 8080, "", http, "name"), ServicePort("https", 443, 8443, "", https, "name"))
+        return (
+            *services,
+            Service(GATEWAY, GATEWAY_NAMESPACE, self._vip(len(services) + 1), {"app": GATEWAY, "istio": "ingressgateway"}, own),
         )
 
+    def _vip(self, number: int) -> str:
+        return f"240.240.{self.mesh_number}.{number}"
 
-def _service_json(service: Service, *, protocols: bool) -> dict[str, Any]:
-    ports: list[dict[str, Any]] = []
-    for port in service.ports:
-        known = {"name": port.name, "port": port.port, "targetPort": port.target_port, "appProtocol": port.app_protocol}
-        ports.append(known | ({"protocol": port.protocol, "protocolSource": port.protocol_source} if protocols else {}))
-    return {
-        "name": service.name,
-        "namespace": service.namespace,
-        "clusterIP": service.cluster_ip,
-        "selector": dict(service.selector),
-        "ports": ports,
-    }
+    def _gateway(self, number: int) -> Workload:
+        return Workload(
+            name=GATEWAY,
+            namespace=GATEWAY_NAMESPACE,
+            service=GATEWAY,
+            version="latest",
+            labels={"app": GATEWAY, "istio": "ingressgateway"},
+            service_account=f"{GATEWAY}-service-account",
+            ip=f"127.7.{self.mesh_number}.{number}",
+            ports=(8080, 8443),
+            gateway=True,
+        )
 
-
-def _workload_json(workload: Workload) -> dict[str, Any]:
-    return {
-        "name": workload.name,
-        "namespace": workload.namespace,
-        "ip": workload.ip,
-        "labels": dict(workload.labels),
-        "serviceAccount": workload.service_account,
-        "gateway": workload.gateway,
-    }
-
-
-def _service_from(value: Mapping[str, Any]) -> Service:
-    return Service(
-        name=value["name"],
-        namespace=value["namespace"],
-        cluster_ip=value.get("clusterIP", ""),
-        selector=value.get("selector", {}),
-        ports=tuple(_port_from(one) for one in value.get("ports", ())),
-    )
+    def _resource_paths(self) -> tuple[Path, ...]:
+        directory = self.compose.directory
+        beside = directory / "mesh"
+        paths = [beside] if beside.is_dir() and any(one.suffix in (".yaml", ".yml", ".json") for one in beside.iterdir()) else []
+        for path, value in [("x-devmesh", self.compose.mesh), *((f"{one.path}.x-devmesh", one.mesh) for one in self.compose.services)]:
+            given = value.get("resources")
+            for name in given if isinstance(given, list) else [given] if given else []:
+                if not (directory / str(name)).exists():
+                    self.problems.add(f"{path}.resources", f"{directory / str(name)} does not exist")
+                paths.append(directory / str(name))
+        return tuple(dict.fromkeys(paths))
 
 
-def _port_from(value: Mapping[str, Any]) -> ServicePort:
-    name, app_protocol = value["name"], value.get("appProtocol", "")
-    protocol, source = port_protocol(name, app_protocol)
-    return ServicePort(
-        name=name,
-        port=value["port"],
-        target_port=value.get("targetPort") or value["port"],
-        app_protocol=app_protocol,
-        protocol=value.get("protocol", protocol),
-        protocol_source=value.get("protocolSource", source),
-    )
+def _published(port: ComposePort) -> PublishedPort:
+    return PublishedPort(port.host_ip, port.host_port or 0, port.container_port)
 
 
-def _workload_from(value: Mapping[str, Any]) -> Workload:
-    labels = value.get("labels", {})
-    return Workload(
-        name=value["name"],
-        namespace=value["namespace"],
-        service=value.get("service", labels.get("app", value["name"])),
-        version=value.get("version", labels.get("version", "")),
-        labels=labels,
-        service_account=value.get("serviceAccount", "default"),
-        ip=value["ip"],
-        ports=tuple(value.get("ports", ())),
-        gateway=value.get("gateway", False),
-    )
-
-
-_PROTOCOLS: Mapping[str, Protocol] = {
-    "http": "http",
-    "http2": "http2",
-    "grpc": "http2",
-    "grpc-web": "http",
-    "kubernetes.io/h2c": "http2",
-    "kubernetes.io/ws": "http",
-    "kubernetes.io/wss": "tcp",
-    "gateway.envoyproxy.io/h2c": "http2",
-    "tcp": "tcp",
-    "tls": "tcp",
-    "https": "tcp",
-    "mongo": "tcp",
-    "mysql": "tcp",
-    "redis": "tcp",
-    "udp": "tcp",
-}
-
-
-def port_protocol(name: str, app_protocol: str) -> tuple[Protocol, str]:
-    """Choose as Istio's protocol selection does: appProtocol, then the name up to its first "-", else sniffing."""
-    if app_protocol.lower() in _PROTOCOLS:
-        return _PROTOCOLS[app_protocol.lower()], "app_protocol"
-    lowered = name.lower()
-    if lowered.startswith("grpc-web"):
-        return "http", "name"
-    prefix = lowered.partition("-")[0]
-    if prefix in _PROTOCOLS:
-        return _PROTOCOLS[prefix], "name"
-    return "auto", "sniffed"
+def _service_port(port: ComposePort, protocol: str, *, alone: bool) -> ServicePort:
+    """Name a port so that Istio's protocol selection reads from the name what the compose file says."""
+    number = port.container_port
+    plain = protocol.lower() or "port"
+    name = port.name or (plain if alone and protocol else f"{plain}-{number}")
+    chosen, source = port_protocol(name, port.app_protocol)
+    if protocol and not port.name and not port.app_protocol:
+        source = "x-devmesh"
+    return ServicePort(name, number, number, port.app_protocol, chosen, source)

@@ -1,0 +1,321 @@
+"""A compose file's services as typed values; what they mean in the mesh is topology.py's business."""
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from devmesh.config.interpolation import interpolate, parse_env_file
+from devmesh.config.istio_types import parse_duration
+from devmesh.config.model import Diagnostic
+from devmesh.config.schema import suggest
+from devmesh.config.yaml import Document, read_documents
+from devmesh.errors import DevmeshError
+
+COMPOSE = "DM0010"
+_PORT = re.compile(
+    r"(?:(?P<ip>\[[0-9a-fA-F:.]+\]|\d+(?:\.\d+){3}):)?(?:(?P<host>\d+(?:-\d+)?)?:)?(?P<inner>\d+(?:-\d+)?)(?:/(?P<protocol>tcp|udp))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ComposePort:
+    """`host_port` None: not published; 0: any free port."""
+
+    container_port: int
+    host_port: int | None = None
+    host_ip: str = "127.0.0.1"
+    name: str = ""
+    app_protocol: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Healthcheck:
+    """`command` is what to run ("CMD-SHELL" already wrapped in `/bin/sh -c`); times in seconds."""
+
+    command: tuple[str, ...]
+    interval: float = 30.0
+    timeout: float = 30.0
+    retries: int = 3
+    start_period: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeService:
+    """`mesh` is its `x-devmesh`, as written; `command` is entrypoint and command joined, None when the image's own is meant."""
+
+    name: str
+    path: str
+    image: str | None
+    build: str | None
+    command: tuple[str, ...] | None
+    working_dir: str | None
+    environment: Mapping[str, str]
+    labels: Mapping[str, str]
+    expose: tuple[ComposePort, ...]
+    ports: tuple[ComposePort, ...]
+    depends_on: tuple[str, ...]
+    replicas: int
+    healthcheck: Healthcheck | None
+    mesh: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Problems:
+    """Collects what is wrong with one file, and raises it all at once."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.found: list[Diagnostic] = []
+
+    def add(self, path: str, message: str, hint: str | None = None) -> None:
+        self.found.append(Diagnostic("error", COMPOSE, self.document.position(path), message, hint))
+
+    def raise_if_any(self) -> None:
+        if self.found:
+            raise_diagnostics(self.found)
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeFile:
+    name: str
+    directory: Path
+    services: tuple[ComposeService, ...]
+    mesh: Mapping[str, Any]
+    document: Document
+    problems: Problems
+
+
+def raise_diagnostics(diagnostics: Iterable[Diagnostic]) -> None:
+    found = list(diagnostics)
+    lines = [f"{one.where}: {one.message}" for one in found]
+    hints = [one.hint for one in found if one.hint]
+    raise DevmeshError("\n".join(lines), hints[0] if hints else f"mend {found[0].where}")
+
+
+def read_compose(path: Path, environ: Mapping[str, str], profiles: Iterable[str] = ()) -> ComposeFile:
+    """Read one compose file. Mistakes that leave something to read are in the result's `problems`; others are a DevmeshError."""
+    document = _document(path)
+    problems = Problems(document)
+    dotenv = path.parent / ".env"
+    variables = (parse_env_file(dotenv.read_text(encoding="utf-8")) if dotenv.is_file() else {}) | dict(environ)
+    value = interpolate(document.value, variables, problems.add)
+    if not isinstance(value, dict) or not isinstance(value.get("services"), dict) or not value["services"]:
+        problems.add("services", "a compose file needs services", "begin it with `services:`")
+        problems.raise_if_any()
+    for unsupported in ("include",):
+        if unsupported in value:
+            problems.add(unsupported, f"`{unsupported}` is not supported here yet", "write the services into this file")
+    reader = _ServiceReader(problems, path.parent, variables)
+    wanted = set(profiles)
+    services = [
+        reader.read(name, one or {})
+        for name, one in value["services"].items()
+        if not (isinstance(one, dict) and one.get("profiles")) or wanted & set(one["profiles"])
+    ]
+    mesh = value.get("x-devmesh") or {}
+    if not isinstance(mesh, dict):
+        problems.add("x-devmesh", "x-devmesh must be a mapping")
+        mesh = {}
+    return ComposeFile(_project_name(value, path), path.parent, tuple(services), mesh, document, problems)
+
+
+def _document(path: Path) -> Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise DevmeshError(
+            f"{path} cannot be read: {reason}", "name the compose file with -f, or run `devmesh init` to begin one"
+        ) from error
+    documents, diagnostics = read_documents(text, str(path))
+    if diagnostics:
+        raise_diagnostics(diagnostics)
+    if len(documents) != 1:
+        raise DevmeshError(f"{path} must hold one YAML document, not {len(documents)}", "a compose file begins with `services:`")
+    return documents[0]
+
+
+def _project_name(value: Mapping[str, Any], path: Path) -> str:
+    name = str(value.get("name") or path.resolve().parent.name)
+    return re.sub(r"[^a-z0-9_-]", "", name.lower()).lstrip("_-") or "default"
+
+
+def words(value: Any, path: str, problems: Problems) -> tuple[str, ...] | None:
+    """Split a command as a shell would, or take a list as it is."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return tuple(str(one) for one in value)
+    try:
+        return tuple(shlex.split(str(value)))
+    except ValueError as error:
+        problems.add(path, f"{path} is no command line: {error}")
+        return None
+
+
+class _ServiceReader:
+    def __init__(self, problems: Problems, directory: Path, variables: Mapping[str, str]) -> None:
+        self.problems = problems
+        self.directory = directory
+        self.variables = variables
+
+    def read(self, name: str, value: Any) -> ComposeService:
+        path = f"services.{name}"
+        if not isinstance(value, dict):
+            self.problems.add(path, f"{path} must be a mapping")
+            value = {}
+        if "extends" in value:
+            self.problems.add(f"{path}.extends", "`extends` is not supported here yet", "write the other service's settings into this one")
+        mesh = value.get("x-devmesh") or {}
+        if not isinstance(mesh, dict):
+            self.problems.add(f"{path}.x-devmesh", f"{path}.x-devmesh must be a mapping")
+            mesh = {}
+        build = value.get("build")
+        return ComposeService(
+            name=name,
+            path=path,
+            image=value.get("image"),
+            build=str(build.get("context", ".")) if isinstance(build, dict) else build,
+            command=self._command(value, path),
+            working_dir=value.get("working_dir"),
+            environment=self._env_files(value.get("env_file"), path) | self._pairs(value.get("environment"), f"{path}.environment"),
+            labels=self._pairs(value.get("labels"), f"{path}.labels"),
+            expose=self._ports(value.get("expose"), f"{path}.expose", published=False),
+            ports=self._ports(value.get("ports"), f"{path}.ports", published=True),
+            depends_on=self._names(value.get("depends_on"), f"{path}.depends_on"),
+            replicas=self._replicas(value, path),
+            healthcheck=self._healthcheck(value.get("healthcheck"), f"{path}.healthcheck"),
+            mesh=mesh,
+        )
+
+    def _command(self, value: Mapping[str, Any], path: str) -> tuple[str, ...] | None:
+        entrypoint = words(value.get("entrypoint"), f"{path}.entrypoint", self.problems)
+        command = words(value.get("command"), f"{path}.command", self.problems)
+        return (*(entrypoint or ()), *(command or ())) or None
+
+    def _pairs(self, value: Any, path: str) -> dict[str, str]:
+        """Read a map, or a list of NAME=value; a name without a value takes devmesh's own environment's, if it has one."""
+        if isinstance(value, list):
+            split = (str(one).partition("=") for one in value)
+            pairs: dict[str, Any] = {name: text if equals else None for name, equals, text in split}
+        elif isinstance(value, dict):
+            pairs = value
+        else:
+            if value is not None:
+                self.problems.add(path, f"{path} must be a mapping or a list of NAME=value")
+            return {}
+        inherited = {name: self.variables.get(name) if one is None else _as_text(one) for name, one in pairs.items()}
+        return {name: one for name, one in inherited.items() if one is not None}
+
+    def _env_files(self, value: Any, path: str) -> dict[str, str]:
+        result: dict[str, str] = {}
+        for index, one in enumerate(value if isinstance(value, list) else [value] if value else []):
+            name, required = (one.get("path"), one.get("required", True)) if isinstance(one, dict) else (one, True)
+            file = self.directory / str(name)
+            if file.is_file():
+                result |= parse_env_file(file.read_text(encoding="utf-8"))
+            elif required:
+                self.problems.add(f"{path}.env_file[{index}]", f"env_file {file} does not exist")
+        return result
+
+    def _names(self, value: Any, path: str) -> tuple[str, ...]:
+        if isinstance(value, list | dict):
+            return tuple(str(one) for one in value)
+        if value is not None:
+            self.problems.add(path, f"{path} must be a list of services")
+        return ()
+
+    def _replicas(self, value: Mapping[str, Any], path: str) -> int:
+        deploy = value.get("deploy")
+        in_deploy = deploy.get("replicas") if isinstance(deploy, dict) else None
+        at, given = (f"{path}.deploy.replicas", in_deploy) if value.get("scale") is None else (f"{path}.scale", value["scale"])
+        if given is None:
+            return 1
+        if not re.fullmatch(r"\d+", str(given)):
+            self.problems.add(at, f"{at} must be a number, not {given!r}")
+            return 1
+        return int(given)
+
+    def _ports(self, value: Any, path: str, *, published: bool) -> tuple[ComposePort, ...]:
+        ports: list[ComposePort] = []
+        if value is not None and not isinstance(value, list):
+            self.problems.add(path, f"{path} must be a list")
+            return ()
+        for index, one in enumerate(value or []):
+            found = _long_port(one) if isinstance(one, dict) else _short_port(str(one), published=published)
+            if found is None:
+                self.problems.add(
+                    f"{path}[{index}]", f"{path}[{index}] is no port: {one!r}", 'write "8080:80", "80" or {target: 80, published: 8080}'
+                )
+            ports += found or ()
+        return tuple(ports)
+
+    def _healthcheck(self, value: Any, path: str) -> Healthcheck | None:
+        if not isinstance(value, dict) or value.get("disable") or not value.get("test"):
+            return None
+        test = value["test"]
+        words = ["CMD-SHELL", test] if isinstance(test, str) else [str(one) for one in test]
+        if words[0] == "NONE":
+            return None
+        if words[0] not in ("CMD", "CMD-SHELL"):
+            self.problems.add(
+                f"{path}.test",
+                f'{path}.test must begin with CMD, CMD-SHELL or NONE, not "{words[0]}"',
+                suggest(words[0], ("CMD", "CMD-SHELL")),
+            )
+        command = tuple(words[1:]) if words[0] == "CMD" else ("/bin/sh", "-c", " ".join(words[1:]))
+        times = {
+            name: self._seconds(value.get(name), f"{path}.{name}", default)
+            for name, default in (("interval", 30.0), ("timeout", 30.0), ("start_period", 0.0))
+        }
+        return Healthcheck(command, times["interval"], times["timeout"], int(value.get("retries", 3)), times["start_period"])
+
+    def _seconds(self, value: Any, path: str, default: float) -> float:
+        if value is None:
+            return default
+        try:
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.problems.add(path, f"{path}: {error}")
+            return default
+
+
+def _as_text(value: Any) -> str:
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+def _numbers(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def _short_port(text: str, *, published: bool) -> list[ComposePort] | None:
+    found = _PORT.fullmatch(text)
+    if not found:
+        return None
+    if found["protocol"] == "udp":
+        return []
+    inner = _numbers(found["inner"])
+    host = _numbers(found["host"]) if found["host"] else [0] * len(inner)
+    if not inner or not all(0 < one < 65536 for one in inner) or len(host) != len(inner):
+        return None
+    address = (found["ip"] or "127.0.0.1").strip("[]")
+    return [ComposePort(one, host[index] if published else None, address) for index, one in enumerate(inner)]
+
+
+def _long_port(value: Mapping[str, Any]) -> list[ComposePort] | None:
+    target, published = str(value.get("target", "")), str(value.get("published") or "0").partition("-")[0]
+    if not target.isdecimal() or not published.isdecimal():
+        return None
+    if value.get("protocol") == "udp":
+        return []
+    port = ComposePort(
+        int(target),
+        int(published),
+        str(value.get("host_ip") or "127.0.0.1"),
+        str(value.get("name", "")),
+        str(value.get("app_protocol", "")),
+    )
+    return [port]

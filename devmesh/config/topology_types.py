@@ -1,0 +1,210 @@
+"""A compose file as Kubernetes would see it: services with VIPs and ports, workloads with addresses, labels and identities."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from devmesh.config.compose import Healthcheck
+from devmesh.config.model import SourcePosition
+
+Protocol = Literal["http", "http2", "tcp", "auto"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """`protocol` is what the proxies will take it for, `protocol_source` why: "app_protocol", "name", "x-devmesh" or "sniffed"."""
+
+    name: str
+    port: int
+    target_port: int
+    app_protocol: str = ""
+    protocol: Protocol = "auto"
+    protocol_source: str = "sniffed"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    name: str
+    namespace: str
+    cluster_ip: str
+    selector: Mapping[str, str]
+    ports: tuple[ServicePort, ...]
+
+    @property
+    def hostname(self) -> str:
+        return f"{self.name}.{self.namespace}.svc.cluster.local"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPort:
+    host_ip: str
+    host_port: int
+    container_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """`command` is None when there is nothing to run locally: the gateway, or what `local_error` says (`check_local` raises it)."""
+
+    name: str
+    namespace: str
+    service: str
+    version: str
+    labels: Mapping[str, str]
+    service_account: str
+    ip: str
+    ports: tuple[int, ...]
+    gateway: bool = False
+    command: tuple[str, ...] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str | None = None
+    image: str | None = None
+    depends_on: tuple[str, ...] = ()
+    healthcheck: Healthcheck | None = None
+    published: tuple[PublishedPort, ...] = ()
+    compose_service: str = ""
+    local_error: str | None = None
+    position: SourcePosition | None = None
+
+    @property
+    def spiffe_id(self) -> str:
+        return f"spiffe://cluster.local/ns/{self.namespace}/sa/{self.service_account}"
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    name: str
+    directory: str
+    services: tuple[Service, ...]
+    workloads: tuple[Workload, ...]
+    resource_paths: tuple[Path, ...] = ()
+
+    def service(self, name: str, namespace: str = "default") -> Service | None:
+        return next((one for one in self.services if (one.name, one.namespace) == (name, namespace)), None)
+
+    def workload(self, name: str) -> Workload | None:
+        return next((one for one in self.workloads if one.name == name), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the KV form (devmesh/README.md): what proxies need, nothing about how to start processes."""
+        return {
+            "name": self.name,
+            "services": [_service_json(one, protocols=True) for one in self.services],
+            "workloads": [
+                _workload_json(one) | {"service": one.service, "version": one.version, "ports": list(one.ports)} for one in self.workloads
+            ],
+        }
+
+    def oracle_json(self) -> dict[str, Any]:
+        """Give only what Istio's compiler knows: it refuses any other field."""
+        return {
+            "services": [_service_json(one, protocols=False) for one in self.services],
+            "workloads": [_workload_json(one) for one in self.workloads],
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Topology":
+        return Topology(
+            name=value.get("name", ""),
+            directory="",
+            services=tuple(_service_from(one) for one in value.get("services", ())),
+            workloads=tuple(_workload_from(one) for one in value.get("workloads", ())),
+        )
+
+
+def _service_json(service: Service, *, protocols: bool) -> dict[str, Any]:
+    ports: list[dict[str, Any]] = []
+    for port in service.ports:
+        known = {"name": port.name, "port": port.port, "targetPort": port.target_port, "appProtocol": port.app_protocol}
+        ports.append(known | ({"protocol": port.protocol, "protocolSource": port.protocol_source} if protocols else {}))
+    return {
+        "name": service.name,
+        "namespace": service.namespace,
+        "clusterIP": service.cluster_ip,
+        "selector": dict(service.selector),
+        "ports": ports,
+    }
+
+
+def _workload_json(workload: Workload) -> dict[str, Any]:
+    return {
+        "name": workload.name,
+        "namespace": workload.namespace,
+        "ip": workload.ip,
+        "labels": dict(workload.labels),
+        "serviceAccount": workload.service_account,
+        "gateway": workload.gateway,
+    }
+
+
+def _service_from(value: Mapping[str, Any]) -> Service:
+    return Service(
+        name=value["name"],
+        namespace=value["namespace"],
+        cluster_ip=value.get("clusterIP", ""),
+        selector=value.get("selector", {}),
+        ports=tuple(_port_from(one) for one in value.get("ports", ())),
+    )
+
+
+def _port_from(value: Mapping[str, Any]) -> ServicePort:
+    name, app_protocol = value["name"], value.get("appProtocol", "")
+    protocol, source = port_protocol(name, app_protocol)
+    return ServicePort(
+        name=name,
+        port=value["port"],
+        target_port=value.get("targetPort") or value["port"],
+        app_protocol=app_protocol,
+        protocol=value.get("protocol", protocol),
+        protocol_source=value.get("protocolSource", source),
+    )
+
+
+def _workload_from(value: Mapping[str, Any]) -> Workload:
+    labels = value.get("labels", {})
+    return Workload(
+        name=value["name"],
+        namespace=value["namespace"],
+        service=value.get("service", labels.get("app", value["name"])),
+        version=value.get("version", labels.get("version", "")),
+        labels=labels,
+        service_account=value.get("serviceAccount", "default"),
+        ip=value["ip"],
+        ports=tuple(value.get("ports", ())),
+        gateway=value.get("gateway", False),
+    )
+
+
+_PROTOCOLS: Mapping[str, Protocol] = {
+    "http": "http",
+    "http2": "http2",
+    "grpc": "http2",
+    "grpc-web": "http",
+    "kubernetes.io/h2c": "http2",
+    "kubernetes.io/ws": "http",
+    "kubernetes.io/wss": "tcp",
+    "gateway.envoyproxy.io/h2c": "http2",
+    "tcp": "tcp",
+    "tls": "tcp",
+    "https": "tcp",
+    "mongo": "tcp",
+    "mysql": "tcp",
+    "redis": "tcp",
+    "udp": "tcp",
+}
+
+PROTOCOL_WORDS = tuple(_PROTOCOLS)
+
+
+def port_protocol(name: str, app_protocol: str) -> tuple[Protocol, str]:
+    """Choose as Istio's protocol selection does: appProtocol, then the name up to its first "-", else sniffing."""
+    if app_protocol.lower() in _PROTOCOLS:
+        return _PROTOCOLS[app_protocol.lower()], "app_protocol"
+    lowered = name.lower()
+    if lowered.startswith("grpc-web"):
+        return "http", "name"
+    prefix = lowered.partition("-")[0]
+    if prefix in _PROTOCOLS:
+        return _PROTOCOLS[prefix], "name"
+    return "auto", "sniffed"
