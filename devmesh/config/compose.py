@@ -89,9 +89,10 @@ class ComposeFile:
 
 def raise_diagnostics(diagnostics: Iterable[Diagnostic]) -> None:
     found = list(diagnostics)
-    lines = [f"{one.where}: {one.message}" for one in found]
-    hints = [one.hint for one in found if one.hint]
-    raise DevmeshError("\n".join(lines), hints[0] if hints else f"mend {found[0].where}")
+    if len(found) == 1:
+        raise DevmeshError(f"{found[0].where}: {found[0].message}", found[0].hint or f"mend {found[0].where}")
+    lines = [f"{one.where}: {one.message}" + (f" ({one.hint})" if one.hint else "") for one in found]
+    raise DevmeshError("\n".join(lines), f"mend these {len(lines)} places")
 
 
 def read_compose(path: Path, environ: Mapping[str, str], profiles: Iterable[str] = ()) -> ComposeFile:

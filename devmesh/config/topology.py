@@ -287,7 +287,7 @@ def _service_port(port: ComposePort, protocol: str, *, alone: bool) -> ServicePo
     number = port.container_port
     plain = protocol.lower() or "port"
     name = port.name or (plain if alone and protocol else f"{plain}-{number}")
-    chosen, source = port_protocol(name, port.app_protocol)
+    chosen, source = port_protocol(name, port.app_protocol, number)
     if protocol and not port.name and not port.app_protocol:
         source = "x-devmesh"
     return ServicePort(name, number, number, port.app_protocol, chosen, source)

@@ -13,7 +13,7 @@ Protocol = Literal["http", "http2", "tcp", "auto"]
 
 @dataclass(frozen=True, slots=True)
 class ServicePort:
-    """`protocol` is what the proxies will take it for, `protocol_source` why: "app_protocol", "name", "x-devmesh" or "sniffed"."""
+    """`protocol` is what the proxies will take it for, `protocol_source` why: "app_protocol", "name", "x-devmesh", "well-known port" or "sniffed"."""
 
     name: str
     port: int
@@ -150,7 +150,7 @@ def _service_from(value: Mapping[str, Any]) -> Service:
 
 def _port_from(value: Mapping[str, Any]) -> ServicePort:
     name, app_protocol = value["name"], value.get("appProtocol", "")
-    protocol, source = port_protocol(name, app_protocol)
+    protocol, source = port_protocol(name, app_protocol, value["port"])
     return ServicePort(
         name=name,
         port=value["port"],
@@ -178,13 +178,10 @@ def _workload_from(value: Mapping[str, Any]) -> Workload:
 
 _PROTOCOLS: Mapping[str, Protocol] = {
     "http": "http",
+    "http_proxy": "http",
     "http2": "http2",
     "grpc": "http2",
-    "grpc-web": "http",
-    "kubernetes.io/h2c": "http2",
-    "kubernetes.io/ws": "http",
-    "kubernetes.io/wss": "tcp",
-    "gateway.envoyproxy.io/h2c": "http2",
+    "grpc-web": "http2",
     "tcp": "tcp",
     "tls": "tcp",
     "https": "tcp",
@@ -193,18 +190,19 @@ _PROTOCOLS: Mapping[str, Protocol] = {
     "redis": "tcp",
     "udp": "tcp",
 }
-
+_KUBERNETES_PROTOCOLS: Mapping[str, Protocol] = {"kubernetes.io/h2c": "http2", "kubernetes.io/ws": "http", "kubernetes.io/wss": "tcp"}
+_SERVER_SPEAKS_FIRST = (25, 53, 3306, 27017)
+"""SMTP, DNS, MySQL, MongoDB: sniffing would wait for a client that waits for the server."""
 PROTOCOL_WORDS = tuple(_PROTOCOLS)
 
 
-def port_protocol(name: str, app_protocol: str) -> tuple[Protocol, str]:
-    """Choose as Istio's protocol selection does: appProtocol, then the name up to its first "-", else sniffing."""
-    if app_protocol.lower() in _PROTOCOLS:
-        return _PROTOCOLS[app_protocol.lower()], "app_protocol"
-    lowered = name.lower()
-    if lowered.startswith("grpc-web"):
-        return "http", "name"
-    prefix = lowered.partition("-")[0]
+def port_protocol(name: str, app_protocol: str, port: int = 0) -> tuple[Protocol, str]:
+    """Choose as istiod does (kube.ConvertProtocol): appProtocol if there is one, else the name up to its first "-", else sniffing."""
+    word, source = (app_protocol, "app_protocol") if app_protocol else (name, "name")
+    if app_protocol in _KUBERNETES_PROTOCOLS:
+        return _KUBERNETES_PROTOCOLS[app_protocol], source
+    lowered = word.lower()
+    prefix = "grpc-web" if lowered.startswith("grpc-web") else lowered.partition("-")[0]
     if prefix in _PROTOCOLS:
-        return _PROTOCOLS[prefix], "name"
-    return "auto", "sniffed"
+        return _PROTOCOLS[prefix], source
+    return ("tcp", "well-known port") if port in _SERVER_SPEAKS_FIRST else ("auto", "sniffed")
