@@ -43,6 +43,7 @@ class Pair:
     value: bytes
     modify_index: int
     flags: int = 0
+    create_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +352,9 @@ def _blocking(index: int, wait: float) -> dict[str, Any]:
 
 
 def _pair(item: dict[str, Any]) -> Pair:
-    return Pair(key=item["Key"], value=item["Value"] or b"", modify_index=item["ModifyIndex"], flags=item["Flags"])
+    return Pair(
+        key=item["Key"], value=item["Value"] or b"", modify_index=item["ModifyIndex"], flags=item["Flags"], create_index=item["CreateIndex"]
+    )
 
 
 def _check(item: dict[str, Any]) -> CheckState:

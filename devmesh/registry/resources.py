@@ -25,7 +25,7 @@ COMPRESSION_LEVEL = 6
 
 @dataclass(frozen=True, slots=True)
 class StoredResource:
-    """One document as applied: `lines` and `columns` map paths such as `spec.http[0]` to their place in `file`."""
+    """One document as applied: `lines` and `columns` map paths such as `spec.http[0]` to their place in `file`; `created` is the KV's index."""
 
     key: ResourceKey
     owner: str
@@ -34,6 +34,7 @@ class StoredResource:
     lines: Mapping[str, int] = field(default_factory=dict)
     columns: Mapping[str, int] = field(default_factory=dict)
     order: int = 0
+    created: int = 0
 
     @property
     def kv_key(self) -> str:
@@ -98,18 +99,21 @@ def decode(pair: Pair) -> StoredResource:
         lines=source.get("lines") or {},
         columns=source.get("columns") or {},
         order=source.get("order") or 0,
+        created=pair.create_index,
     )
 
 
+def age(stored: StoredResource) -> tuple[int, int, ResourceKey]:
+    return stored.created, stored.order, stored.key
+
+
 async def list_resources(registry: Registry, owner: str | None = None) -> list[StoredResource]:
-    """Read all resources, or one owner's, in the order in which they were written in their files."""
+    """Read all resources, or one owner's, oldest first (as Istio orders them), and as their files did where of one age."""
     _, pairs = await registry.kv_list(RESOURCES + (f"{owner}/" if owner else ""))
-    return sorted((decode(pair) for pair in pairs), key=lambda stored: (OWNERS.index(stored.owner), stored.order, stored.key))
+    return sorted((decode(pair) for pair in pairs), key=age)
 
 
-async def write_resources(
-    registry: Registry, puts: Iterable[StoredResource], deletes: Iterable[tuple[str, ResourceKey]] = ()
-) -> str:
+async def write_resources(registry: Registry, puts: Iterable[StoredResource], deletes: Iterable[tuple[str, ResourceKey]] = ()) -> str:
     """Write and delete, then name a new generation, which is returned: the control plane compiles when it sees it."""
     operations = [Operation(stored.kv_key, encode(stored)) for stored in puts]
     operations += [Operation(kv_key(owner, key), None) for owner, key in deletes]

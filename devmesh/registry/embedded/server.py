@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 from aiohttp import web
 
+from devmesh.config.istio_types import parse_duration
 from devmesh.localhttp import Handler, is_local
 from devmesh.registry.embedded import views
 from devmesh.registry.embedded.journal import Journal
@@ -119,7 +120,7 @@ class EmbeddedRegistry:
     async def _blocked(self, request: web.Request, index: Callable[[], int]) -> int:
         """Waits while `index()` is what the client already has, at most its `wait`; the index to answer with."""
         known = int(request.query.get("index") or 0)
-        wait = min(views.duration(request.query["wait"]), MAX_WAIT) if request.query.get("wait") else DEFAULT_WAIT
+        wait = min(parse_duration(request.query["wait"]), MAX_WAIT) if request.query.get("wait") else DEFAULT_WAIT
         with suppress(TimeoutError):
             async with asyncio.timeout(wait if known > 0 else 0.001):
                 # An index from the future belongs to another registry's life: answer at once, as Consul does.
@@ -127,7 +128,7 @@ class EmbeddedRegistry:
                     await self._changed.wait()
         return index()
 
-    async def _background(self, app: web.Application) -> Any:
+    async def _background(self, _: web.Application) -> Any:
         async with asyncio.TaskGroup() as tasks, aiohttp.ClientSession() as session:
             running = [
                 tasks.create_task(self._sweeping(), name="registry sweep"),
@@ -337,7 +338,7 @@ async def _ask(session: aiohttp.ClientSession, check: Check) -> tuple[str, str]:
             status = "passing" if response.ok and response.status < 300 else "warning" if response.status == 429 else "critical"
             return status, f"HTTP {probe.method} {probe.url}: {response.status} {response.reason} Output: {text}"
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        return "critical", f"{probe.method} {probe.url}: {error or type(error).__name__}"
+        return "critical", f"{probe.method} {probe.url}: {str(error) or type(error).__name__}"
 
 
 async def _limited(request: web.Request, limit: int) -> bytes | None:

@@ -1,9 +1,9 @@
 """Consul's JSON: request bodies into values, values into response bodies. Field names as in Consul 1.8."""
 
 import base64
-import re
 from typing import Any
 
+from devmesh.config.istio_types import parse_duration
 from devmesh.errors import DevmeshError
 from devmesh.registry.embedded.store import STATUSES, Check, HttpProbe, KvEntry, KvOperation, Service
 
@@ -11,20 +11,10 @@ NODE_NAME = "devmesh"
 NODE_ID = "6f1d1d1e-0000-4000-8000-646576206d65"
 NODE_ADDRESS = "127.0.0.1"
 DATACENTER = "dc1"
-UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 
 
 class BadRequestError(DevmeshError):
     """400: the body does not say what Consul's API expects."""
-
-
-def duration(text: str) -> float:
-    """Go's duration (`1m30s`, `500ms`) in seconds; BadRequestError otherwise."""
-    parts = DURATION_PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise BadRequestError(f"invalid duration {text!r}")
-    return sum(float(number) * UNITS[unit] for number, unit in parts)
 
 
 def folded(body: Any) -> dict[str, Any]:
@@ -71,9 +61,9 @@ def parse_check(body: Any, service: Service | None = None, position: int = 1, of
         service_name=service.name if service else "",
         status=status,
         notes=fields.get("notes") or "",
-        ttl=duration(fields["ttl"]) if fields.get("ttl") else 0.0,
+        ttl=parse_duration(fields["ttl"]) if fields.get("ttl") else 0.0,
         http=_probe(fields),
-        deregister_after=duration(fields["deregistercriticalserviceafter"]) if fields.get("deregistercriticalserviceafter") else 0.0,
+        deregister_after=parse_duration(fields["deregistercriticalserviceafter"]) if fields.get("deregistercriticalserviceafter") else 0.0,
     )
     if not check.kind:
         raise BadRequestError("devmesh's registry knows TTL and HTTP checks only")
@@ -89,8 +79,8 @@ def _probe(fields: dict[str, Any]) -> HttpProbe | None:
         raise BadRequestError("Interval must be > 0 for HTTP checks")
     return HttpProbe(
         url=str(fields["http"]),
-        interval=duration(fields["interval"]),
-        timeout=duration(fields["timeout"]) if fields.get("timeout") else 10.0,
+        interval=parse_duration(fields["interval"]),
+        timeout=parse_duration(fields["timeout"]) if fields.get("timeout") else 10.0,
         method=str(fields.get("method") or "GET"),
     )
 

@@ -1,0 +1,234 @@
+"""What each proxy is to have and what it said about it: snapshots out, long polls answered, acknowledgements counted.
+
+Everything here runs on one event loop; a change wakes the waiters and every waiter looks again.
+"""
+
+import asyncio
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from devmesh.config.model import Diagnostic
+
+SidecarState = Literal["acked", "nacked", "pending", "disconnected"]
+TYPES = ("listeners", "routes", "clusters", "endpoints", "names")
+# A proxy must have acknowledged these; `names` counts once it has asked for them.
+REQUIRED_TYPES = frozenset({"listeners", "routes", "clusters", "endpoints"})
+# Between two polls a proxy has none open; longer than this without a word and it is gone.
+SILENCE_SECONDS = 3.0
+MAX_GENERATIONS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySnapshot:
+    """One proxy's whole configuration; `version` is a content hash shared by all types."""
+
+    version: str
+    resources: Mapping[str, tuple[Mapping[str, Any], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """One discovery request: `version` is the one in force at the proxy, `nonce` the last one it received."""
+
+    type: str
+    version: str = ""
+    nonce: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    version: str
+    nonce: str
+    resources: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(slots=True)
+class TypeState:
+    sent_sequence: int = 0
+    sent_nonce: str = ""
+    acked_sequence: int = 0
+    nacked_sequence: int = 0
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Proxy:
+    """What the control plane knows of one workload's proxy; times are the clock's seconds."""
+
+    workload: str
+    namespace: str
+    snapshot: ProxySnapshot | None = None
+    sequence: int = 0
+    types: dict[str, TypeState] = field(default_factory=dict)
+    open_polls: int = 0
+    last_seen: float | None = None
+    version_acked: str = ""
+    healthy: bool | None = None
+    detail: str = ""
+    restarts: int = 0
+
+    def acked_sequence(self) -> int:
+        """The newest snapshot in force for every type it must or does ask for."""
+        wanted = REQUIRED_TYPES | self.types.keys()
+        return min((self.types[name].acked_sequence if name in self.types else 0) for name in wanted)
+
+    def nacked_sequence(self) -> int:
+        return max((state.nacked_sequence for state in self.types.values()), default=0)
+
+    def error(self) -> str:
+        """What it said against the newest snapshot it refused, while that refusal is its last word."""
+        refused = [state for state in self.types.values() if state.nacked_sequence > state.acked_sequence]
+        return "; ".join(dict.fromkeys(state.error for state in refused))
+
+    def is_connected(self, now: float) -> bool:
+        return self.open_polls > 0 or (self.last_seen is not None and now - self.last_seen < SILENCE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One compiled set of resources: when it was there and which sequence each proxy got with it. `index` is the KV's."""
+
+    id: str
+    index: int
+    diagnostics: tuple[Diagnostic, ...]
+    seconds: float
+    started: float
+    sequences: Mapping[str, int]
+    changed: frozenset[str]
+
+
+class Pushes:
+    """The proxies and the generations. `clock` is monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.proxies: dict[str, Proxy] = {}
+        self.generations: OrderedDict[str, Generation] = OrderedDict()
+        self.counts: dict[tuple[str, str], int] = {}
+        self.convergence: list[float] = []
+        self._changed = asyncio.Event()
+        self._nonces = 0
+        # A restarted control plane must not take an old nonce for one of its own.
+        self._life = uuid.uuid4().hex[:8]
+
+    def wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def until(self, holds: Callable[[], bool], seconds: float) -> bool:
+        """Wait at most `seconds` until `holds()`; whether it did."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not holds():
+                    await self._changed.wait()
+        except TimeoutError:
+            return holds()
+        return True
+
+    # Configuration in
+
+    def replace(self, snapshots: Mapping[str, tuple[str, ProxySnapshot]]) -> frozenset[str]:
+        """Give each workload (name -> namespace and snapshot) its snapshot, forget the others; the names whose version changed."""
+        changed = set()
+        for name, (namespace, snapshot) in snapshots.items():
+            proxy = self.proxies.setdefault(name, Proxy(name, namespace))
+            if proxy.snapshot is None or proxy.snapshot.version != snapshot.version:
+                proxy.snapshot = snapshot
+                proxy.sequence += 1
+                changed.add(name)
+        for name in self.proxies.keys() - snapshots.keys():
+            del self.proxies[name]
+        self.wake()
+        return frozenset(changed)
+
+    def record(self, generation: Generation) -> None:
+        self.generations[generation.id] = generation
+        while len(self.generations) > MAX_GENERATIONS:
+            self.generations.popitem(last=False)
+        self.wake()
+
+    # Polls
+
+    async def poll(self, workload: str, poll: Poll, hold: float) -> Reply | None:
+        """The next resources of that type, or None when nothing changed within `hold` seconds (304). KeyError: no such workload."""
+        proxy = self.proxies[workload]
+        state = proxy.types.setdefault(poll.type, TypeState())
+        self._mark(proxy, state, poll)
+        proxy.open_polls += 1
+        try:
+            await self.until(lambda: self.proxies.get(workload) is not proxy or self._is_due(proxy, state, poll), hold)
+            if self.proxies.get(workload) is not proxy or not self._is_due(proxy, state, poll):
+                return None
+            return self._send(proxy, state, poll)
+        finally:
+            proxy.open_polls -= 1
+            proxy.last_seen = self.clock()
+
+    def _is_due(self, proxy: Proxy, state: TypeState, poll: Poll) -> bool:
+        snapshot = proxy.snapshot
+        if snapshot is None or poll.version == snapshot.version:
+            return False
+        has_it = bool(poll.nonce) and poll.nonce == state.sent_nonce and state.sent_sequence == proxy.sequence
+        return not has_it
+
+    def _send(self, proxy: Proxy, state: TypeState, poll: Poll) -> Reply | None:
+        if proxy.snapshot is None:
+            return None
+        self._nonces += 1
+        state.sent_nonce, state.sent_sequence = f"{self._life}-{self._nonces}", proxy.sequence
+        self._count("pushes", poll.type)
+        return Reply(proxy.snapshot.version, state.sent_nonce, proxy.snapshot.resources.get(poll.type, ()))
+
+    def _mark(self, proxy: Proxy, state: TypeState, poll: Poll) -> None:
+        """Read the acknowledgement in a request: an error refuses what was sent, a version says what is in force."""
+        proxy.last_seen = self.clock()
+        if poll.error is not None and poll.nonce == state.sent_nonce and state.sent_sequence > state.nacked_sequence:
+            state.nacked_sequence, state.error = state.sent_sequence, poll.error
+            self._count("rejects", poll.type)
+            self.wake()
+        if proxy.snapshot is not None and poll.version == proxy.snapshot.version:
+            state.acked_sequence = proxy.sequence
+            proxy.version_acked = poll.version
+            self._converged(proxy)
+            self.wake()
+
+    def _converged(self, proxy: Proxy) -> None:
+        generation = next(reversed(self.generations.values()), None)
+        if generation and proxy.workload in generation.changed and proxy.acked_sequence() == proxy.sequence:
+            self.convergence = [*self.convergence[-999:], self.clock() - generation.started]
+
+    def _count(self, what: str, type_name: str) -> None:
+        self.counts[what, type_name] = self.counts.get((what, type_name), 0) + 1
+
+    # Answers
+
+    def sidecar_state(self, workload: str, sequence: int) -> tuple[SidecarState, str]:
+        """What that workload's proxy said of a snapshot: the one with this sequence, or a later one."""
+        proxy = self.proxies.get(workload)
+        if proxy is None:
+            return "disconnected", "no such workload any more"
+        if proxy.acked_sequence() >= sequence:
+            return "acked", ""
+        if not proxy.is_connected(self.clock()):
+            return "disconnected", ""
+        if proxy.nacked_sequence() >= sequence:
+            return "nacked", proxy.error()
+        return "pending", ""
+
+    def generation_for(self, generation_id: str, index: int) -> Generation | None:
+        """That generation, or the one whose compile read the KV at or after `index`: writes in quick succession share a compile."""
+        exact = self.generations.get(generation_id)
+        if exact is not None:
+            return exact
+        return next((later for later in self.generations.values() if index and later.index >= index), None)
+
+    def is_settled(self, generation: Generation) -> bool:
+        return all(self.sidecar_state(name, sequence)[0] != "pending" for name, sequence in generation.sequences.items())
+
+    def connected(self) -> Iterable[Proxy]:
+        return [proxy for proxy in self.proxies.values() if proxy.is_connected(self.clock())]

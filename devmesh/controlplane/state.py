@@ -1,0 +1,180 @@
+"""From what the registry says to what the proxies are to have: one loop, one compile at a time, off the event loop."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import orjson
+
+from devmesh.config.loader import load_text
+from devmesh.config.model import Diagnostic, Resource, SourcePosition
+from devmesh.config.topology import Topology, Workload
+from devmesh.controlplane.push import Generation, ProxySnapshot, Pushes
+from devmesh.controlplane.watch import Configuration, RegistryWatch
+from devmesh.registry.client import Instance
+from devmesh.registry.resources import StoredResource
+
+log = logging.getLogger(__name__)
+# Ten workloads that become ready within this share one compile.
+DEBOUNCE_SECONDS = 0.01
+DEFAULT_TTL = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class CompileInput:
+    """`healthy` are the names of the workloads that may get traffic."""
+
+    topology: Topology
+    resources: tuple[Resource, ...]
+    settings: Mapping[str, object]
+    healthy: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOutput:
+    """A snapshot for every workload that could be compiled, and why not for the others."""
+
+    snapshots: Mapping[str, ProxySnapshot]
+    diagnostics: tuple[Diagnostic, ...]
+
+
+Compile = Callable[[CompileInput], CompileOutput]
+
+
+def parse_resource(stored: StoredResource) -> tuple[Resource | None, tuple[Diagnostic, ...]]:
+    """Read a stored document again, with the places it had in its own file."""
+    loaded = load_text(orjson.dumps(dict(stored.document)).decode(), stored.file, stored.key.namespace, owner=stored.owner)
+    place = SourcePosition(stored.file, stored.lines.get("kind", 0), stored.columns.get("kind", 0))
+    diagnostics = tuple(replace(diagnostic, where=place) for diagnostic in loaded.diagnostics)
+    # What is unsafe to ignore was refused when it was applied; an error here means somebody wrote past `apply`.
+    if not loaded.resources or loaded.errors:
+        return None, diagnostics
+    return replace(loaded.resources[0], lines=stored.lines, columns=stored.columns), diagnostics
+
+
+class Resources:
+    """Parsed resources, remembered while their stored form stays the same."""
+
+    def __init__(self) -> None:
+        self._parsed: dict[str, tuple[StoredResource, Resource | None, tuple[Diagnostic, ...]]] = {}
+
+    def of(self, configuration: Configuration) -> tuple[tuple[Resource, ...], tuple[Diagnostic, ...]]:
+        fresh: dict[str, tuple[StoredResource, Resource | None, tuple[Diagnostic, ...]]] = {}
+        for stored in configuration.resources:
+            known = self._parsed.get(stored.kv_key)
+            fresh[stored.kv_key] = known if known and known[0] == stored else (stored, *parse_resource(stored))
+        self._parsed = fresh
+        resources = [resource for _, resource, _ in fresh.values() if resource is not None]
+        diagnostics = [diagnostic for _, _, found in fresh.values() for diagnostic in found]
+        return tuple(replace(resource, order=order) for order, resource in enumerate(resources)), (*configuration.broken, *diagnostics)
+
+
+class State:
+    """Waits for the watch's signal, compiles, hands the snapshots to `pushes`."""
+
+    def __init__(
+        self,
+        watch: RegistryWatch,
+        pushes: Pushes,
+        compile_all: Compile,
+        *,
+        ttl: float = DEFAULT_TTL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._watch = watch
+        self._pushes = pushes
+        self._compile = compile_all
+        self._clock = clock
+        self._resources = Resources()
+        self._last: CompileInput | None = None
+        self._parsed: tuple[Configuration, Topology, tuple[Resource, ...], tuple[Diagnostic, ...]] | None = None
+        self._grace_ends = clock() + ttl
+        self.ttl = ttl
+        self.reported: dict[str, bool] = {}
+        self.topology: Topology | None = None
+        self.diagnostics: tuple[Diagnostic, ...] = ()
+        self.compiles = 0
+        self.compile_seconds = 0.0
+        self.synced = asyncio.Event()
+
+    async def run(self) -> None:
+        """Compile at every change until cancelled; one compile runs at a time and takes all changes so far."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._end_of_grace(), name="end of grace")
+            while True:
+                await self._watch.changed.wait()
+                await asyncio.sleep(DEBOUNCE_SECONDS)
+                self._watch.changed.clear()
+                configuration = self._watch.configuration
+                if configuration is not None and self._watch.instances_known:
+                    await self._update(configuration)
+
+    async def _end_of_grace(self) -> None:
+        await asyncio.sleep(max(0.0, self._grace_ends - self._clock()))
+        self._watch.changed.set()
+
+    async def _update(self, configuration: Configuration) -> None:
+        started = self._clock()
+        wanted, broken = await self._input(configuration)
+        changed: frozenset[str] = frozenset()
+        if wanted != self._last:
+            output = await asyncio.to_thread(self._compile, wanted)
+            namespaces = {workload.name: workload.namespace for workload in wanted.topology.workloads}
+            self._last, self.topology = wanted, wanted.topology
+            self.diagnostics = tuple(dict.fromkeys((*broken, *output.diagnostics)))
+            self.compiles += 1
+            self.compile_seconds = self._clock() - started
+            changed = self._pushes.replace(self._with_kept(output, namespaces))
+        if configuration.generation and configuration.generation not in self._pushes.generations:
+            self._record(configuration, started, changed)
+        self.synced.set()
+
+    async def _input(self, configuration: Configuration) -> tuple[CompileInput, tuple[Diagnostic, ...]]:
+        """Parse only when the generation is another one; endpoints are new each time."""
+        if self._parsed is None or self._parsed[0] is not configuration:
+            topology = Topology.from_json(configuration.topology)
+            resources, broken = await asyncio.to_thread(self._resources.of, configuration)
+            self._parsed = (configuration, topology, resources, broken)
+        _, topology, resources, broken = self._parsed
+        return CompileInput(topology, resources, configuration.settings, self.healthy()), broken
+
+    def _with_kept(self, output: CompileOutput, namespaces: Mapping[str, str]) -> dict[str, tuple[str, ProxySnapshot]]:
+        """A workload whose compile failed keeps what it has: a mistake in one resource never empties a proxy."""
+        kept = {name: proxy.snapshot for name, proxy in self._pushes.proxies.items() if proxy.snapshot is not None}
+        merged = kept | dict(output.snapshots)
+        return {name: (namespace, merged[name]) for name, namespace in namespaces.items() if name in merged}
+
+    def _record(self, configuration: Configuration, started: float, changed: frozenset[str]) -> None:
+        generation = Generation(
+            id=configuration.generation,
+            index=configuration.index,
+            diagnostics=self.diagnostics,
+            seconds=self._clock() - started,
+            started=started,
+            sequences={name: proxy.sequence for name, proxy in self._pushes.proxies.items()},
+            changed=changed,
+        )
+        self._pushes.record(generation)
+        log.info("generation %s compiled in %.3f s, %d proxies change", generation.id, generation.seconds, len(changed))
+
+    # Health
+
+    def healthy(self) -> frozenset[str]:
+        """Who may get traffic. For one TTL after our start the registry's silence about an instance we found there is our own silence."""
+        in_grace = self._clock() < self._grace_ends
+        return frozenset(
+            instance.id
+            for instances in self._watch.instances.values()
+            for instance in instances.values()
+            if self._is_healthy(instance, in_grace=in_grace)
+        )
+
+    def _is_healthy(self, instance: Instance, *, in_grace: bool) -> bool:
+        if instance.status != "critical":
+            return True
+        return in_grace and instance.id in self._watch.inherited and instance.id not in self.reported
+
+    def workload(self, name: str) -> Workload | None:
+        return self.topology.workload(name) if self.topology else None
