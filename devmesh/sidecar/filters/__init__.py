@@ -1,0 +1,1 @@
+"""HTTP filters: plain functions that look at a head and decide; `exchange` acts."""

@@ -1,0 +1,181 @@
+"""Cluster, ClusterLoadAssignment and transport sockets (config/cluster/v3, endpoint/v3, tls/v3) -> frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from devmesh.sidecar.config import CircuitBreakers, Cluster, ConfigError, Endpoint, OutlierDetection, TlsContext, TransportChoice
+from devmesh.sidecar.config_routes import limit, seconds
+
+Json = Mapping[str, Any]
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+KINDS = frozenset({"EDS", "STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST"})
+POLICIES = frozenset({"ROUND_ROBIN", "LEAST_REQUEST", "RING_HASH", "RANDOM", "MAGLEV", "CLUSTER_PROVIDED"})
+
+
+def parse_cluster(cluster: Json, assignments: Mapping[str, Json]) -> Cluster:
+    name = cluster["name"]
+    kind = cluster.get("type", "STATIC")
+    policy = cluster.get("lb_policy", "ROUND_ROBIN")
+    if kind not in KINDS:
+        raise ConfigError(name, f"cluster type {kind} is not supported")
+    if policy not in POLICIES:
+        raise ConfigError(name, f"lb_policy {policy} is not supported")
+    service = (cluster.get("metadata", {}).get("filter_metadata", {}).get("istio", {}).get("services") or [{}])[0]
+    http = cluster.get("typed_extension_protocol_options", {}).get(HTTP_OPTIONS, {})
+    common = http.get("common_http_protocol_options", {})
+    return Cluster(
+        name=name,
+        kind=kind,
+        lb_policy=policy,
+        endpoints=_endpoints(cluster, assignments),
+        connect_timeout=seconds(cluster.get("connect_timeout"), 5.0) or 5.0,
+        breakers=_breakers(cluster.get("circuit_breakers", {})),
+        outlier=_outlier(cluster["outlier_detection"]) if "outlier_detection" in cluster else None,
+        transports=tuple(_choice(name, choice) for choice in cluster.get("transport_socket_matches", ())),
+        tls=_transport(name, cluster.get("transport_socket")),
+        panic_threshold=_panic(cluster.get("common_lb_config", {})),
+        max_requests_per_connection=common.get("max_requests_per_connection", cluster.get("max_requests_per_connection")),
+        idle_timeout=limit(common.get("idle_timeout"), 3600.0),
+        least_request_choices=int(cluster.get("least_request_lb_config", {}).get("choice_count", 2)),
+        ring_hash=_ring(cluster.get("ring_hash_lb_config", {})),
+        use_hostname_for_hashing=bool(
+            cluster.get("common_lb_config", {}).get("consistent_hashing_lb_config", {}).get("use_hostname_for_hashing")
+        ),
+        original_dst_port=cluster.get("original_dst_lb_config", {}).get("upstream_port_override"),
+        bind_address=cluster.get("upstream_bind_config", {}).get("source_address", {}).get("address"),
+        protocol=_protocol(http),
+        service=service.get("host", ""),
+        service_name=service.get("name", ""),
+        service_namespace=service.get("namespace", ""),
+    )
+
+
+def _protocol(http: Json) -> str:
+    if "use_downstream_protocol_config" in http:
+        return "downstream"
+    if "auto_config" in http:
+        return "auto"
+    return "http2" if "http2_protocol_options" in http.get("explicit_http_config", {}) else "http1"
+
+
+def _panic(common: Json) -> float:
+    threshold = common.get("healthy_panic_threshold")
+    return 50.0 if threshold is None else float(threshold.get("value", 0.0))
+
+
+def _ring(ring: Json) -> tuple[int, int]:
+    return int(ring.get("minimum_ring_size", 1024)), int(ring.get("maximum_ring_size", 8 * 1024 * 1024))
+
+
+def _endpoints(cluster: Json, assignments: Mapping[str, Json]) -> tuple[Endpoint, ...]:
+    if cluster.get("type") == "EDS":
+        key = cluster.get("eds_cluster_config", {}).get("service_name") or cluster["name"]
+        assignment = assignments.get(key, {})
+    else:
+        assignment = cluster.get("load_assignment", {})
+    return tuple(
+        _endpoint(host, int(group.get("priority", 0)))
+        for group in assignment.get("endpoints", ())
+        for host in group.get("lb_endpoints", ())
+    )
+
+
+def _endpoint(host: Json, priority: int) -> Endpoint:
+    address = host["endpoint"]["address"]["socket_address"]
+    metadata = host.get("metadata", {}).get("filter_metadata", {})
+    match = metadata.get("envoy.transport_socket_match", {})
+    return Endpoint(
+        address=address["address"],
+        port=int(address["port_value"]),
+        weight=int(host.get("load_balancing_weight", 1)),
+        priority=priority,
+        healthy=host.get("health_status", "UNKNOWN") in ("UNKNOWN", "HEALTHY", "DEGRADED"),
+        tls_mode=match.get("tlsMode", ""),
+        labels=tuple((key, str(value)) for key, value in match.items()),
+        workload=metadata.get("istio", {}).get("workload", ""),
+    )
+
+
+def _breakers(breakers: Json) -> CircuitBreakers:
+    for threshold in breakers.get("thresholds", ()):
+        if threshold.get("priority", "DEFAULT") == "DEFAULT":
+            budget = threshold.get("retry_budget")
+            return CircuitBreakers(
+                int(threshold.get("max_connections", 1024)),
+                int(threshold.get("max_pending_requests", 1024)),
+                int(threshold.get("max_requests", 1024)),
+                int(threshold.get("max_retries", 3)),
+                float(budget.get("budget_percent", {}).get("value", 20.0)) if budget is not None else None,
+                int(budget.get("min_retry_concurrency", 3)) if budget is not None else 3,
+            )
+    return CircuitBreakers()
+
+
+def _outlier(outlier: Json) -> OutlierDetection:
+    numbers = {
+        key: int(outlier[key])
+        for key in (
+            "consecutive_5xx",
+            "enforcing_consecutive_5xx",
+            "consecutive_gateway_failure",
+            "enforcing_consecutive_gateway_failure",
+            "consecutive_local_origin_failure",
+            "enforcing_consecutive_local_origin_failure",
+            "max_ejection_percent",
+        )
+        if key in outlier
+    }
+    base = seconds(outlier.get("base_ejection_time"), 30.0) or 30.0
+    return OutlierDetection(
+        **numbers,
+        split_local_origin=bool(outlier.get("split_external_local_origin_errors")),
+        interval=seconds(outlier.get("interval"), 10.0) or 10.0,
+        base_ejection_time=base,
+        max_ejection_time=seconds(outlier.get("max_ejection_time"), max(300.0, base)) or 300.0,
+    )
+
+
+def _choice(name: str, choice: Json) -> TransportChoice:
+    match = tuple((key, str(value)) for key, value in choice.get("match", {}).items())
+    return TransportChoice(choice.get("name", ""), match, _transport(name, choice.get("transport_socket")))
+
+
+def _transport(name: str, socket: Json | None) -> TlsContext | None:
+    if socket is None or socket["name"].endswith("raw_buffer"):
+        return None
+    if not socket["name"].endswith("transport_sockets.tls"):
+        raise ConfigError(name, f"transport socket {socket['name']} is not supported")
+    return parse_tls(socket["typed_config"])
+
+
+def parse_tls(context: Json) -> TlsContext:
+    """An UpstreamTlsContext or DownstreamTlsContext."""
+    common = context.get("common_tls_context", {})
+    combined = common.get("combined_validation_context", {})
+    validation = combined.get("validation_context_sds_secret_config", common.get("validation_context_sds_secret_config"))
+    checks = combined.get("default_validation_context", common.get("validation_context", {}))
+    secrets = common.get("tls_certificate_sds_secret_configs", ())
+    params = common.get("tls_params", {})
+    return TlsContext(
+        secret=secrets[0]["name"] if secrets else "",
+        validation=validation["name"] if validation else None,
+        sans=_sans(checks),
+        alpn=tuple(name.encode() for name in common.get("alpn_protocols", ())),
+        sni=context.get("sni", ""),
+        require_client_certificate=bool(context.get("require_client_certificate")),
+        min_version=params.get("tls_minimum_protocol_version", "TLSv1_2"),
+        max_version=params.get("tls_maximum_protocol_version", "TLSv1_3"),
+        insecure=validation is None and "trusted_ca" not in checks,
+    )
+
+
+def _sans(checks: Json) -> tuple[tuple[str, str], ...]:
+    typed = [matcher["matcher"] for matcher in checks.get("match_typed_subject_alt_names", ())]
+    out = []
+    for matcher in [*checks.get("match_subject_alt_names", ()), *typed]:
+        for kind in ("exact", "prefix", "suffix", "contains"):
+            if kind in matcher:
+                out.append((kind, matcher[kind]))
+    return tuple(out)

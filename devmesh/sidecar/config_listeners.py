@@ -1,0 +1,144 @@
+"""Listener, FilterChain, HttpConnectionManager and TcpProxy (config/listener/v3 and extensions) -> frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from devmesh.sidecar.config import (
+    ConfigError,
+    FaultPolicy,
+    FilterChain,
+    FilterChainMatch,
+    HttpManager,
+    Listener,
+    RouteTable,
+    TcpProxy,
+    TlsContext,
+    WeightedCluster,
+)
+from devmesh.sidecar.config_clusters import parse_tls
+from devmesh.sidecar.config_routes import limit, parse_fault, parse_route_table, seconds
+
+Json = Mapping[str, Any]
+HTTP_MANAGER = "envoy.filters.network.http_connection_manager"
+TCP_PROXY = "envoy.filters.network.tcp_proxy"
+FAULT = "envoy.filters.http.fault"
+ROUTER = "envoy.filters.http.router"
+# grpc_stats only counts; the istio.* filters exist in Istio's Envoy build and their work is done by our telemetry and ALPN choice.
+HTTP_FILTERS = frozenset({FAULT, "envoy.filters.http.cors", ROUTER})
+IGNORED = ("istio.", "envoy.filters.http.grpc_stats")
+
+
+def parse_listener(listener: Json, tables: Mapping[str, RouteTable]) -> Listener:
+    name = listener["name"]
+    address = listener["address"]["socket_address"]
+    inspectors = {f["name"].rpartition(".")[2] for f in listener.get("listener_filters", ())}
+    default = listener.get("default_filter_chain")
+    return Listener(
+        name=name,
+        address=address["address"],
+        port=int(address["port_value"]),
+        chains=tuple(_chain(name, chain, tables) for chain in listener.get("filter_chains", ())),
+        default_chain=_chain(name, default, tables) if default else None,
+        bind_to_port=bool(listener.get("bind_to_port", True)),
+        use_original_dst=bool(listener.get("use_original_dst")),
+        traffic_direction=listener.get("traffic_direction", ""),
+        inspect_tls="tls_inspector" in inspectors,
+        inspect_http="http_inspector" in inspectors,
+        continue_on_inspector_timeout=bool(listener.get("continue_on_listener_filters_timeout")),
+        inspector_timeout=seconds(listener.get("listener_filters_timeout"), 15.0) or 0.0,
+    )
+
+
+def _chain(listener: str, chain: Json, tables: Mapping[str, RouteTable]) -> FilterChain:
+    match = chain.get("filter_chain_match", {})
+    return FilterChain(
+        name=chain.get("name", ""),
+        match=FilterChainMatch(
+            destination_port=match.get("destination_port"),
+            prefix_ranges=tuple(f"{r['address_prefix']}/{r.get('prefix_len', 0)}" for r in match.get("prefix_ranges", ())),
+            server_names=tuple(match.get("server_names", ())),
+            transport_protocol=match.get("transport_protocol", ""),
+            application_protocols=frozenset(match.get("application_protocols", ())),
+        ),
+        network=_network(listener, chain["filters"], tables),
+        tls=_tls(listener, chain.get("transport_socket")),
+    )
+
+
+def _tls(listener: str, socket: Json | None) -> TlsContext | None:
+    if socket is None or socket["name"].endswith("raw_buffer"):
+        return None
+    if not socket["name"].endswith("transport_sockets.tls"):
+        raise ConfigError(listener, f"transport socket {socket['name']} is not supported")
+    return parse_tls(socket["typed_config"])
+
+
+def _network(listener: str, filters: list[Json], tables: Mapping[str, RouteTable]) -> HttpManager | TcpProxy:
+    for network_filter in filters:
+        name = network_filter["name"]
+        if name == HTTP_MANAGER:
+            return _http_manager(listener, network_filter["typed_config"], tables)
+        if name == TCP_PROXY:
+            return _tcp_proxy(network_filter["typed_config"])
+        if not name.startswith(IGNORED):
+            raise ConfigError(listener, f"network filter {name} is not supported")
+    raise ConfigError(listener, "a filter chain without a terminal filter")
+
+
+def _tcp_proxy(config: Json) -> TcpProxy:
+    if "cluster" in config:
+        clusters: tuple[WeightedCluster, ...] = (WeightedCluster(config["cluster"], 1),)
+    else:
+        clusters = tuple(WeightedCluster(c["name"], int(c["weight"])) for c in config["weighted_clusters"]["clusters"])
+    total = sum(cluster.weight for cluster in clusters)
+    return TcpProxy(config["stat_prefix"], clusters, total, limit(config.get("idle_timeout"), 3600.0), access_log="access_log" in config)
+
+
+def _http_manager(listener: str, manager: Json, tables: Mapping[str, RouteTable]) -> HttpManager:
+    filters = tuple(f["name"] for f in manager.get("http_filters", ()) if not f["name"].startswith(IGNORED))
+    for name in filters:
+        if name not in HTTP_FILTERS:
+            raise ConfigError(listener, f"HTTP filter {name} is not supported")
+    if not filters or filters[-1] != ROUTER:
+        raise ConfigError(listener, "the last HTTP filter must be the router")
+    tracing = manager.get("tracing")
+    common = manager.get("common_http_protocol_options", {})
+    return HttpManager(
+        stat_prefix=manager.get("stat_prefix", ""),
+        route_table=_route_table(listener, manager, tables),
+        filters=filters,
+        fault=_filter_fault(listener, manager),
+        server_name=manager.get("server_name", "envoy").encode(),
+        use_remote_address=bool(manager.get("use_remote_address")),
+        forward_client_cert=manager.get("forward_client_cert_details", "SANITIZE"),
+        set_current_client_cert=bool(manager.get("set_current_client_cert_details")),
+        upgrades=frozenset(u["upgrade_type"].lower() for u in manager.get("upgrade_configs", ()) if u.get("enabled", True)),
+        max_request_headers_kb=int(manager.get("max_request_headers_kb", 60)),
+        stream_idle_timeout=limit(manager.get("stream_idle_timeout"), 300.0),
+        request_timeout=limit(manager.get("request_timeout"), None),
+        idle_timeout=limit(common.get("idle_timeout"), 3600.0),
+        sampling=float(tracing.get("random_sampling", {}).get("value", 0.0)) if tracing else 0.0,
+        tracing=tracing is not None,
+        access_log="access_log" in manager,
+        normalize_path=bool(manager.get("normalize_path")),
+        merge_slashes=bool(manager.get("merge_slashes")),
+    )
+
+
+def _filter_fault(listener: str, manager: Json) -> FaultPolicy | None:
+    for http_filter in manager.get("http_filters", ()):
+        config = http_filter.get("typed_config", {})
+        if http_filter["name"] == FAULT and ("delay" in config or "abort" in config):
+            return parse_fault(listener, config)
+    return None
+
+
+def _route_table(listener: str, manager: Json, tables: Mapping[str, RouteTable]) -> RouteTable:
+    if "route_config" in manager:
+        return parse_route_table(manager["route_config"])
+    name = manager["rds"]["route_config_name"]
+    if name not in tables:
+        raise ConfigError(listener, f"route table {name} is not in this snapshot")
+    return tables[name]
