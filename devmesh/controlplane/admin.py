@@ -46,7 +46,7 @@ class Admin:
         wanted = request.match_info["id"]
         index = 0 if wanted in self._pushes.generations else await self._written_index()
         await self._pushes.until(lambda: self._is_settled(wanted, index), wait)
-        return _json(self._answer(wanted, self._pushes.generation_for(wanted, index)))
+        return _json(self._answer(wanted, self._pushes.generation_for(wanted, index, self._watch.life)))
 
     async def _written_index(self) -> int:
         """Where the KV is now: the asker wrote before, so a compile from here on holds what it wrote, even if a newer generation overtook it."""
@@ -57,7 +57,7 @@ class Admin:
         return pair.modify_index if pair else 0
 
     def _is_settled(self, wanted: str, index: int) -> bool:
-        generation = self._pushes.generation_for(wanted, index)
+        generation = self._pushes.generation_for(wanted, index, self._watch.life)
         return generation is not None and self._pushes.is_settled(generation)
 
     def _answer(self, wanted: str, generation: Generation | None) -> dict[str, Any]:

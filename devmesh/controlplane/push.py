@@ -91,10 +91,11 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One compiled set of resources: when it was there and which sequence each proxy got with it. `index` is the KV's."""
+    """One compiled set of resources: when it was there and which sequence each proxy got with it. `index` is the KV's within one `life` of the registry."""
 
     id: str
     index: int
+    life: int
     diagnostics: tuple[Diagnostic, ...]
     seconds: float
     started: float
@@ -220,12 +221,12 @@ class Pushes:
             return "nacked", proxy.error()
         return "pending", ""
 
-    def generation_for(self, generation_id: str, index: int) -> Generation | None:
+    def generation_for(self, generation_id: str, index: int, life: int) -> Generation | None:
         """That generation, or the one whose compile read the KV at or after `index`: writes in quick succession share a compile."""
         exact = self.generations.get(generation_id)
         if exact is not None:
             return exact
-        return next((later for later in self.generations.values() if index and later.index >= index), None)
+        return next((later for later in self.generations.values() if index and later.life == life and later.index >= index), None)
 
     def is_settled(self, generation: Generation) -> bool:
         return all(self.sidecar_state(name, sequence)[0] != "pending" for name, sequence in generation.sequences.items())

@@ -150,6 +150,7 @@ class State:
         generation = Generation(
             id=configuration.generation,
             index=configuration.index,
+            life=configuration.life,
             diagnostics=self.diagnostics,
             seconds=self._clock() - started,
             started=started,

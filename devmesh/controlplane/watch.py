@@ -35,21 +35,22 @@ class Link(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The KV at one generation. `index` is the KV's; `broken` are values that could not be read."""
+    """The KV at one generation. `index` is the KV's, comparable within one `life` of the registry; `broken` could not be read."""
 
     mesh_id: str
     generation: str
     index: int
+    life: int
     topology: Mapping[str, Any]
     settings: Mapping[str, Any]
     resources: tuple[StoredResource, ...]
     broken: tuple[Diagnostic, ...] = ()
 
 
-def read_configuration(pairs: list[Pair], index: int) -> Configuration | None:
-    """None without a mesh id: there is no mesh in this registry."""
+def read_configuration(pairs: list[Pair], index: int, life: int = 0) -> Configuration | None:
+    """Give None without a mesh id (no mesh in this registry) or without a generation (`up` has not written its resources yet)."""
     values = {pair.key: pair.value for pair in pairs}
-    if MESH_ID not in values:
+    if MESH_ID not in values or GENERATION not in values:
         return None
     resources, broken = [], []
     for pair in pairs:
@@ -60,8 +61,9 @@ def read_configuration(pairs: list[Pair], index: int) -> Configuration | None:
                 broken.append(Diagnostic("error", "unreadable", SourcePosition(pair.key), error.message, error.hint))
     return Configuration(
         mesh_id=values[MESH_ID].decode(),
-        generation=values.get(GENERATION, b"").decode(),
+        generation=values[GENERATION].decode(),
         index=index,
+        life=life,
         topology=orjson.loads(values.get(TOPOLOGY) or b"{}"),
         settings=orjson.loads(values.get(MESH_CONFIG) or b"{}"),
         resources=tuple(sorted(resources, key=age)),
@@ -81,6 +83,7 @@ class RegistryWatch:
         self.instances: dict[str, dict[str, Instance]] = {}
         self.instances_known = False
         self.inherited: frozenset[str] = frozenset()
+        self.life = 0
         self.changed = asyncio.Event()
         self.link_changed = asyncio.Event()
         self._seen: dict[str, frozenset[tuple[str, str]]] = {}
@@ -108,14 +111,14 @@ class RegistryWatch:
         index = 0
         while True:
             given, pairs = await self._registry.kv_list(ROOT, index=index, wait=WAIT_SECONDS)
+            self.life += given < index
             index = next_index(index, given)
             self._take_kv(pairs, given)
 
     def _take_kv(self, pairs: list[Pair], index: int) -> None:
-        read = read_configuration(pairs, index)
+        read = read_configuration(pairs, index, self.life)
         if read is None:
-            known = self.configuration is not None
-            self._set_link(Link.LOST if known else Link.CONNECTING, "the registry holds no mesh (devmesh/mesh-id is missing)")
+            self._no_mesh()
             return
         self._set_link(Link.SYNCED, "")
         current = self.configuration
@@ -157,9 +160,14 @@ class RegistryWatch:
 
     async def _holds_our_mesh(self) -> bool:
         _, pair = await self._registry.kv_get(MESH_ID)
-        if pair is None and self.configuration is not None:
-            self._set_link(Link.LOST, "the registry holds no mesh (devmesh/mesh-id is missing)")
+        if pair is None:
+            self._no_mesh()
         return pair is not None
+
+    def _no_mesh(self) -> None:
+        self.life += 1
+        known = self.configuration is not None
+        self._set_link(Link.LOST if known else Link.CONNECTING, "the registry holds no mesh (devmesh/mesh-id is missing)")
 
     def refetch(self, service: str) -> None:
         """We registered an instance: its address may have changed while its check did not."""

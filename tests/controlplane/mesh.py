@@ -16,7 +16,7 @@ from devmesh.controlplane.server import ControlPlane, running
 from devmesh.controlplane.state import CompileOutput
 from devmesh.registry.client import Registry
 from devmesh.registry.embedded.server import EmbeddedRegistry
-from devmesh.registry.resources import StoredResource, apply_resources, write_mesh
+from devmesh.registry.resources import StoredResource, apply_resources, write_mesh, write_resources
 
 TOKEN = "t0ken"
 CONTROL_PLANE_ID = "spiffe://cluster.local/ns/devmesh-system/sa/controlplane"
@@ -183,6 +183,7 @@ class Mesh:
     async def write(self, topology=TOPOLOGY, mesh_id="m1"):
         async with Registry(self.registry_url, TOKEN) as registry:
             await write_mesh(registry, mesh_id, topology, {})
+            await write_resources(registry, ())
 
     async def apply(self, *resources):
         async with Registry(self.registry_url, TOKEN) as registry:
