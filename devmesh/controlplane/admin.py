@@ -49,7 +49,7 @@ class Admin:
         return _json(self._answer(wanted, self._pushes.generation_for(wanted, index, self._watch.life)))
 
     async def _written_index(self) -> int:
-        """Where the KV is now: the asker wrote before, so a compile from here on holds what it wrote, even if a newer generation overtook it."""
+        """Where the KV is now: the asker wrote before, so a compile from here on holds that, even if a newer generation overtook it."""
         try:
             _, pair = await self._registry.kv_get(GENERATION)
         except DevmeshError:

@@ -73,7 +73,7 @@ class Proxy:
     restarts: int = 0
 
     def acked_sequence(self) -> int:
-        """The newest snapshot in force for every type it must or does ask for."""
+        """Give the newest snapshot in force for every type it must or does ask for."""
         wanted = REQUIRED_TYPES | self.types.keys()
         return min((self.types[name].acked_sequence if name in self.types else 0) for name in wanted)
 
@@ -81,7 +81,7 @@ class Proxy:
         return max((state.nacked_sequence for state in self.types.values()), default=0)
 
     def error(self) -> str:
-        """What it said against the newest snapshot it refused, while that refusal is its last word."""
+        """Give what it said against the newest snapshot it refused, while that refusal is its last word."""
         refused = [state for state in self.types.values() if state.nacked_sequence > state.acked_sequence]
         return "; ".join(dict.fromkeys(state.error for state in refused))
 
@@ -91,7 +91,10 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One compiled set of resources: when it was there and which sequence each proxy got with it. `index` is the KV's within one `life` of the registry."""
+    """One compiled set of resources, and which sequence each proxy got with it.
+
+    `index` is the KV's, comparable within one `life` of the registry; `started` is the clock's.
+    """
 
     id: str
     index: int
@@ -156,7 +159,7 @@ class Pushes:
     # Polls
 
     async def poll(self, workload: str, poll: Poll, hold: float) -> Reply | None:
-        """The next resources of that type, or None when nothing changed within `hold` seconds (304). KeyError: no such workload."""
+        """Give the next resources of that type, or None when nothing changed within `hold` seconds (304). KeyError: no such workload."""
         proxy = self.proxies[workload]
         state = proxy.types.setdefault(poll.type, TypeState())
         self._mark(proxy, state, poll)
@@ -209,7 +212,7 @@ class Pushes:
     # Answers
 
     def sidecar_state(self, workload: str, sequence: int) -> tuple[SidecarState, str]:
-        """What that workload's proxy said of a snapshot: the one with this sequence, or a later one."""
+        """Say what that workload's proxy said of a snapshot: the one with this sequence, or a later one."""
         proxy = self.proxies.get(workload)
         if proxy is None:
             return "disconnected", "no such workload any more"
@@ -222,7 +225,7 @@ class Pushes:
         return "pending", ""
 
     def generation_for(self, generation_id: str, index: int, life: int) -> Generation | None:
-        """That generation, or the one whose compile read the KV at or after `index`: writes in quick succession share a compile."""
+        """Find that generation, or the one whose compile read the KV at or after `index`: writes in quick succession share a compile."""
         exact = self.generations.get(generation_id)
         if exact is not None:
             return exact

@@ -141,7 +141,7 @@ class State:
         return CompileInput(topology, resources, configuration.settings, self.healthy()), broken
 
     def _with_kept(self, output: CompileOutput, namespaces: Mapping[str, str]) -> dict[str, tuple[str, ProxySnapshot]]:
-        """A workload whose compile failed keeps what it has: a mistake in one resource never empties a proxy."""
+        """Leave a workload whose compile failed with what it has: a mistake in one resource never empties a proxy."""
         kept = {name: proxy.snapshot for name, proxy in self._pushes.proxies.items() if proxy.snapshot is not None}
         merged = kept | dict(output.snapshots)
         return {name: (namespace, merged[name]) for name, namespace in namespaces.items() if name in merged}

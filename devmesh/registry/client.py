@@ -124,7 +124,7 @@ class Operation:
 
 
 def next_index(previous: int, given: int) -> int:
-    """The index for the next blocking query: one that went backwards (restored or new registry) restarts at 0."""
+    """Give the index for the next blocking query: one that went backwards (restored or new registry) restarts at 0."""
     return 0 if given < previous or given < 1 else given
 
 
@@ -141,33 +141,26 @@ class HttpClient(consul.base.HTTPClient):  # type: ignore[misc]
         )
 
     async def _request(
-        self, callback: Callable[[Any], Any], method: str, path: str, params: Any, data: str | bytes, timeout: float | None
+        self, callback: Callable[[Any], Any], method: str, path: str, params: Any, data: str | bytes, read_timeout: float = ANSWER_TIMEOUT
     ) -> Any:
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=timeout or ANSWER_TIMEOUT)
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=read_timeout)
         async with self._session.request(method, self.uri(path, params), data=data or None, timeout=limits, ssl=self._ssl) as response:
             body = await response.text(encoding="utf-8")
         return callback(consul.base.Response(response.status, response.headers, body))
 
-    def get(
-        self, callback: Any, path: str, params: Any = None, headers: Any = None, raw: Any = False, connections_timeout: Any = None
-    ) -> Any:
+    # py-consul hands down its own headers (the token we send anyway) and timeouts it never sets: ignored.
+    def get(self, callback: Any, path: str, params: Any = None, **_: Any) -> Any:
         wait = float(str(dict(params or []).get("wait", "0s")).rstrip("s"))
         return self._request(callback, "GET", path, params, b"", ANSWER_TIMEOUT + wait * (1 + WAIT_SLACK))
 
-    def put(
-        self, callback: Any, path: str, params: Any = None, data: Any = "", headers: Any = None, connections_timeout: Any = None
-    ) -> Any:
-        return self._request(callback, "PUT", path, params, data, connections_timeout)
+    def put(self, callback: Any, path: str, params: Any = None, data: Any = "", **_: Any) -> Any:
+        return self._request(callback, "PUT", path, params, data)
 
-    def delete(
-        self, callback: Any, path: str, params: Any = None, data: Any = "", headers: Any = None, connections_timeout: Any = None
-    ) -> Any:
-        return self._request(callback, "DELETE", path, params, data, connections_timeout)
+    def delete(self, callback: Any, path: str, params: Any = None, data: Any = "", **_: Any) -> Any:
+        return self._request(callback, "DELETE", path, params, data)
 
-    def post(
-        self, callback: Any, path: str, params: Any = None, data: Any = "", headers: Any = None, connections_timeout: Any = None
-    ) -> Any:
-        return self._request(callback, "POST", path, params, data, connections_timeout)
+    def post(self, callback: Any, path: str, params: Any = None, data: Any = "", **_: Any) -> Any:
+        return self._request(callback, "POST", path, params, data)
 
     def close(self) -> Any:
         return self._session.close()
@@ -182,7 +175,7 @@ class Consul(consul.aio.Consul):  # type: ignore[misc]
         super().__init__(parts.hostname, parts.port, token=token, scheme=parts.scheme)
         self.token = token
 
-    def http_connect(self, host: str, port: int, scheme: str, verify: Any = True, cert: Any = None) -> HttpClient:  # noqa: ARG002  the base class's signature
+    def http_connect(self, *_: Any) -> HttpClient:
         return HttpClient(self._url, self._token, ssl=self._ssl)
 
 
@@ -229,7 +222,7 @@ class Registry:
         return int(found), [_pair(item) for item in items or []]
 
     async def kv_put(self, key: str, value: bytes, *, cas: int | None = None) -> bool:
-        """False when `cas` did not match. DevmeshError above Consul's 512 KiB."""
+        """Answer False when `cas` did not match. DevmeshError above Consul's 512 KiB."""
         check_size(key, value)
         return bool(await self._call(lambda c: c.kv.put(key, value, cas=cas)))
 
@@ -237,7 +230,7 @@ class Registry:
         return bool(await self._call(lambda c: c.kv.delete(key, recurse=recurse or None, cas=cas)))
 
     async def txn(self, operations: Sequence[Operation]) -> None:
-        """All operations in order, in as many transactions as Consul's limits need; each of them is atomic. A lost CAS is a DevmeshError."""
+        """Run all operations in order, in as many atomic transactions as Consul's limits need. A lost CAS is a DevmeshError."""
         for batch in split_operations(operations):
             if len(batch) == 1 and batch[0].size > MAX_TXN_BYTES and batch[0].value is not None:
                 await self._put_alone(batch[0], batch[0].value)
@@ -271,7 +264,7 @@ class Registry:
         return bool(await self._call(lambda c: c.agent.service.deregister(workload)))
 
     async def ttl_pass(self, check_id: str, note: str = "") -> bool:
-        """False when the registry does not know the check: register again."""
+        """Answer False when the registry does not know the check: register again."""
         return await self._ttl(lambda c: c.agent.check.ttl_pass(check_id, notes=note))
 
     async def ttl_warn(self, check_id: str, note: str = "") -> bool:
@@ -303,15 +296,15 @@ class Registry:
     async def leader(self) -> str:
         return str(await self._call(lambda c: c.status.leader()) or "")
 
-    async def wait_leader(self, timeout: float = 15.0) -> None:  # noqa: ASYNC109  a deadline over several tries, told to the user
-        """Returns when writes can succeed; RegistryUnavailableError after `timeout` seconds."""
+    async def wait_leader(self, within: float = 15.0) -> None:
+        """Return when writes can succeed; RegistryUnavailableError after `within` seconds."""
         try:
-            async with asyncio.timeout(timeout):
-                while not await self._has_leader():
+            async with asyncio.timeout(within):
+                while not await self._has_leader():  # noqa: ASYNC110  another process becomes ready: nothing to wait on
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise RegistryUnavailableError(
-                f"the registry at {self.url} had no leader within {timeout:g} s", "devmesh logs registry"
+                f"the registry at {self.url} had no leader within {within:g} s", "devmesh logs registry"
             ) from None
 
     async def _has_leader(self) -> bool:

@@ -25,7 +25,10 @@ COMPRESSION_LEVEL = 6
 
 @dataclass(frozen=True, slots=True)
 class StoredResource:
-    """One document as applied: `lines` and `columns` map paths such as `spec.http[0]` to their place in `file`; `created` is the KV's index."""
+    """One document as applied.
+
+    `lines` and `columns` map paths such as `spec.http[0]` to their place in `file`; `created` is the KV's index.
+    """
 
     key: ResourceKey
     owner: str

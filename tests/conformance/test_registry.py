@@ -7,11 +7,11 @@ import os
 import aiohttp
 import pytest
 import pytest_asyncio
-from tests.registry.process import TOKEN, running
-from tests.support.require import tool
 
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Operation, Registration, Registry, RegistryDeniedError, next_index
+from tests.registry.process import TOKEN, running
+from tests.support.require import tool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -201,7 +201,9 @@ async def test_a_blocking_query_answers_the_same_index_when_its_wait_is_over(reg
     assert len(pairs) == 1
 
 
-@pytest.mark.parametrize(("previous", "given", "then"), [(5, 7, 7), (5, 5, 5), (5, 3, 0), (0, 0, 0)], ids=["forward", "same", "backward", "zero"])
+@pytest.mark.parametrize(
+    ("previous", "given", "then"), [(5, 7, 7), (5, 5, 5), (5, 3, 0), (0, 0, 0)], ids=["forward", "same", "backward", "zero"]
+)
 async def test_an_index_that_goes_backwards_restarts_at_zero(registry, previous, given, then):
     assert next_index(previous, given) == then
 

@@ -1,6 +1,6 @@
 """A CA of one certificate for tests: SPIFFE SVIDs and the contexts made of them."""
 
-import datetime
+import datetime as dt
 import ssl
 import tempfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-NOW = datetime.datetime.now(datetime.UTC)
+NOW = dt.datetime.now(dt.UTC)
 
 
 def _builder(name, key, issuer):
@@ -21,8 +21,8 @@ def _builder(name, key, issuer):
         .issuer_name(issuer or subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - datetime.timedelta(minutes=2))
-        .not_valid_after(NOW + datetime.timedelta(hours=1))
+        .not_valid_before(NOW - dt.timedelta(minutes=2))
+        .not_valid_after(NOW + dt.timedelta(hours=1))
     )
 
 

@@ -8,7 +8,6 @@ import socket
 import aiohttp
 import orjson
 from aiohttp import web
-from tests.controlplane.certificates import Authority
 
 from devmesh.config.model import ResourceKey
 from devmesh.controlplane.push import TYPES, ProxySnapshot
@@ -17,6 +16,7 @@ from devmesh.controlplane.state import CompileOutput
 from devmesh.registry.client import Registry
 from devmesh.registry.embedded.server import EmbeddedRegistry
 from devmesh.registry.resources import StoredResource, apply_resources, write_mesh, write_resources
+from tests.controlplane.certificates import Authority
 
 TOKEN = "t0ken"
 CONTROL_PLANE_ID = "spiffe://cluster.local/ns/devmesh-system/sa/controlplane"

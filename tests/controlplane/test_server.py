@@ -2,10 +2,10 @@
 
 import aiohttp
 import pytest
-from tests.controlplane.certificates import Authority
-from tests.controlplane.mesh import TOKEN, Mesh, virtual_service
 
 from devmesh.registry.client import Registry
+from tests.controlplane.certificates import Authority
+from tests.controlplane.mesh import TOKEN, Mesh, virtual_service
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ class RegistryProcess:
     async def start(self) -> None:
         self._process = self._embedded() if self._binary is None else self._consul(self._binary)
         async with Registry(self.url, TOKEN) as registry:
-            await registry.wait_leader(30)
+            await registry.wait_leader(within=30)
 
     def _embedded(self) -> subprocess.Popen[bytes]:
         with socket.socket() as sock:

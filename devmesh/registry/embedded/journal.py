@@ -14,11 +14,11 @@ from typing import Any
 import orjson
 
 from devmesh.errors import DevmeshError
-from devmesh.registry.embedded.store import Check, CheckGone, HttpProbe, KvEntry, KvGone, Record, Service, ServiceGone
+from devmesh.registry.embedded.store import Check, CheckGone, Counters, HttpProbe, KvEntry, KvGone, Record, Service, ServiceGone
 
 # Below this a rewrite saves nothing worth its fsync.
 COMPACT_ABOVE_LINES = 2_000
-KINDS: dict[str, type[Any]] = {cls.__name__: cls for cls in (KvEntry, KvGone, Service, ServiceGone, Check, CheckGone)}
+KINDS: dict[str, type[Any]] = {cls.__name__: cls for cls in (KvEntry, KvGone, Service, ServiceGone, Check, CheckGone, Counters)}
 
 
 def encode(records: Sequence[Record]) -> bytes:
@@ -89,7 +89,7 @@ class Journal:
         return self._lines > COMPACT_ABOVE_LINES and self._lines > 2 * live
 
     def compact(self, records: Iterable[Record]) -> None:
-        """Replaces the journal with these records, atomically."""
+        """Replace the journal with these records, atomically."""
         draft = self._path.with_suffix(".new")
         lines = 0
         with draft.open("wb") as file:

@@ -118,7 +118,7 @@ class EmbeddedRegistry:
         self._changed = asyncio.Event()
 
     async def _blocked(self, request: web.Request, index: Callable[[], int]) -> int:
-        """Waits while `index()` is what the client already has, at most its `wait`; the index to answer with."""
+        """Wait while `index()` is what the client already has, at most its `wait`; give the index to answer with."""
         known = int(request.query.get("index") or 0)
         wait = min(parse_duration(request.query["wait"]), MAX_WAIT) if request.query.get("wait") else DEFAULT_WAIT
         with suppress(TimeoutError):
@@ -342,7 +342,7 @@ async def _ask(session: aiohttp.ClientSession, check: Check) -> tuple[str, str]:
 
 
 async def _limited(request: web.Request, limit: int) -> bytes | None:
-    """The body, or None when it is larger than `limit`."""
+    """Read the body; None when it is larger than `limit`."""
     if (request.content_length or 0) > limit:
         return None
     body = await request.content.read(-1) if request.content_length is None else await request.read()
@@ -371,7 +371,7 @@ def _json(value: Any, index: int | None = None, status: int = 200) -> web.Respon
 
 
 async def serve(sock: socket.socket, directory: Path, token: str, ready: Callable[[], None]) -> None:
-    """Serves on an already bound socket until SIGTERM or SIGINT; `ready()` is called once it answers."""
+    """Serve on an already bound socket until SIGTERM or SIGINT; `ready()` is called once it answers."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -84,7 +84,15 @@ class CheckGone:
     index: int
 
 
-Record = KvEntry | KvGone | Service | ServiceGone | Check | CheckGone
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Where the indexes were when a journal was rewritten: what is gone without a trace has moved them too."""
+
+    kv_index: int
+    service_index: int
+
+
+Record = KvEntry | KvGone | Service | ServiceGone | Check | CheckGone | Counters
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +138,7 @@ class Store:
         return [self.kv[key] for key in sorted(self.kv) if key.startswith(prefix)]
 
     def kv_index_of(self, prefix: str, *, recurse: bool) -> int:
-        """The last change at a key or under a prefix; where nothing ever was, the last change of all, as Consul does."""
+        """Give the last change at a key or under a prefix; where nothing ever was, the last change of all, as Consul does."""
         hits = [entry.modify_index for key, entry in self.kv.items() if key == prefix or (recurse and key.startswith(prefix))]
         hits += [index for key, index in self._tombstones.items() if key == prefix or (recurse and key.startswith(prefix))]
         return max(hits, default=self.kv_index)
@@ -204,7 +212,7 @@ class Store:
         return records
 
     def report(self, check_id: str, status: str, output: str, now: float, *, kind: str = "ttl") -> list[Record]:
-        """A TTL report or a probe's result; no record (so no wake-up) when nothing but the deadline moved."""
+        """Take a TTL report or a probe's result; no record (so no wake-up) when nothing but the deadline moved."""
         check = self.checks.get(check_id)
         if check is None or check.kind != kind:
             raise UnknownCheckError(f'CheckID "{check_id}" does not have associated TTL')
@@ -247,7 +255,7 @@ class Store:
             case KvEntry():
                 self.kv[record.key] = record
                 self._tombstones.pop(record.key, None)
-                self.kv_index = self.index = max(self.index, record.modify_index)
+                self._kv_moved(record.modify_index)
             case KvGone():
                 self.kv.pop(record.key, None)
                 self._bury(record)
@@ -265,21 +273,31 @@ class Store:
                     table.pop(record.id, None)
                 self._moved(record.index)
 
+            case Counters():
+                self._kv_moved(record.kv_index)
+                self._moved(record.service_index)
+
     def _moved(self, index: int) -> None:
-        self.service_index = self.index = max(self.index, index)
+        self.service_index = max(self.service_index, index)
+        self.index = max(self.index, index)
+
+    def _kv_moved(self, index: int) -> None:
+        self.kv_index = max(self.kv_index, index)
+        self.index = max(self.index, index)
 
     def _bury(self, record: KvGone) -> None:
         self._tombstones[record.key] = record.index
         if len(self._tombstones) > MAX_TOMBSTONES:
             self._tombstones.pop(next(iter(self._tombstones)))
-        self.kv_index = self.index = max(self.index, record.index)
+        self._kv_moved(record.index)
 
     def records(self) -> Iterator[Record]:
-        """The shortest journal that leads here, tombstones included."""
+        """Give the shortest journal that leads here, tombstones included."""
         yield from self.kv.values()
         yield from (KvGone(key, index) for key, index in self._tombstones.items())
         yield from self.services.values()
         yield from self.checks.values()
+        yield Counters(self.kv_index, self.service_index)
 
 
 class _Draft:

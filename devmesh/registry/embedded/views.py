@@ -48,7 +48,7 @@ def _tagged(body: Any) -> dict[str, str | int]:
 
 
 def parse_check(body: Any, service: Service | None = None, position: int = 1, of: int = 1) -> Check:
-    """A check of a service (its default id is Consul's `service:<id>[:n]`) or, without one, of the node."""
+    """Read a check of a service (its default id is Consul's `service:<id>[:n]`) or, without one, of the node."""
     fields = folded(body)
     default_id = f"service:{service.id}" + (f":{position}" if of > 1 else "") if service else fields.get("name", "")
     status = fields.get("status") or "critical"
