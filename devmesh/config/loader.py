@@ -9,9 +9,10 @@ from typing import Any
 from devmesh.config.kinds import KINDS, KnownKind, find_kind
 from devmesh.config.model import Diagnostic, ObjectMeta, Resource, ResourceKey, SourcePosition
 from devmesh.config.schema import SCHEMA, suggest, validate
+from devmesh.config.support import support_diagnostics
 from devmesh.config.yaml import Document, read_documents
 
-UNREADABLE, UNKNOWN_KIND, DUPLICATE, NOT_YET, UNSAFE, FOREIGN_KIND = "DM0000", "DM0003", "DM0004", "DM0005", "DM0006", "DM0009"
+UNREADABLE, UNKNOWN_KIND, DUPLICATE, FOREIGN_KIND = "DM0000", "DM0003", "DM0004", "DM0009"
 _TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
 _METADATA = (
     "name", "namespace", "labels", "annotations", "generateName", "uid", "resourceVersion", "generation", "creationTimestamp",
@@ -125,20 +126,9 @@ def _resource(document: Document, default_namespace: str, owner: str) -> tuple[R
     diagnostics += found
     if meta is None or document.faulty or any(one.severity == "error" for one in diagnostics):
         return None, diagnostics
-    diagnostics += _support(document, known, meta)
     key = ResourceKey(known.group, known.kind, meta.namespace, meta.name)
     resource = Resource(key, value["apiVersion"], meta, spec, value, document.file, document.lines, owner, columns=document.columns)
-    return resource, diagnostics
-
-
-def _support(document: Document, known: KnownKind, meta: ObjectMeta) -> list[Diagnostic]:
-    where, name = document.position("kind"), f"{known.kind} {meta.namespace}/{meta.name}"
-    if known.support == "not_yet":
-        return [Diagnostic("warning", NOT_YET, where, f"{name} is read but does nothing here: devmesh does not support {known.kind} yet")]
-    if known.support == "unsafe_to_ignore":
-        message = f"{name} is refused: devmesh does not enforce {known.kind} yet, and a mesh that ignored it would allow what it forbids"
-        return [Diagnostic("error", UNSAFE, where, message, "take it out of what you apply here, knowing that this mesh then lacks it")]
-    return []
+    return resource, diagnostics + support_diagnostics(resource)
 
 
 def _known_kind(document: Document, value: Mapping[str, Any]) -> tuple[KnownKind | None, list[Diagnostic]]:

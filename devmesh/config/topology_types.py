@@ -13,7 +13,7 @@ Protocol = Literal["http", "http2", "tcp", "auto"]
 
 @dataclass(frozen=True, slots=True)
 class ServicePort:
-    """`protocol` is what the proxies will take it for, `protocol_source` why: "app_protocol", "name", "x-devmesh", "well-known port" or "sniffed"."""
+    """`protocol` is what proxies take it for; `protocol_source` is "app_protocol", "name", "x-devmesh", "well-known port" or "sniffed"."""
 
     name: str
     port: int

@@ -1,0 +1,87 @@
+"""What istiod's validation says of a Gateway and of a PeerAuthentication by themselves."""
+
+from devmesh.config.checks import Checker, is_address, is_label
+from devmesh.config.istio_networking import Gateway, Server, ServerTLSSettings
+from devmesh.config.istio_security import PeerAuthentication
+
+HTTP_PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY")
+TLS_PROTOCOLS = ("HTTPS", "TLS")
+TCP_PROTOCOLS = ("TCP", "MONGO", "REDIS", "MYSQL", "UDP")
+_NO_HTTPS = "gateways here serve plain HTTP: this server is not opened"
+
+
+def check_gateway(check: Checker, spec: Gateway) -> None:
+    if not is_label(check.resource.meta.name):
+        check.error("metadata.name", f'invalid gateway name: "{check.resource.meta.name}"')
+    if not spec.servers:
+        check.error("spec.servers", "gateway must have at least one server")
+    names: set[str] = set()
+    for index, server in enumerate(spec.servers):
+        path = f"spec.servers[{index}]"
+        _check_server(check, path, server)
+        if server.port is not None and server.port.name in names:
+            check.error(f"{path}.port.name", f"port names in servers must be unique: duplicate name {server.port.name}")
+        names |= {server.port.name} if server.port else set()
+
+
+def _check_server(check: Checker, path: str, server: Server) -> None:
+    if not server.hosts:
+        check.error(path, "server config must contain at least one host")
+    for index, host in enumerate(server.hosts):
+        _check_host(check, f"{path}.hosts[{index}]", host)
+    if server.bind and not server.bind.startswith("unix://") and not is_address(server.bind):
+        check.error(f"{path}.bind", f"{server.bind} is not a valid IP")
+    if server.default_endpoint:
+        check.no_effect(f"{path}.defaultEndpoint", "Istio itself reads it in Sidecars only")
+    if server.port is None:
+        check.error(path, "port is required")
+        return
+    protocol = server.port.protocol.upper()
+    known = (*HTTP_PROTOCOLS, *TLS_PROTOCOLS, *TCP_PROTOCOLS)
+    check.word(
+        f"{path}.port.protocol", protocol, known, f'invalid protocol "{server.port.protocol}", supported protocols are {", ".join(known)}'
+    )
+    if not server.bind.startswith("unix://"):
+        check.port(f"{path}.port.number", server.port.number)
+    if server.port.target_port:
+        check.error(f"{path}.port.targetPort", "targetPort has no impact on Gateways")
+    if not server.port.name:
+        check.error(f"{path}.port", "port name must be set")
+    _check_server_tls(check, path, server.tls, protocol)
+
+
+def _check_host(check: Checker, path: str, host: str) -> None:
+    namespace, slash, name = host.rpartition("/")
+    if slash and namespace not in ("*", ".") and not is_label(namespace):
+        check.error(path, f'invalid namespace value "{namespace}" in gateway')
+    if name != "*" and "." not in name:
+        check.error(path, "short names (non FQDN) are not allowed")
+    elif check.domain(path, name) and name.startswith("*") and name != "*" and not name.startswith("*."):
+        check.error(path, f'partial wildcard "{name}" not allowed')
+
+
+def _check_server_tls(check: Checker, path: str, tls: ServerTLSSettings | None, protocol: str) -> None:
+    if protocol in TLS_PROTOCOLS:
+        if tls is None:
+            check.error(path, "server must have TLS settings for HTTPS/TLS protocols")
+        check.no_effect(f"{path}.tls" if tls else path, _NO_HTTPS)
+        return
+    if tls is None:
+        return
+    certificates = tls.ca_certificates or tls.private_key or tls.server_certificate
+    if protocol not in HTTP_PROTOCOLS:
+        check.error(f"{path}.tls", "server cannot have TLS settings for non HTTPS/TLS ports")
+        if tls.https_redirect:
+            check.warn(f"{path}.tls.httpsRedirect", "tls.httpsRedirect should only be used with http servers")
+    elif tls.mode not in ("PASSTHROUGH", "AUTO_PASSTHROUGH") or certificates:
+        check.error(f"{path}.tls", "server cannot have TLS settings for plain text HTTP ports")
+
+
+def check_peer_authentication(check: Checker, spec: PeerAuthentication) -> None:
+    selects = spec.selector is not None and spec.selector.match_labels
+    if spec.port_level_mtls and not selects:
+        check.error("spec.portLevelMtls", "mesh/namespace peer authentication cannot have port level mTLS", "add selector.matchLabels")
+    for port in spec.port_level_mtls:
+        if not 1 <= port <= 65535:
+            check.error(f"spec.portLevelMtls.{port}", "port must be in range 1..65535")
+    check.selector("spec.selector", spec.selector)

@@ -1,0 +1,60 @@
+"""Fields that are valid and do nothing here, each with its reason: nothing is dropped in silence."""
+
+from collections.abc import Iterator, Mapping
+
+from pydantic import BaseModel
+
+from devmesh.config.istio_networking import (
+    ClientTLSSettings,
+    HTTPMatchRequest,
+    HTTPRetry,
+    HTTPSettings,
+    LoadBalancerSettings,
+    TrafficPolicy,
+    VirtualService,
+)
+
+_HTTP2 = "sidecars here carry HTTP/2 as plain TCP for now"
+_ONE_MACHINE = "all workloads of this mesh are in one place"
+WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
+    (HTTPSettings, "h2_upgrade_policy"): _HTTP2,
+    (HTTPSettings, "use_client_protocol"): _HTTP2,
+    (HTTPSettings, "max_concurrent_streams"): _HTTP2,
+    (HTTPSettings, "http2_keep_alive"): _HTTP2,
+    (LoadBalancerSettings, "locality_lb_setting"): _ONE_MACHINE,
+    (LoadBalancerSettings, "zone_aware_lb_setting"): _ONE_MACHINE,
+    (HTTPRetry, "retry_remote_localities"): _ONE_MACHINE,
+    (TrafficPolicy, "tunnel"): "tunnelling is not supported yet",
+    (TrafficPolicy, "proxy_protocol"): "the PROXY protocol is not supported yet",
+    (
+        ClientTLSSettings,
+        "credential_name",
+    ): "there are no Kubernetes secrets: name files with clientCertificate, privateKey, caCertificates",
+    (ClientTLSSettings, "ca_crl"): "revocation lists are not supported yet",
+    (HTTPMatchRequest, "stat_prefix"): "there are no per-route statistics",
+    (VirtualService, "tls"): "SNI routing is not supported yet",
+}
+
+
+def without_effect(model: BaseModel, path: str = "spec") -> Iterator[tuple[str, str]]:
+    """Give (path, reason) of every field set to something and of no consequence."""
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if name not in model.model_fields_set or value == field.get_default(call_default_factory=True):
+            continue
+        at = f"{path}.{field.alias or name}"
+        if reason := WITHOUT_EFFECT.get((type(model), name)):
+            yield at, reason
+            continue
+        yield from _inside(value, at)
+
+
+def _inside(value: object, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, BaseModel):
+        yield from without_effect(value, path)
+    elif isinstance(value, tuple):
+        for index, one in enumerate(value):
+            yield from _inside(one, f"{path}[{index}]")
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield from _inside(one, f"{path}.{key}")
