@@ -47,6 +47,21 @@ def load_text(text: str, source_name: str, default_namespace: str = "default", *
     return _without_duplicates(resources, diagnostics)
 
 
+def load_value(
+    value: Mapping[str, Any],
+    source_name: str,
+    default_namespace: str = "default",
+    *,
+    owner: str = "apply",
+    lines: Mapping[str, int] | None = None,
+    columns: Mapping[str, int] | None = None,
+) -> Loaded:
+    """Read one document that was parsed before (out of the KV): no YAML, the places it had in its own file."""
+    document = Document(dict(value), source_name, dict(lines or {}), dict(columns or {}))
+    resource, diagnostics = _resource(document, default_namespace, owner)
+    return Loaded((resource,) if resource else (), tuple(diagnostics))
+
+
 def load_paths(paths: Iterable[str | Path], default_namespace: str = "default", *, owner: str = "apply") -> Loaded:
     """Read files, and of directories the *.yaml, *.yml and *.json in them (as kubectl: not below)."""
     resources: list[Resource] = []

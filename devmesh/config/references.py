@@ -266,12 +266,9 @@ def _check_gateway(check: Checker, world: World, gateway: Gateway) -> None:
         hint = "devmesh runs one gateway, labelled istio: ingressgateway"
         check.add("error", NOT_FOUND, "spec.selector", f'Referenced selector not found: "{_text(gateway.selector)}"', hint)
         return
-    numbers = {
-        port.port
-        for one in world.services()
-        for port in one.ports
-        if any(one.selector.items() <= dict(w.labels).items() for w in workloads)
-    }
+    serving = [one for one in world.services() if any(one.selector.items() <= dict(workload.labels).items() for workload in workloads)]
+    # A server's port is what the proxy listens on; a service port stands for its target (istiod resolves it).
+    numbers = {number for one in serving for port in one.ports for number in (port.port, port.target_port)}
     for index, server in enumerate(gateway.servers):
         if server.port is not None and server.port.number not in numbers:
             message = (
