@@ -64,6 +64,10 @@ class RegistryProcess:
             os.kill(self._process.pid, number)
             self._process.wait(20)
 
+    @property
+    def status(self) -> int | None:
+        return self._process.poll() if self._process else None
+
     async def restart(self) -> None:
         await asyncio.to_thread(self.kill)
         await self.start()
