@@ -12,6 +12,7 @@ from devmesh.registry.client import Registration, Registry, RegistryUnavailableE
 
 log = logging.getLogger(__name__)
 GATEWAY_SERVICE = "istio-ingressgateway"
+RETRY_SECONDS = 0.5
 
 
 def registration(topology: Topology, workload: Workload, *, healthy: bool, ttl: float) -> Registration:
@@ -34,7 +35,7 @@ def registration(topology: Topology, workload: Workload, *, healthy: bool, ttl: 
 
 
 class Registrar:
-    """One lock a workload, so that a registration never overtakes a health report."""
+    """Callers only say what is so; one loop tells the registry, so that a slow registry delays no poll and no health report."""
 
     def __init__(self, registry: Registry, watch: RegistryWatch, state: State, pushes: Pushes) -> None:
         self._registry = registry
@@ -42,52 +43,75 @@ class Registrar:
         self._state = state
         self._pushes = pushes
         self._registered: set[str] = set()
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._details: dict[str, str] = {}
+        self._waiting: dict[str, None] = {}
+        self._wake = asyncio.Event()
+
+    def connected(self, name: str) -> None:
+        if name not in self._registered:
+            self._enqueue(name)
+
+    def report(self, name: str, *, healthy: bool, detail: str) -> None:
+        """Take what a sidecar says of its app; only its last word is passed on."""
+        self._state.reported[name] = healthy
+        self._details[name] = detail
+        self._enqueue(name)
+
+    def _enqueue(self, name: str) -> None:
+        self._waiting[name] = None
+        self._wake.set()
 
     async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._telling(), name="tell the registry")
+            tasks.create_task(self._returning(), name="register again")
+
+    async def _returning(self) -> None:
         """Register everybody connected again whenever the registry has lost us."""
         while True:
             if self._watch.link is Link.LOST:
                 self._registered.clear()
                 for proxy in self._pushes.connected():
-                    await self.connected(proxy.workload)
+                    self._enqueue(proxy.workload)
             await self._watch.link_changed.wait()
 
-    async def connected(self, name: str) -> None:
-        """Register once in this life; an unreachable registry is tried again at the next word from the sidecar."""
-        if name in self._registered:
+    async def _telling(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                name = next(iter(self._waiting))
+                del self._waiting[name]
+                await self._tell_patiently(name)
+
+    async def _tell_patiently(self, name: str) -> None:
+        try:
+            await self._tell(name)
+        except RegistryUnavailableError as error:
+            log.warning("telling the registry of %s: %s", name, error.message)
+            self._waiting.setdefault(name)
+            await asyncio.sleep(RETRY_SECONDS)
+        except DevmeshError as error:
+            # Refused, not unreachable: the same words would be refused again; the next report is the next try.
+            log.error("the registry does not take %s: %s", name, error.message)  # noqa: TRY400  a traceback says nothing more
+
+    async def _tell(self, name: str) -> None:
+        if name not in self._registered and not await self._register(name):
             return
-        try:
-            async with self._locks.setdefault(name, asyncio.Lock()):
-                if name not in self._registered:
-                    await self._register(name)
-        except RegistryUnavailableError as error:
-            log.warning("registering %s: %s", name, error.message)
+        if name in self._details:
+            tell = self._registry.ttl_pass if self._state.reported[name] else self._registry.ttl_fail
+            if not await tell(f"service:{name}", self._details[name]):
+                await self._register(name)
+                await tell(f"service:{name}", self._details[name])
 
-    async def report(self, name: str, *, healthy: bool, detail: str) -> None:
-        """Keep the TTL check alive with what the sidecar says; register again where the registry does not know it."""
-        self._state.reported[name] = healthy
-        try:
-            async with self._locks.setdefault(name, asyncio.Lock()):
-                if name not in self._registered:
-                    await self._register(name)
-                tell = self._registry.ttl_pass if healthy else self._registry.ttl_fail
-                if not await tell(f"service:{name}", detail):
-                    await self._register(name)
-                    await tell(f"service:{name}", detail)
-        except RegistryUnavailableError as error:
-            log.warning("health of %s: %s", name, error.message)
-        except DevmeshError:
-            self._registered.discard(name)
-            raise
-
-    async def _register(self, name: str) -> None:
+    async def _register(self, name: str) -> bool:
         topology, workload = self._state.topology, self._state.workload(name)
         if topology is None or workload is None:
-            return
+            return False
         healthy = self._state.reported.get(name, name in self._state.healthy())
         entry = registration(topology, workload, healthy=healthy, ttl=self._state.ttl)
         await self._registry.register(entry)
         self._watch.refetch(entry.service)
         self._registered.add(name)
         log.info("registered %s as %s at %s", name, entry.service, entry.address)
+        return True

@@ -122,7 +122,7 @@ class XdsServer:
         if kind not in TYPES:
             return web.Response(status=404, text=f"types are {', '.join(TYPES)}\n")
         name = request[WORKLOAD].name
-        await self._registrar.connected(name)
+        self._registrar.connected(name)
         if name not in self._pushes.proxies:
             return web.Response(status=503, headers={"retry-after": "1"}, text=f"{name} has no configuration yet\n")
         reply = await self._pushes.poll(name, _poll(kind, request[BODY]), hold_seconds(request))
@@ -135,7 +135,7 @@ class XdsServer:
         if proxy is not None:
             proxy.healthy, proxy.detail, proxy.restarts = healthy, detail, int(body.get("restarts") or 0)
             proxy.last_seen = self._pushes.clock()
-        await self._registrar.report(name, healthy=healthy, detail=detail)
+        self._registrar.report(name, healthy=healthy, detail=detail)
         return web.json_response({})
 
 

@@ -28,6 +28,13 @@ async def instances(mesh, service):
         return {instance.id: instance.status for instance in (await registry.health_service(service))[1]}
 
 
+async def until_status(mesh, status):
+    async def holds():
+        return await instances(mesh, "reviews") == {"reviews-v1": status}
+
+    await mesh.until(holds)
+
+
 async def test_apply_returns_when_the_sidecar_runs_the_new_configuration(mesh):
     async with mesh.control_plane_running(), mesh.sidecar_running() as sidecar:
         answer = await mesh.generation(await mesh.apply(virtual_service("reviews")))
@@ -84,14 +91,14 @@ async def test_a_connected_sidecar_registers_its_workload_and_its_word_is_its_he
 
         await mesh.until(registered)
         assert (await sidecar.health(healthy=True))[0] == 200
-        assert await instances(mesh, "reviews") == {"reviews-v1": "passing"}
+        await until_status(mesh, "passing")
 
         async def has_endpoint():
             return sidecar.got.get("endpoints") == [{"cluster_name": "reviews-v1"}]
 
         await mesh.until(has_endpoint)
         await sidecar.health(healthy=False, detail="app exited")
-        assert await instances(mesh, "reviews") == {"reviews-v1": "critical"}
+        await until_status(mesh, "critical")
 
         async def has_none():
             return sidecar.got.get("endpoints") == []
@@ -133,6 +140,7 @@ async def test_a_poll_without_news_ends_as_304_before_the_client_gives_up(mesh):
 async def test_a_restarted_control_plane_keeps_endpoints_whose_check_ran_out_meanwhile(mesh):
     async with mesh.control_plane_running(), mesh.sidecar() as sidecar:
         await mesh.until(lambda: _is_ok(sidecar))
+        await until_status(mesh, "passing")
     async with Registry(mesh.registry_url, TOKEN) as registry:
         await registry.ttl_fail("service:reviews-v1", "TTL expired")
     async with mesh.control_plane_running() as plane:
@@ -148,6 +156,7 @@ async def test_after_one_ttl_a_silent_workload_loses_its_endpoint(mesh):
     mesh.ttl = 0.5
     async with mesh.control_plane_running(), mesh.sidecar() as sidecar:
         await mesh.until(lambda: _is_ok(sidecar))
+        await until_status(mesh, "passing")
     async with mesh.control_plane_running() as plane:
         await plane.state.synced.wait()
         assert plane.state.healthy() == {"reviews-v1"}
