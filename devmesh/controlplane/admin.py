@@ -17,6 +17,8 @@ from devmesh.registry.client import Registry
 from devmesh.registry.resources import GENERATION
 
 MAX_WAIT = 300.0
+# A sidecar that dies while an apply waits for it says nothing more: looked for this often.
+LOOK_AGAIN_SECONDS = 0.25
 
 
 class Admin:
@@ -45,7 +47,7 @@ class Admin:
             return web.json_response({"error": str(error)}, status=400)
         wanted = request.match_info["id"]
         index = 0 if wanted in self._pushes.generations else await self._written_index()
-        await self._pushes.until(lambda: self._is_settled(wanted, index), wait)
+        await self._pushes.until(lambda: self._is_settled(wanted, index), wait, look_again=LOOK_AGAIN_SECONDS)
         return _json(self._answer(wanted, self._pushes.generation_for(wanted, index, self._watch.life)))
 
     async def _written_index(self) -> int:

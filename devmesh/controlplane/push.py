@@ -4,10 +4,12 @@ Everything here runs on one event loop; a change wakes the waiters and every wai
 """
 
 import asyncio
+import math
 import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -124,14 +126,16 @@ class Pushes:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def until(self, holds: Callable[[], bool], seconds: float) -> bool:
-        """Wait at most `seconds` until `holds()`; whether it did."""
-        try:
-            async with asyncio.timeout(seconds):
-                while not holds():
-                    await self._changed.wait()
-        except TimeoutError:
-            return holds()
+    async def until(self, holds: Callable[[], bool], seconds: float, *, look_again: float = math.inf) -> bool:
+        """Wait at most `seconds` until `holds()`; whether it did. `look_again` is for what changes by silence: nothing wakes us then."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + seconds
+        while not holds():
+            left = ends - loop.time()
+            if left <= 0:
+                return False
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), min(left, look_again))
         return True
 
     # Configuration in

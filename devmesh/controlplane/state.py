@@ -6,10 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import orjson
-
-from devmesh.config.loader import load_text
-from devmesh.config.model import Diagnostic, Resource, SourcePosition
+from devmesh.config.loader import load_value
+from devmesh.config.model import Diagnostic, Resource
 from devmesh.config.topology import Topology, Workload
 from devmesh.controlplane.push import Generation, ProxySnapshot, Pushes
 from devmesh.controlplane.watch import Configuration, RegistryWatch
@@ -45,13 +43,9 @@ Compile = Callable[[CompileInput], CompileOutput]
 
 def parse_resource(stored: StoredResource) -> tuple[Resource | None, tuple[Diagnostic, ...]]:
     """Read a stored document again, with the places it had in its own file."""
-    loaded = load_text(orjson.dumps(dict(stored.document)).decode(), stored.file, stored.key.namespace, owner=stored.owner)
-    place = SourcePosition(stored.file, stored.lines.get("kind", 0), stored.columns.get("kind", 0))
-    diagnostics = tuple(replace(diagnostic, where=place) for diagnostic in loaded.diagnostics)
+    loaded = load_value(stored.document, stored.file, stored.key.namespace, owner=stored.owner, lines=stored.lines, columns=stored.columns)
     # What is unsafe to ignore was refused when it was applied; an error here means somebody wrote past `apply`.
-    if not loaded.resources or loaded.errors:
-        return None, diagnostics
-    return replace(loaded.resources[0], lines=stored.lines, columns=stored.columns), diagnostics
+    return (loaded.resources[0] if loaded.resources and not loaded.errors else None), loaded.diagnostics
 
 
 class Resources:

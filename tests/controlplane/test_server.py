@@ -203,3 +203,11 @@ async def test_the_control_plane_waits_for_a_registry_that_is_late(bare_mesh):
             await mesh.write()
             await plane.state.synced.wait()
             assert (await mesh.admin("/healthz/ready"))[0] == 200
+
+
+async def test_a_sidecar_that_dies_during_an_apply_ends_the_wait_as_disconnected(mesh):
+    async with mesh.control_plane_running():
+        async with mesh.sidecar_running():
+            pass
+        answer = await mesh.generation(await mesh.apply(virtual_service("reviews")), wait="20s")
+        assert answer["by"]["reviews-v1"]["state"] == "disconnected"
