@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import json
 import re
 from typing import Annotated, Any, ClassVar, Self
 
@@ -50,7 +51,7 @@ def _duration(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, str):
         return parse_duration(value)
     if info.mode == "json":
-        raise ValueError(f'{value!r} is not a duration: write a number and its unit in quotes, such as "0.5s"')
+        raise ValueError(f'{json.dumps(value)} is not a duration: write a number and its unit in quotes, such as "0.5s"')
     return value
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from devmesh.config import istio_telemetry
 from devmesh.config.istio_networking import DestinationRule, Gateway, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
 
@@ -44,7 +45,7 @@ KINDS: tuple[KnownKind, ...] = (
     KnownKind(SECURITY, "PeerAuthentication", ("v1", "v1beta1"), "full", PeerAuthentication),
     KnownKind(SECURITY, "AuthorizationPolicy", ("v1", "v1beta1"), "unsafe_to_ignore"),
     KnownKind(SECURITY, "RequestAuthentication", ("v1", "v1beta1"), "unsafe_to_ignore"),
-    KnownKind(TELEMETRY, "Telemetry", ("v1", "v1alpha1"), "not_yet"),
+    *(KnownKind(TELEMETRY, kind, versions, "not_yet") for kind, versions in istio_telemetry.KINDS),
     KnownKind(EXTENSIONS, "WasmPlugin", ("v1alpha1",), "not_yet"),
     KnownKind(EXTENSIONS, "TrafficExtension", ("v1alpha1",), "not_yet"),
     KnownKind(GATEWAY_API, "GatewayClass", ("v1", "v1beta1"), "not_yet"),

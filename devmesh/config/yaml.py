@@ -176,7 +176,9 @@ def scalar(node: ScalarNode) -> Any:
         return None
     if kind == "bool":
         return text.lower() in _TRUE
-    if kind == "int" and _INT.fullmatch(text):
+    # Go reads 0o17, which YAML 1.1 does not know.
+    octal = node.style is None and text.startswith("0o")
+    if (kind == "int" or octal) and _INT.fullmatch(text):
         return _integer(text.replace("_", ""))
     if kind in ("int", "float") and _FLOAT.fullmatch(text):
         return float(text)

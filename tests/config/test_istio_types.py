@@ -1,0 +1,71 @@
+import pytest
+from pydantic import ValidationError
+
+from devmesh.config.istio_networking import HTTPBody, HTTPRetry, StringMatch, TCPSettings
+from devmesh.config.istio_types import format_duration, json_name, parse_duration
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1s", 1.0),
+        ("0.5s", 0.5),
+        ("1m30s", 90.0),
+        ("1h", 3600.0),
+        ("300ms", 0.3),
+        ("1.5h", 5400.0),
+        ("250us", 0.00025),
+        ("0", 0.0),
+        ("-2s", -2.0),
+        (".5s", 0.5),
+    ],
+)
+def test_durations_are_gos(text, seconds):
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "1", "s", "1 s", "1d", "1s2", "1,5s", "--1s"])
+def test_what_is_no_duration_is_said(text):
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(10.0, "10s"), (0.5, "0.500s"), (0.025, "0.025s"), (1.0000005, "1.000000500s"), (0.00025, "0.000250s")]
+)
+def test_durations_are_written_as_protobufs_json_writes_them(seconds, text):
+    assert format_duration(seconds) == text
+
+
+def test_names_are_protobufs_json_names():
+    assert json_name("http1_max_pending_requests") == "http1MaxPendingRequests"
+    assert json_name("consecutive_5xx_errors") == "consecutive5xxErrors"
+    assert json_name("from_") == "from"
+
+
+@pytest.mark.parametrize("text", ["0s", "0.5ms", "1.0005s", "-1s"])
+def test_a_duration_is_at_least_a_millisecond_and_no_finer(text):
+    with pytest.raises(ValidationError, match=r"1ms|ms precision|negative"):
+        HTTPRetry.model_validate({"perTryTimeout": text})
+
+
+def test_zero_turns_the_tcp_idle_timeout_off():
+    assert TCPSettings.model_validate({"idleTimeout": "0s"}).idle_timeout == 0.0
+
+
+def test_of_a_oneof_only_one_may_be_set():
+    with pytest.raises(ValidationError, match="only one of exact, regex may be set"):
+        StringMatch.model_validate({"exact": "a", "regex": "b"})
+
+
+def test_bytes_come_as_base64():
+    assert HTTPBody.model_validate({"bytes": "aGk="}).bytes_ == b"hi"
+    with pytest.raises(ValidationError, match="not base64"):
+        HTTPBody.model_validate({"bytes": "%"})
+
+
+def test_messages_are_frozen_and_know_no_other_field():
+    with pytest.raises(ValidationError):
+        StringMatch(exact="a").exact = "b"
+    with pytest.raises(ValidationError):
+        StringMatch.model_validate({"suffix": "a"})
