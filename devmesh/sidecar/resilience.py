@@ -73,7 +73,7 @@ def _retry_grpc(on: frozenset[str], headers: Headers) -> bool:
 
 def backoff(policy: RetryPolicy, attempt: int, rng: random.Random) -> float:
     """Fully jittered exponential: uniform in [0, min(base * (2^n - 1), max)) for the n-th retry, in seconds."""
-    return rng.random() * min(policy.base_interval * (2**attempt - 1), policy.max_interval)
+    return rng.random() * min(policy.base_interval * ((1 << attempt) - 1), policy.max_interval)
 
 
 @dataclass(slots=True)

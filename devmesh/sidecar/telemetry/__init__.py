@@ -1,0 +1,1 @@
+"""What happened: metrics, spans, access log; tuples on the hot path, encoded in batches."""

@@ -1,0 +1,265 @@
+"""The client's side of HTTP/1.1: heads cut out of the stream, one exchange at a time, pipelined requests served in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from devmesh.sidecar import replies
+from devmesh.sidecar.config import HttpManager
+from devmesh.sidecar.exchange import Exchange, Stream, http_date
+from devmesh.sidecar.http1.framing import Body, FramingError, NoBody
+from devmesh.sidecar.http1.request import TOO_LARGE, BadRequest, parse_request
+from devmesh.sidecar.message import Headers, RequestHead, ResponseHead
+from devmesh.sidecar.record import Flag, Record
+
+if TYPE_CHECKING:
+    from devmesh.sidecar.proxy import Proxy
+    from devmesh.sidecar.upstream import UpstreamConnection
+
+PIPELINE_LIMIT = 64 * 1024  # bytes kept of requests behind the one in flight; reading stops there
+Resolve = Callable[["HttpConnection", RequestHead], "tuple[HttpManager, Stream] | None"]
+
+
+class HttpConnection(asyncio.Protocol):
+    """One downstream connection. `resolve` is set where each request names its own destination (proxy requests)."""
+
+    def __init__(self, proxy: Proxy, manager: HttpManager, stream: Stream, resolve: Resolve | None = None) -> None:
+        self.proxy, self.manager, self.stream = proxy, manager, stream
+        self._resolve = resolve
+        self.transport: asyncio.Transport | None = None
+        self._buffer = b""
+        self._body: Body = NoBody()
+        self._exchange: Exchange | None = None
+        self._response_done = True
+        self._chunked = False
+        self._close_after = False
+        self._tunnelled: UpstreamConnection | None = None
+        self.last_active = proxy.now()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment] # a socket transport or TlsTransport
+        self.proxy.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.last_active = self.proxy.now()
+        if self._tunnelled is not None:
+            self._tunnelled.write(data)
+            return
+        if self._exchange is not None and not self._body.done:
+            data = self._feed_body(data)
+        if data:
+            self._buffer += data
+            self._next()
+
+    def _feed_body(self, data: bytes) -> bytes:
+        exchange = self._exchange
+        if exchange is None:
+            return data
+        try:
+            taken = self._body.feed(data)
+        except FramingError:
+            self._refuse(BadRequest(400, b"Bad Request", "http1.codec_error"))
+            return b""
+        if taken:
+            exchange.data(data if taken == len(data) else data[:taken])
+        if self._body.done and not exchange.request_done:
+            exchange.end()
+            if self._response_done:
+                self._exchange = None
+        return data[taken:]
+
+    def _next(self) -> None:
+        """Start the next request when the previous exchange is over."""
+        while self._exchange is None and self._buffer and self.transport is not None and not self.transport.is_closing():
+            if self._close_after:
+                self.transport.close()
+                return
+            start = self._buffer.lstrip(b"\r\n") if self._buffer[:1] in b"\r\n" else self._buffer
+            self._buffer = start
+            end = start.find(b"\r\n\r\n")
+            limit = self.manager.max_request_headers_kb * 1024
+            if end + 4 > limit or (end < 0 and len(start) > limit):
+                self._refuse(BadRequest(*TOO_LARGE))
+                return
+            if end < 0:
+                self._check_start(start)
+                return
+            raw, self._buffer = start[: end + 4], start[end + 4 :]
+            if not self._begin(raw):
+                return
+        if len(self._buffer) > PIPELINE_LIMIT and self._exchange is not None:
+            self.pause_reading()
+
+    def _check_start(self, start: bytes) -> None:
+        """Refuse at once what can never become a head: a bare LF line end, or bytes that are no method."""
+        line = start[:32].partition(b" ")[0]
+        if b"\n" in start.replace(b"\r\n", b"") or not line.replace(b"-", b"").replace(b"_", b"").isalnum():
+            self._refuse(BadRequest(400, b"Bad Request", "http1.codec_error"))
+
+    def _begin(self, raw: bytes) -> bool:
+        try:
+            head, self._body = parse_request(raw)
+        except BadRequest as error:
+            self._refuse(error)
+            return False
+        if self.stream.peer is not None:
+            head.scheme = b"https"
+        self._close_after = _wants_close(head.headers)
+        self._response_done = False
+        manager, stream = self.manager, self.stream
+        if self._resolve is not None:
+            resolved = self._resolve(self, head)
+            if resolved is None:
+                return False  # it took the connection over or answers later
+            manager, stream = resolved
+        self.run(head, manager, stream)
+        return True
+
+    def run(self, head: RequestHead, manager: HttpManager, stream: Stream) -> None:
+        """Start the exchange; the body that is already here follows."""
+        exchange = self._exchange = Exchange(self.proxy, self, manager, stream, head)
+        exchange.start()
+        if self._body.done:
+            exchange.end()
+            if self._response_done:
+                self._exchange = None
+        elif self._buffer:
+            data, self._buffer = self._buffer, b""
+            self._buffer = self._feed_body(data)
+
+    def take_buffer(self) -> bytes:
+        """What came behind the head, when somebody else takes the connection over."""
+        buffer, self._buffer = self._buffer, b""
+        return buffer
+
+    def answer(self, exchange: Exchange, reply: replies.LocalReply) -> None:
+        """A reply to a request that goes nowhere; the connection closes after it."""
+        self._exchange = exchange
+        self._close_after = True
+        exchange.reply(reply)
+
+    def _refuse(self, error: BadRequest) -> None:
+        """Answer a request that no exchange will see, and close."""
+        if self._exchange is not None:
+            self._exchange.client_gone()
+            self._exchange = None
+        reply = replies.LocalReply(error.status, error.body, Flag.DPE if error.protocol_error else Flag.NONE, error.details)
+        status, headers, body = replies.render(reply, grpc=False, date=http_date(), server=self.manager.server_name)
+        self._buffer = b""
+        self._write_head(status, replies.reason_phrase(status), [*headers, (b"connection", b"close")])
+        if self.transport is not None:
+            self.transport.write(body)
+            self.transport.close()
+        record = Record(self.stream.direction, self.proxy.wall_ns(), status=status, flags=reply.flags, details=error.details)
+        record.downstream_remote, record.downstream_local = self.stream.remote, self.stream.local
+        self.proxy.record(record, self.manager)
+
+    # Downstream, as the exchange sees it.
+    def send_head(self, status: int, reason: bytes, headers: Headers, *, chunked_from_close: bool) -> None:
+        self._chunked = chunked_from_close
+        if chunked_from_close:
+            headers.append((b"transfer-encoding", b"chunked"))
+        if self._close_after or self.proxy.draining or (self._exchange is not None and not self._body.done and status >= 400):
+            self._close_after = True
+            headers.append((b"connection", b"close"))
+        self._write_head(status, reason or replies.reason_phrase(status), headers)
+
+    def _write_head(self, status: int, reason: bytes, headers: Headers) -> None:
+        if self.transport is not None:
+            lines = [b"HTTP/1.1 %d " % status + reason, *(name + b": " + value for name, value in headers), b"", b""]
+            self.transport.write(b"\r\n".join(lines))
+
+    def send_data(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(b"%x\r\n" % len(data) + data + b"\r\n" if self._chunked else data)
+
+    def send_end(self) -> None:
+        if self._chunked and self.transport is not None:
+            self.transport.write(b"0\r\n\r\n")
+        self._chunked = False
+        self._response_done = True
+        self.last_active = self.proxy.now()
+        if self._close_after:
+            if self.transport is not None:
+                self.transport.close()
+            return
+        if self._body.done:
+            self._exchange = None
+            self.resume_reading()
+            if self._buffer:
+                asyncio.get_running_loop().call_soon(self._next)
+
+    def send_informational(self, head: ResponseHead) -> None:
+        self._write_head(head.status, head.reason, head.headers)
+
+    def reset(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def tunnel(self, connection: UpstreamConnection, head: ResponseHead) -> None:
+        """101: from here on bytes pass both ways."""
+        self._write_head(head.status, head.reason, head.headers)
+        self._tunnelled = connection
+        connection.raw = self._tunnel_data
+        if self._buffer:
+            connection.write(self._buffer)
+            self._buffer = b""
+
+    def _tunnel_data(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+        if self._exchange is not None:
+            self._exchange.record.bytes_sent += len(data)
+
+    def body_is_complete(self) -> bool:
+        return self._body.done
+
+    def idle(self) -> bool:
+        return self._exchange is None and self._tunnelled is None
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+    # asyncio
+    def eof_received(self) -> bool:
+        if self._tunnelled is not None and self._tunnelled.transport is not None:
+            self._tunnelled.transport.close()
+        elif self._exchange is not None and self._body.done:
+            return True  # half-closed after its request: it still reads the answer
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self.proxy.connections.discard(self)
+        if self._tunnelled is not None:
+            self._tunnelled.abandon()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def pause_writing(self) -> None:
+        if self._tunnelled is not None:
+            self._tunnelled.pause_reading()
+        elif self._exchange is not None:
+            self._exchange.pause_response()
+
+    def resume_writing(self) -> None:
+        if self._tunnelled is not None:
+            self._tunnelled.resume_reading()
+        elif self._exchange is not None:
+            self._exchange.resume_response()
+
+    def pause_reading(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+
+def _wants_close(headers: Headers) -> bool:
+    return any(name == b"connection" and b"close" in value.lower() for name, value in headers)

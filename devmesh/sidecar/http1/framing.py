@@ -1,0 +1,116 @@
+"""Where a message body ends (RFC 9112 section 6.3): the bytes pass through as received, only their end is found."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class FramingError(Exception):
+    """The peer's body framing is not RFC 9112; nothing after it can be trusted."""
+
+
+class NoBody:
+    """No body at all."""
+
+    done = True
+    chunked = False
+
+    def feed(self, data: bytes) -> int:
+        del data
+        return 0
+
+
+class LengthBody:
+    """Content-Length."""
+
+    chunked = False
+
+    def __init__(self, length: int) -> None:
+        self.left = length
+        self.done = length == 0
+
+    def feed(self, data: bytes) -> int:
+        """How many bytes of data belong to this body."""
+        taken = min(self.left, len(data))
+        self.left -= taken
+        self.done = self.left == 0
+        return taken
+
+
+class CloseBody:
+    """Ends when the peer closes; responses only."""
+
+    done = False
+    chunked = False
+
+    def feed(self, data: bytes) -> int:
+        return len(data)
+
+
+class _Chunk(Enum):
+    SIZE = "size"
+    DATA = "data"
+    DATA_END = "data end"
+    TRAILER = "trailer"
+
+
+MAX_LINE = 16 * 1024  # a chunk-size line with extensions, or one trailer line
+
+
+class ChunkedBody:
+    """Transfer-Encoding: chunked (RFC 9112 section 7.1), trailers included; bytes are not rewritten.
+
+    A scanner over states, since the last chunk can be split anywhere and its bytes can occur inside data.
+    """
+
+    chunked = True
+
+    def __init__(self) -> None:
+        self.done = False
+        self._state = _Chunk.SIZE
+        self._line = b""
+        self._left = 0
+
+    def feed(self, data: bytes) -> int:
+        position = 0
+        while position < len(data) and not self.done:
+            if self._state is _Chunk.DATA:
+                taken = min(self._left, len(data) - position)
+                self._left -= taken
+                position += taken
+                if self._left == 0:
+                    self._state = _Chunk.DATA_END
+            else:
+                position = self._read_line(data, position)
+        return position
+
+    def _read_line(self, data: bytes, position: int) -> int:
+        end = data.find(b"\n", position)
+        piece = data[position:] if end < 0 else data[position : end + 1]
+        self._line += piece
+        if len(self._line) > MAX_LINE:
+            raise FramingError("chunk line too long")
+        if end < 0:
+            return len(data)
+        if not self._line.endswith(b"\r\n"):
+            raise FramingError("bare LF in chunked body")
+        line, self._line = self._line[:-2], b""
+        self._on_line(line)
+        return end + 1
+
+    def _on_line(self, line: bytes) -> None:
+        if self._state is _Chunk.SIZE:
+            digits = line.partition(b";")[0].rstrip(b" \t")
+            if not digits or len(digits) > 16 or digits.strip(b"0123456789abcdefABCDEF"):
+                raise FramingError(f"chunk size {digits[:32]!r}")
+            self._left = int(digits, 16)
+            self._state = _Chunk.DATA if self._left else _Chunk.TRAILER
+        elif self._state is _Chunk.DATA_END:
+            if line:
+                raise FramingError("data after a chunk's end")
+            self._state = _Chunk.SIZE
+        elif not line:
+            self.done = True
+
+
+Body = NoBody | LengthBody | CloseBody | ChunkedBody

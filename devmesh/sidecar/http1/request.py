@@ -1,0 +1,75 @@
+"""A request head: llhttp's strictness plus what llhttp lets through (reference: measured list of what it accepts)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httptools
+
+from devmesh.sidecar.http1.framing import Body, ChunkedBody, LengthBody, NoBody
+from devmesh.sidecar.message import Headers, RequestHead
+
+
+@dataclass(slots=True)
+class BadRequest(Exception):
+    """A request that is answered and never forwarded. `details` is Envoy's response_code_details."""
+
+    status: int
+    body: bytes
+    details: str
+    protocol_error: bool = True  # sets DPE
+
+
+CODEC_ERROR = (400, b"Bad Request", "http1.codec_error")
+TOO_LARGE = (431, b"Request Header Fields Too Large", "http1.headers_too_large")
+
+
+class _Collector:
+    __slots__ = ("headers",)
+
+    def __init__(self) -> None:
+        self.headers: Headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+
+def parse_request(head: bytes) -> tuple[RequestHead, Body]:
+    """Parse one head that ends with an empty line. Raises BadRequest."""
+    line_end = head.find(b"\r\n")
+    parts = head[:line_end].split(b" ")
+    if line_end < 0 or len(parts) != 3:
+        raise BadRequest(*CODEC_ERROR)
+    method, target, version = parts
+    collector = _Collector()
+    parser = httptools.HttpRequestParser(collector)
+    try:
+        parser.feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass  # the tunnel's bytes are not in `head`
+    except httptools.HttpParserError as error:
+        raise BadRequest(*CODEC_ERROR) from error
+    if version == b"HTTP/1.0":
+        raise BadRequest(426, b"Upgrade Required", "low_version")
+    if version != b"HTTP/1.1":
+        raise BadRequest(*CODEC_ERROR)
+    headers = collector.headers
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) != 1:
+        # RFC 9112 section 3.2: a missing or repeated Host must be answered with 400.
+        raise BadRequest(400, b"", "missing_host_header", protocol_error=False) if not hosts else BadRequest(*CODEC_ERROR)
+    return RequestHead(method, target, hosts[0], headers), _request_body(headers, method)
+
+
+def _request_body(headers: Headers, method: bytes) -> Body:
+    length: bytes | None = None
+    for name, value in headers:
+        if name == b"transfer-encoding":
+            if value.lower() != b"chunked":
+                raise BadRequest(501, b"Not Implemented", "http1.invalid_transfer_encoding")
+            return ChunkedBody()
+        if name == b"content-length":
+            length = value
+    if length is None or method == b"CONNECT":
+        return NoBody()
+    return LengthBody(int(length))

@@ -1,0 +1,54 @@
+"""A response head and its body's framing. httptools cannot be told "this answers a HEAD", so this is our own."""
+
+from __future__ import annotations
+
+import re
+
+from devmesh.sidecar.http1.framing import Body, ChunkedBody, CloseBody, FramingError, LengthBody, NoBody
+from devmesh.sidecar.message import Headers, ResponseHead
+
+STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n]*))?$")
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+$")
+MAX_HEAD = 96 * 1024
+
+
+def parse_response(head: bytes) -> tuple[ResponseHead, bool]:
+    """The head (with its final empty line) and whether the connection persists afterwards. Raises FramingError."""
+    lines = head[:-4].split(b"\r\n")
+    status_line = STATUS_LINE.match(lines[0])
+    if status_line is None:
+        raise FramingError("malformed status line")
+    headers: Headers = []
+    keep = status_line[1] == b"1"
+    for line in lines[1:]:
+        name, colon, value = line.partition(b":")
+        if not colon or TOKEN.match(name) is None or b"\n" in value or b"\0" in value:
+            raise FramingError("malformed header line")
+        name, value = name.lower(), value.strip(b" \t")
+        headers.append((name, value))
+        if name == b"connection":
+            keep = _persists(keep, value.lower())
+    return ResponseHead(int(status_line[2]), headers, status_line[3] or b""), keep
+
+
+def _persists(keep: bool, value: bytes) -> bool:  # noqa: FBT001 - the running answer
+    options = {option.strip() for option in value.split(b",")}
+    return False if b"close" in options else keep or b"keep-alive" in options
+
+
+def response_body(head: ResponseHead, method: bytes) -> Body:
+    """RFC 9112 section 6.3, in its order. Raises FramingError for lengths that contradict each other."""
+    if method == b"HEAD" or head.status < 200 or head.status in (204, 304):
+        return NoBody()
+    lengths = {value for name, value in head.headers if name == b"content-length"}
+    encodings = [value.lower() for name, value in head.headers if name == b"transfer-encoding"]
+    if encodings:
+        if lengths:
+            raise FramingError("Content-Length and Transfer-Encoding")
+        return ChunkedBody() if encodings[-1].endswith(b"chunked") else CloseBody()
+    if not lengths:
+        return CloseBody()
+    length = lengths.pop()
+    if lengths or not length.isdigit():
+        raise FramingError("Content-Length")
+    return LengthBody(int(length))

@@ -1,0 +1,213 @@
+"""From an accepted socket to a filter chain: original destination, first bytes, chain, TLS.
+
+Chains are tried in Envoy's order of specificity: destination port, server names, transport protocol, application protocols.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from devmesh.sidecar.clienthello import ClientHello, NotTls, read_client_hello
+from devmesh.sidecar.config import FilterChain, HttpManager, Listener, TcpProxy
+from devmesh.sidecar.downstream import HttpConnection
+from devmesh.sidecar.exchange import Stream
+from devmesh.sidecar.record import Direction
+from devmesh.sidecar.tcp import TcpConnection
+from devmesh.sidecar.tls import Peer, TlsTransport
+
+if TYPE_CHECKING:
+    from devmesh.sidecar.proxy import Proxy
+
+log = logging.getLogger(__name__)
+SO_ORIGINAL_DST = 80
+H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH ")
+
+
+@dataclass(frozen=True, slots=True)
+class SocketSpec:
+    """One listening socket. `original` is set for published sockets: the workload's own address that they stand for."""
+
+    role: str  # inbound | outbound | published
+    address: str
+    port: int
+    sock: socket.socket
+    original: tuple[str, int] | None = None
+
+
+def original_destination(sock: socket.socket) -> tuple[str, int] | None:
+    """Where a redirected connection was going (SO_ORIGINAL_DST); None when it was not redirected."""
+    try:
+        raw = sock.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16)
+    except OSError:
+        return None
+    port, address = struct.unpack_from("!2xH4s", raw)
+    return socket.inet_ntoa(address), port
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """What the first bytes say; `protocol` is http/1.1, h2c or empty."""
+
+    tls: ClientHello | None = None
+    protocol: str = ""
+
+
+def inspect(data: bytes) -> First | None:
+    """None while more bytes are needed."""
+    if data[:1] == b"\x16":
+        try:
+            hello = read_client_hello(data)
+        except NotTls:
+            return First()
+        return None if hello is None else First(tls=hello)
+    if H2_PREFACE.startswith(data[: len(H2_PREFACE)]):
+        return First(protocol="h2c") if len(data) >= 4 else None
+    if any(data.startswith(method) for method in METHODS):
+        return First(protocol="http/1.1")
+    return None if any(method.startswith(data) for method in METHODS) else First(protocol=_unknown_method(data))
+
+
+def _unknown_method(data: bytes) -> str:
+    """http_inspector: a request line of any method counts as HTTP."""
+    line = data.partition(b"\r\n")[0]
+    return "http/1.1" if line.endswith((b" HTTP/1.1", b" HTTP/1.0")) else ""
+
+
+def select_chain(listener: Listener, port: int, first: First) -> FilterChain | None:
+    """The most specific matching chain, else the default one."""
+    found = None
+    best = (-1,) * 4
+    for chain in listener.chains:
+        score = _score(chain, port, first)
+        if score is not None and score > best:
+            found, best = chain, score
+    return found or listener.default_chain
+
+
+def _score(chain: FilterChain, port: int, first: First) -> tuple[int, int, int, int] | None:
+    match = chain.match
+    if match.destination_port is not None and match.destination_port != port:
+        return None
+    transport = "tls" if first.tls is not None else "raw_buffer"
+    if match.transport_protocol not in ("", transport):
+        return None
+    protocols = set(first.tls.application_protocols) if first.tls is not None else {first.protocol} - {""}
+    if match.application_protocols and not (match.application_protocols & protocols):
+        return None
+    name = first.tls.server_name if first.tls is not None else ""
+    names = _name_score(match.server_names, name)
+    if names is None:
+        return None
+    return (int(match.destination_port is not None), names, int(bool(match.transport_protocol)), int(bool(match.application_protocols)))
+
+
+def _name_score(wanted: tuple[str, ...], name: str) -> int | None:
+    if not wanted:
+        return 0
+    scores = [len(w) * 2 + 1 for w in wanted if w == name] + [len(w) * 2 for w in wanted if w.startswith("*.") and name.endswith(w[1:])]
+    return max(scores) if scores else None
+
+
+class Accepted(asyncio.Protocol):
+    """A connection until its chain is known."""
+
+    def __init__(self, proxy: Proxy, listener: Listener, direction: Direction, original: tuple[str, int]) -> None:
+        self._proxy, self._listener, self._direction, self._original = proxy, listener, direction, original
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment] # a socket transport
+        needs = (
+            self._listener.inspect_tls
+            or self._listener.inspect_http
+            or any(c.tls or c.match.transport_protocol for c in self._listener.chains)
+        )
+        if not needs:
+            self._hand_over(First(protocol="http/1.1"))
+        elif self._listener.inspector_timeout:
+            self._timer = asyncio.get_running_loop().call_later(self._listener.inspector_timeout, self._timed_out)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        first = inspect(self._buffer)
+        if first is not None:
+            self._hand_over(first)
+
+    def _timed_out(self) -> None:
+        self._timer = None
+        if self._listener.continue_on_inspector_timeout:
+            self._hand_over(First())
+        elif self._transport is not None:
+            self._transport.close()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._cancel()
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _hand_over(self, first: First) -> None:
+        self._cancel()
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if first.protocol == "h2c" or (first.tls is not None and {"h2", "istio-h2"} & set(first.tls.application_protocols)):
+            self._proxy.saw_h2(self._original[1])
+        chain = select_chain(self._listener, self._original[1], first)
+        if chain is None:
+            log.info("%s: no filter chain for a connection to port %s", self._listener.name, self._original[1])
+            transport.close()
+            return
+        protocol = self._protocol(chain, first)
+        if protocol is None:
+            transport.close()
+            return
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        buffer, self._buffer = self._buffer, b""
+        if buffer:
+            protocol.data_received(buffer)
+
+    def _protocol(self, chain: FilterChain, first: First) -> asyncio.Protocol | None:
+        if chain.tls is None:
+            return self._network(chain.network, None, first)
+        context = self._proxy.contexts.server(chain.tls)
+        if context is None:
+            log.warning("%s: a TLS connection before the first certificate is refused", self._listener.name)
+            return None
+        tls = chain.tls
+        return TlsTransport(
+            context, tls, server=True, ready=lambda _, peer: self._network(chain.network, peer, first), failed=self._tls_failed
+        )
+
+    def _tls_failed(self, why: str) -> None:
+        self._proxy.count("ssl.connection_error")
+        log.info("%s: TLS with %s failed: %s", self._listener.name, self._remote(), why)
+
+    def _network(self, network: HttpManager | TcpProxy, peer: Peer | None, first: First) -> asyncio.Protocol:
+        name = first.tls.server_name if first.tls is not None else ""
+        stream = Stream(self._direction, self._original, self._remote(), f"{self._original[0]}:{self._original[1]}", peer, name)
+        h2 = first.protocol == "h2c" or (peer is not None and peer.alpn in ("istio-h2", "h2"))
+        if isinstance(network, HttpManager) and h2:
+            return TcpConnection(self._proxy, self._proxy.as_tcp(network, self._original, self._direction), stream)
+        if isinstance(network, HttpManager):
+            return HttpConnection(self._proxy, network, stream)
+        return TcpConnection(self._proxy, network, stream)
+
+    def _remote(self) -> str:
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return f"{name[0]}:{name[1]}" if name else ""

@@ -1,0 +1,72 @@
+"""Mirrored requests: sent beside the real one, answers read and thrown away (RouteAction.request_mirror_policies)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from devmesh.sidecar.http1.framing import Body
+from devmesh.sidecar.message import RequestHead, ResponseHead
+from devmesh.sidecar.resilience import Failure
+from devmesh.sidecar.upstream import HTTP_ALPN, Target, UpstreamConnection, transport_for
+
+if TYPE_CHECKING:
+    from devmesh.sidecar.proxy import Proxy
+
+LIMIT = 1024 * 1024  # bytes of a body that is mirrored; a longer one cuts the mirror off, as Envoy's buffer limit does
+
+
+class Mirrored:
+    """Collects one request and sends it once it is whole."""
+
+    def __init__(self, proxy: Proxy, cluster: str, head: RequestHead) -> None:
+        self._proxy, self._cluster = proxy, cluster
+        lines = [head.method + b" " + head.target + b" HTTP/1.1\r\nhost: " + head.authority]
+        lines += [name + b": " + value for name, value in head.headers if name != b"host"]
+        self._request = b"\r\n".join(lines) + b"\r\n\r\n"
+        self._method = head.method
+        self._body: list[bytes] | None = []
+        self._size = 0
+
+    def data(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._body is not None and self._size <= LIMIT:
+            self._body.append(data)
+        else:
+            self._body = None
+
+    def end(self) -> None:
+        cluster = self._proxy.config.clusters.get(self._cluster)
+        body, self._body = self._body, None
+        if cluster is None or body is None:
+            return
+        endpoint = self._proxy.upstreams.choose(cluster, None, frozenset(), 0)
+        if endpoint is None:
+            return
+        tls = transport_for(cluster, endpoint)
+        target = Target(cluster, endpoint, tls, HTTP_ALPN if tls is not None else ())
+        self._proxy.upstreams.pool(target).acquire(_Discard(self._request + b"".join(body)), self._method)
+
+    def cut_off(self) -> None:
+        """The real exchange is over: a request that never became whole is not mirrored."""
+        self._body = None
+
+
+class _Discard:
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        connection.request_sent = True
+        connection.write(self._request)
+
+    def response_head(self, head: ResponseHead, body: Body) -> None: ...
+
+    def response_data(self, data: bytes) -> None: ...
+
+    def response_end(self) -> None: ...
+
+    def failed(self, failure: Failure, details: str) -> None: ...
+
+    def pause_request(self) -> None: ...
+
+    def resume_request(self) -> None: ...

@@ -1,0 +1,205 @@
+"""The request path, in order: listener -> http1 | tcp -> exchange -> routing -> filters -> upstream -> back, recorded by telemetry.
+
+The only way it changes is `apply`: one reference to an immutable configuration is replaced; what runs finishes on the old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+from devmesh.sidecar.config import HttpManager, Listener, ProxyConfig, TcpProxy, WeightedCluster
+from devmesh.sidecar.downstream import HttpConnection
+from devmesh.sidecar.exchange import Exchange
+from devmesh.sidecar.listener import Accepted, SocketSpec, original_destination
+from devmesh.sidecar.message import Headers
+from devmesh.sidecar.outbound import ProxyRequests
+from devmesh.sidecar.record import Direction, Record
+from devmesh.sidecar.tcp import TcpConnection
+from devmesh.sidecar.timers import Sweep
+from devmesh.sidecar.tls import Contexts, Credentials, Identity
+from devmesh.sidecar.upstream import Upstreams
+
+EMPTY = ProxyConfig("", {}, {}, {}, {})
+
+
+class Recorder(Protocol):
+    """Where records go (telemetry)."""
+
+    def record(self, record: Record, manager: HttpManager) -> None: ...
+    def tcp_closed(self, record: Record) -> None: ...
+
+
+class NoTelemetry:
+    """Keeps nothing; for tests and benchmarks."""
+
+    def record(self, record: Record, manager: HttpManager) -> None: ...
+
+    def tcp_closed(self, record: Record) -> None: ...
+
+
+class Proxy:
+    """One sidecar's data plane."""
+
+    def __init__(
+        self,
+        *,
+        spiffe_id: str = "",
+        identity: Identity | None = None,
+        telemetry: Recorder | None = None,
+        dial: dict[str, tuple[str, int]] | None = None,
+        peer_metadata: Headers | None = None,
+        gateway: bool = False,
+        now: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.spiffe_id, self.gateway = spiffe_id, gateway
+        self.telemetry: Recorder = telemetry or NoTelemetry()
+        self.now, self.wall_ns = now, wall_ns
+        self.rng = rng or random.Random()
+        self.peer_metadata: Headers = peer_metadata or []
+        self.config = EMPTY
+        self.contexts = Contexts(identity, self._secret)
+        self.upstreams = Upstreams(self.contexts, dial or {}, now, self.rng)
+        self.sweep = Sweep(now)
+        self.exchanges: set[Exchange] = set()
+        self.connections: set[HttpConnection | TcpConnection] = set()
+        self.draining = False
+        self.counters: Counter[str] = Counter()
+        self.h2_ports: set[int] = set()
+        self.own_addresses: set[tuple[str, int]] = set()
+        self._servers: list[asyncio.Server] = []
+        self._proxy_requests = ProxyRequests(self)
+        self._drained = asyncio.Event()
+
+    def _secret(self, name: str) -> Credentials | None:
+        secret = self.config.secrets.get(name)
+        if secret is None:
+            return None
+        return Credentials(secret.get("certificate_chain", ""), secret.get("private_key", ""), secret.get("trust_bundle", ""))
+
+    def apply(self, config: ProxyConfig) -> None:
+        """Put a configuration in force for everything that begins from now on."""
+        self.config = config
+        self.upstreams.configure(config.clusters)
+
+    async def listen(self, specs: list[SocketSpec]) -> None:
+        loop = asyncio.get_running_loop()
+        for spec in specs:
+            self.own_addresses.add((spec.address, spec.port))
+            spec.sock.setblocking(False)
+            self._servers.append(await loop.create_server(self._factory(spec), sock=spec.sock, backlog=1024))
+
+    def _factory(self, spec: SocketSpec) -> Callable[[], asyncio.Protocol]:
+        if spec.role == "outbound":
+            return lambda: _Outbound(self)
+        original = spec.original or (spec.address, spec.port)
+        return lambda: _Inbound(self, original)
+
+    def inbound_listener(self, port: int) -> Listener | None:
+        listeners = self.config.listeners
+        if self.gateway:
+            return listeners.get(f"0.0.0.0_{port}")
+        return listeners.get("virtualInbound") or next((item for item in listeners.values() if item.traffic_direction == "INBOUND"), None)
+
+    def outbound_listener(self, ip: str, port: int) -> Listener | None:
+        """The listener of a VIP, else of the port, else the one that takes everything."""
+        listeners = self.config.listeners
+        return listeners.get(f"{ip}_{port}") or listeners.get(f"0.0.0.0_{port}") or listeners.get("virtualOutbound")
+
+    def proxy_requests(self) -> ProxyRequests:
+        return self._proxy_requests
+
+    def as_tcp(self, manager: HttpManager, original: tuple[str, int], direction: Direction) -> TcpProxy:
+        """An h2 connection on an HTTP chain goes as bytes to the cluster of its original destination."""
+        port = original[1]
+        if direction is Direction.INBOUND:
+            name = f"inbound|{port}||"
+        else:
+            hosts = [h for h, ips in self.config.names.items() if original[0] in ips]
+            name = next((c for h in hosts if (c := f"outbound|{port}||{h}") in self.config.clusters), "PassthroughCluster")
+        return TcpProxy(manager.stat_prefix, (WeightedCluster(name, 1),), 1)
+
+    def saw_h2(self, port: int) -> None:
+        self.h2_ports.add(port)
+
+    def count(self, name: str) -> None:
+        self.counters[name] += 1
+
+    def record(self, record: Record, manager: HttpManager) -> None:
+        self.counters[f"http.{record.direction.value}.rq_{record.status // 100}xx"] += 1
+        self.counters[f"http.{record.direction.value}.rq_total"] += 1
+        self.telemetry.record(record, manager)
+
+    def tcp_closed(self, record: Record) -> None:
+        self.counters[f"tcp.{record.direction.value}.cx_total"] += 1
+        self.telemetry.tcp_closed(record)
+
+    def stats(self) -> dict[str, int]:
+        return dict(self.counters)
+
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - Envoy's --drain-time-s, spent waiting on purpose
+        """Accept nothing new, close idle connections, let what is in flight end within `timeout` seconds."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for connection in [c for c in self.connections if c.idle()]:
+            connection.close()
+        deadline = self.now() + timeout
+        while self.exchanges and self.now() < deadline:
+            await asyncio.sleep(0.02)
+        await self.close()
+
+    async def close(self) -> None:
+        for server in self._servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.close()
+        self.sweep.stop()
+        await self._proxy_requests.close()
+        await self.upstreams.close()
+
+
+class _Inbound(asyncio.Protocol):
+    """The first moment of a connection to one of the workload's own ports."""
+
+    def __init__(self, proxy: Proxy, original: tuple[str, int]) -> None:
+        self._proxy, self._original = proxy, original
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        listener = self._proxy.inbound_listener(self._original[1])
+        if listener is None:
+            transport.close()  # no configuration yet: nobody may be let through
+            return
+        accepted = Accepted(self._proxy, listener, Direction.INBOUND, self._original)
+        transport.set_protocol(accepted)
+        accepted.connection_made(transport)
+
+
+class _Outbound(asyncio.Protocol):
+    """The first moment of a connection from the app."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        proxy = self._proxy
+        sock = transport.get_extra_info("socket")
+        original = original_destination(sock)
+        own = tuple(sock.getsockname()[:2])
+        protocol: asyncio.Protocol
+        if original is None or original == own or original in proxy.own_addresses:
+            protocol = proxy.proxy_requests().connection(transport)
+        else:
+            listener = proxy.outbound_listener(*original)
+            if listener is None:
+                transport.close()
+                return
+            protocol = Accepted(proxy, listener, Direction.OUTBOUND, original)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)

@@ -1,0 +1,74 @@
+"""What the proxy answers by itself, word for word as Envoy 1.40 (reference: observed replies)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from devmesh.sidecar.message import Headers
+from devmesh.sidecar.record import Flag
+
+GRPC_STATUS = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}  # anything else: 2 UNKNOWN
+RESET = "upstream connect error or disconnect/reset before headers. reset reason: "
+RETRIED = "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: "
+
+
+@dataclass(frozen=True, slots=True)
+class LocalReply:
+    status: int
+    body: bytes = b""
+    flags: Flag = Flag.NONE
+    details: str = ""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    grpc_status: int | None = None
+
+
+ROUTE_NOT_FOUND = LocalReply(404, b"", Flag.NR, "route_not_found")
+CLUSTER_NOT_FOUND = LocalReply(503, b"", Flag.NC, "cluster_not_found")
+NO_HEALTHY_UPSTREAM = LocalReply(503, b"no healthy upstream", Flag.UH, "no_healthy_upstream")
+OVERFLOW = LocalReply(
+    503,
+    (RESET + "overflow").encode(),
+    Flag.UO,
+    "upstream_reset_before_response_started{overflow}",
+    ((b"x-envoy-overloaded", b"true"),),
+)
+ROUTE_TIMEOUT = LocalReply(504, b"upstream request timeout", Flag.UT, "response_timeout")
+PER_TRY_TIMEOUT = LocalReply(504, b"upstream request timeout", Flag.UT, "upstream_per_try_timeout")
+STREAM_IDLE = LocalReply(504, b"stream timeout", Flag.SI, "stream_idle_timeout")
+MAX_DURATION = LocalReply(504, b"downstream duration timeout", Flag.NONE, "max_duration_timeout")
+UPGRADE_REFUSED = LocalReply(403, b"", Flag.NONE, "upgrade_failed")
+BLACK_HOLE = LocalReply(502, b"", Flag.NONE, "direct_response")
+
+
+def reset(details: str, *, retried: bool, connect: bool) -> LocalReply:
+    """The reply for an attempt that ended before response headers; TLS and OS texts stay out of the body."""
+    reason = details.partition("|")[0].replace("_", " ").partition("{")[0]
+    status = 502 if details == "protocol_error" else 503
+    flag = Flag.UPE if details == "protocol_error" else Flag.UF if connect else Flag.UC
+    text = (RETRIED if retried else RESET) + reason
+    return LocalReply(status, text.encode(), flag, f"upstream_reset_before_response_started{{{details}}}")
+
+
+def render(reply: LocalReply, *, grpc: bool, date: bytes, server: bytes) -> tuple[int, Headers, bytes]:
+    """Status, headers and body. A gRPC caller gets trailers-only 200 with grpc-status (Envoy local replies)."""
+    if grpc:
+        status = reply.grpc_status if reply.grpc_status is not None else GRPC_STATUS.get(reply.status, 2)
+        headers: Headers = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % status)]
+        if reply.body:
+            headers.append((b"grpc-message", reply.body))
+        headers += [*reply.headers, (b"content-length", b"0"), (b"date", date), (b"server", server)]
+        return 200, headers, b""
+    headers = list(reply.headers)
+    if reply.body:
+        headers += [(b"content-length", b"%d" % len(reply.body)), (b"content-type", b"text/plain")]
+    elif reply.status >= 200 and reply.status != 204:
+        headers.append((b"content-length", b"0"))
+    return reply.status, [*headers, (b"date", date), (b"server", server)], reply.body
+
+
+def reason_phrase(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b"Unknown"

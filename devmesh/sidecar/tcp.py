@@ -1,0 +1,186 @@
+"""TcpProxy: bytes both ways, half-closes kept, one upstream connection a downstream connection."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from devmesh.sidecar.config import Endpoint, TcpProxy
+from devmesh.sidecar.exchange import Stream
+from devmesh.sidecar.record import Direction, Flag, Record
+from devmesh.sidecar.tls import Peer
+from devmesh.sidecar.upstream import Target, transport_for
+
+if TYPE_CHECKING:
+    from devmesh.sidecar.proxy import Proxy
+
+TCP_ALPN = (b"istio",)
+
+
+class TcpConnection(asyncio.Protocol):
+    """The downstream half."""
+
+    def __init__(self, proxy: Proxy, config: TcpProxy, stream: Stream) -> None:
+        self.proxy, self.config, self.stream = proxy, config, stream
+        self.transport: asyncio.Transport | None = None
+        self.upstream: _Upstream | None = None
+        self._early: list[bytes] = []
+        self._early_eof = False
+        self.record = Record(stream.direction, proxy.wall_ns(), protocol=b"TCP")
+        self.record.downstream_remote, self.record.downstream_local = stream.remote, stream.local
+        self.record.requested_server_name = stream.server_name
+        self._started = proxy.now()
+        self._over = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment] # a socket transport or TlsTransport
+        self.proxy.connections.add(self)
+        name = self._choose()
+        cluster = self.proxy.config.clusters.get(name)
+        if cluster is None or cluster.name == "BlackHoleCluster":
+            self.record.flags |= Flag.NONE if cluster else Flag.NC
+            self._finish()
+            return
+        self.record.upstream_cluster = name
+        if cluster.kind == "ORIGINAL_DST":
+            endpoint: Endpoint | None = Endpoint(self.stream.original[0], cluster.original_dst_port or self.stream.original[1])
+        else:
+            endpoint = self.proxy.upstreams.choose(cluster, None, frozenset(), 0)
+        if endpoint is None:
+            self.record.flags |= Flag.UH
+            self._finish()
+            return
+        if self.transport is not None:
+            self.transport.pause_reading()
+        self.record.upstream_host = f"{endpoint.address}:{endpoint.port}"
+        tls = transport_for(cluster, endpoint)
+        self.proxy.upstreams.open(Target(cluster, endpoint, tls, TCP_ALPN if tls else ()), self._made, self._failed)
+
+    def _choose(self) -> str:
+        mark = self.proxy.rng.random() * self.config.total_weight
+        for cluster in self.config.clusters:
+            mark -= cluster.weight
+            if mark < 0:
+                return cluster.name
+        return self.config.clusters[-1].name
+
+    def _made(self, peer: Peer) -> asyncio.Protocol:
+        self.record.peer_principal = peer.spiffe_id or self.record.peer_principal
+        self.upstream = _Upstream(self)
+        return self.upstream
+
+    def _failed(self, details: str) -> None:
+        self.record.flags |= Flag.UF
+        self.record.transport_failure = details
+        self._finish()
+
+    def upstream_ready(self) -> None:
+        if self.upstream is None or self.transport is None:
+            return
+        for data in self._early:
+            self.upstream.write(data)
+        self._early.clear()
+        if self._early_eof:
+            self.upstream.write_eof()
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        self.record.bytes_received += len(data)
+        if self.upstream is not None and self.upstream.transport is not None:
+            self.upstream.write(data)
+        else:
+            self._early.append(data)
+
+    def from_upstream(self, data: bytes) -> None:
+        self.record.bytes_sent += len(data)
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def upstream_eof(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def eof_received(self) -> bool:
+        if self.upstream is not None and self.upstream.transport is not None:
+            self.upstream.write_eof()
+        else:
+            self._early_eof = True
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self.proxy.connections.discard(self)
+        if self.upstream is not None:
+            self.upstream.close()
+        if self.transport is not None:
+            self.transport.close()
+        self.record.duration = self.proxy.now() - self._started
+        self.proxy.tcp_closed(self.record)
+
+    def upstream_lost(self) -> None:
+        self._finish()
+
+    def idle(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._finish()
+
+    def pause_writing(self) -> None:
+        if self.upstream is not None and self.upstream.transport is not None:
+            self.upstream.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.upstream is not None and self.upstream.transport is not None:
+            self.upstream.transport.resume_reading()
+
+
+class _Upstream(asyncio.Protocol):
+    def __init__(self, owner: TcpConnection) -> None:
+        self._owner = owner
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment] # a socket transport or TlsTransport
+        self._owner.upstream_ready()
+
+    def write(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def write_eof(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._owner.from_upstream(data)
+
+    def eof_received(self) -> bool:
+        self._owner.upstream_eof()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._owner.upstream_lost()
+
+    def pause_writing(self) -> None:
+        if self._owner.transport is not None:
+            self._owner.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._owner.transport is not None:
+            self._owner.transport.resume_reading()
+
+
+__all__ = ["Direction", "TcpConnection"]

@@ -1,0 +1,294 @@
+"""TLS as a shim of memory BIOs over a plain transport, the peer's SPIFFE ID checked once per connection.
+
+Measured against `ssl=` of asyncio: equal on small requests, better on bodies and at one connection (docs: performance).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from devmesh.sidecar.config import TlsContext
+
+READ_SIZE = 256 * 1024
+HANDSHAKE_TIMEOUT = 10.0  # seconds; Envoy's transport_socket_connect_timeout is 15 s in Istio
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """PEM texts. `private_key` never reaches a file: it goes to `ssl` through a memfd."""
+
+    certificate_chain: str
+    private_key: str
+    trust_bundle: str
+
+
+class Identity(Protocol):
+    """Where the current certificate comes from; `credentials` changes at rotation."""
+
+    @property
+    def credentials(self) -> Credentials | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end, proven by the handshake."""
+
+    spiffe_id: str = ""
+    certificate_hash: str = ""
+    alpn: str = ""
+    server_name: str = ""
+
+
+class PeerRefused(Exception):
+    """The peer's certificate is valid but is not one that may be here."""
+
+
+def load_credentials(context: ssl.SSLContext, credentials: Credentials) -> None:
+    fd = os.memfd_create("svid", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, (credentials.private_key + credentials.certificate_chain).encode())
+        context.load_cert_chain(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+    context.load_verify_locations(cadata=credentials.trust_bundle)
+
+
+class Contexts:
+    """SSLContexts by what they depend on; a rotation makes new ones, old connections keep theirs."""
+
+    def __init__(self, identity: Identity | None, secrets: Callable[[str], Credentials | None]) -> None:
+        self._identity = identity
+        self._secrets = secrets
+        self._cache: dict[tuple[Any, ...], ssl.SSLContext] = {}
+
+    def credentials(self, name: str) -> Credentials | None:
+        named = self._secrets(name)
+        return named or (self._identity.credentials if self._identity is not None else None)
+
+    def server(self, tls: TlsContext) -> ssl.SSLContext | None:
+        """None while there is no certificate: the connection is then refused."""
+        return self._get(ssl.PROTOCOL_TLS_SERVER, tls, tls.alpn)
+
+    def client(self, tls: TlsContext, alpn: tuple[bytes, ...]) -> ssl.SSLContext | None:
+        return self._get(ssl.PROTOCOL_TLS_CLIENT, tls, alpn)
+
+    def _get(self, side: int, tls: TlsContext, alpn: tuple[bytes, ...]) -> ssl.SSLContext | None:
+        credentials = self.credentials(tls.secret) if tls.secret else None
+        if tls.secret and credentials is None:
+            return None
+        key = (side, tls, alpn, credentials)
+        if key not in self._cache:
+            if len(self._cache) > 256:
+                self._cache.clear()
+            self._cache[key] = build_context(side, tls, alpn, credentials)
+        return self._cache[key]
+
+
+def build_context(side: int, tls: TlsContext, alpn: tuple[bytes, ...], credentials: Credentials | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(side)
+    server = side == ssl.PROTOCOL_TLS_SERVER
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if tls.secret else ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False  # SPIFFE IDs are checked instead, after the handshake
+    verify = tls.require_client_certificate if server else not tls.insecure
+    context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+    if credentials is not None:
+        load_credentials(context, credentials)
+    elif verify:
+        context.load_default_certs()
+    if alpn:
+        context.set_alpn_protocols([name.decode() for name in alpn])
+    if server:
+        context.num_tickets = 0
+    return context
+
+
+def peer_of(session: ssl.SSLObject, server_name: str = "") -> Peer:
+    raw = session.getpeercert(binary_form=True)
+    decoded: dict[str, Any] = dict(session.getpeercert() or {})
+    uris = [str(value) for kind, value in decoded.get("subjectAltName", ()) if kind == "URI"]
+    if raw is not None and decoded and (len(uris) != 1 or not uris[0].startswith("spiffe://")):
+        raise PeerRefused(f"certificate with {len(uris)} URI SANs, SPIFFE asks for one")
+    digest = hashlib.sha256(raw).hexdigest() if raw else ""
+    return Peer(uris[0] if uris else "", digest, session.selected_alpn_protocol() or "", server_name)
+
+
+def check_peer(tls: TlsContext, peer: Peer) -> None:
+    """Raise PeerRefused unless the SPIFFE ID is one of `tls.sans` (no list: any that the trust bundle vouches for)."""
+    if not tls.sans:
+        return
+    for kind, value in tls.sans:
+        name = peer.spiffe_id
+        if (
+            (kind == "exact" and name == value)
+            or (kind == "prefix" and name.startswith(value))
+            or (kind == "suffix" and name.endswith(value))
+        ):
+            return
+        if kind == "contains" and value in name:
+            return
+    raise PeerRefused(f"verify_cert_failed: SAN matcher, certificate SANs are [{peer.spiffe_id}]")
+
+
+class TlsTransport(asyncio.Protocol):
+    """The plain transport's protocol, and the transport of the protocol above it."""
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        tls: TlsContext,
+        *,
+        server: bool,
+        ready: Callable[[TlsTransport, Peer], asyncio.Protocol],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._session = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server, server_hostname=tls.sni or None if not server else None
+        )
+        self._tls = tls
+        self._ready, self._failed = ready, failed
+        self._transport: asyncio.Transport | None = None
+        self._above: asyncio.Protocol | None = None
+        self._ended = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.peer = Peer()
+
+    # Below: called by the plain transport.
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment] # a socket transport always
+        self._timer = asyncio.get_running_loop().call_later(HANDSHAKE_TIMEOUT, self._fail, "TLS handshake timeout")
+        self._handshake()
+
+    def data_received(self, data: bytes) -> None:
+        self._incoming.write(data)
+        if self._above is None:
+            self._handshake()
+        if self._above is not None:
+            self._pump()
+
+    def _handshake(self) -> None:
+        try:
+            self._session.do_handshake()
+            peer = peer_of(self._session)
+            check_peer(self._tls, peer)
+        except ssl.SSLWantReadError:
+            self._flush()
+            return
+        except (ssl.SSLError, PeerRefused) as error:
+            self._flush()  # the alert
+            self._fail(str(error))
+            return
+        self._flush()
+        self._cancel_timer()
+        self.peer = peer
+        self._above = self._ready(self, peer)
+        self._above.connection_made(self)  # type: ignore[arg-type] # duck-typed transport
+
+    def _pump(self) -> None:
+        above = self._above
+        try:
+            while self._incoming.pending or self._session.pending():
+                data = self._session.read(READ_SIZE)
+                if not data:
+                    break
+                above.data_received(data)  # type: ignore[union-attr] # set before pumping
+        except ssl.SSLWantReadError:
+            pass
+        except (ssl.SSLZeroReturnError, ssl.SSLSyscallError):
+            self._eof()
+        except ssl.SSLError:
+            self.abort()
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._outgoing.pending and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(self._outgoing.read())
+
+    def eof_received(self) -> bool:
+        if self._above is None:
+            self._fail("connection closed during the TLS handshake")
+            return False
+        self._eof()
+        return True
+
+    def _eof(self) -> None:
+        if self._ended or self._above is None:
+            return
+        self._ended = True
+        if not self._above.eof_received():
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timer()
+        if self._above is not None:
+            self._above.connection_lost(exc)
+        else:
+            self._failed("connection closed during the TLS handshake")
+
+    def _fail(self, why: str) -> None:
+        failed, self._failed = self._failed, lambda _: None
+        failed(why)
+        self.close()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def pause_writing(self) -> None:
+        if self._above is not None:
+            self._above.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._above is not None:
+            self._above.resume_writing()
+
+    # Above: called by the protocol that this is the transport of.
+    def write(self, data: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._session.write(data)
+        self._flush()
+
+    def write_eof(self) -> None:
+        """close_notify: TLS's half-close (RFC 8446 section 6.1)."""
+        try:
+            self._session.unwrap()
+        except ssl.SSLError:
+            pass  # SSLWantRead: the peer's close_notify is still to come
+        self._flush()
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def set_protocol(self, protocol: asyncio.Protocol) -> None:
+        self._above = protocol
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def is_closing(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self.write_eof()
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default if self._transport is None else self._transport.get_extra_info(name, default)

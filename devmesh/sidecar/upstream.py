@@ -1,0 +1,460 @@
+"""Connections to endpoints: pools per (cluster, endpoint, transport), circuit breakers, outlier observation.
+
+A connection goes back to its pool only when its request was sent whole and its response read whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from devmesh.sidecar.balancing import Balancer, key_of
+from devmesh.sidecar.config import Cluster, Endpoint, TlsContext
+from devmesh.sidecar.http1.framing import Body, CloseBody, FramingError, NoBody
+from devmesh.sidecar.http1.response import MAX_HEAD, parse_response, response_body
+from devmesh.sidecar.message import ResponseHead
+from devmesh.sidecar.resilience import ClusterLoad, Failure, OutlierDetector
+from devmesh.sidecar.tls import Contexts, Peer, TlsTransport
+
+log = logging.getLogger(__name__)
+HTTP_ALPN = (b"istio-http/1.1", b"istio", b"http/1.1")  # what Istio's istio.alpn filter offers for an HTTP/1.1 request
+
+
+class Caller(Protocol):
+    """The attempt that uses a connection. Every call may end in the connection being released."""
+
+    def connected(self, connection: UpstreamConnection) -> None: ...
+    def response_head(self, head: ResponseHead, body: Body) -> None: ...
+    def response_data(self, data: bytes) -> None: ...
+    def response_end(self) -> None: ...
+    def failed(self, failure: Failure, details: str) -> None: ...
+    def pause_request(self) -> None: ...
+    def resume_request(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Target:
+    """Where one attempt goes and how."""
+
+    cluster: Cluster
+    endpoint: Endpoint
+    tls: TlsContext | None
+    alpn: tuple[bytes, ...] = ()
+
+    @property
+    def pool_key(self) -> tuple[str, TlsContext | None, tuple[bytes, ...]]:
+        return (key_of(self.endpoint), self.tls, self.alpn)
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One HTTP/1.1 connection to an endpoint; serves one caller at a time."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.transport: asyncio.Transport | None = None
+        self.caller: Caller | None = None
+        self.peer = Peer()
+        self.requests = 0
+        self.method = b"GET"
+        self.request_sent = False
+        self.raw: Callable[[bytes], None] | None = None  # after 101: bytes pass through
+        self._buffer = b""
+        self._body: Body | None = None
+        self._keep = True
+        self.idle_since = 0.0
+        self.local_address = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment] # a socket transport or TlsTransport
+        name = transport.get_extra_info("sockname")
+        self.local_address = f"{name[0]}:{name[1]}" if name else ""
+
+    def begin(self, caller: Caller, method: bytes) -> None:
+        self.caller, self.method = caller, method
+        self.requests += 1
+        self.request_sent = False
+        self._body, self._buffer, self._keep = None, b"", True
+
+    def write(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self.raw is not None:
+            self.raw(data)
+            return
+        if self.caller is None:
+            self._drop()  # bytes that answer nothing: the pool would be poisoned
+            return
+        try:
+            self._receive(data)
+        except FramingError as error:
+            log.info("upstream %s: %s", self.pool.target.endpoint.address, error)
+            self._fail(Failure.RESET, "protocol_error")
+
+    def _receive(self, data: bytes) -> None:
+        if self._body is None:
+            self._buffer += data
+            data = self._heads()
+            if self._body is None or self.raw is not None:
+                return
+        body, caller = self._body, self.caller
+        if caller is None:
+            return
+        if not body.done and data:
+            taken = body.feed(data)
+            caller.response_data(data if taken == len(data) else data[:taken])
+            if taken < len(data):
+                self._keep = False  # more bytes than the message has
+        if body.done and self.caller is caller:
+            self._finish()
+
+    def _heads(self) -> bytes:
+        """Parse response heads (1xx are passed on at once); the rest of the buffer is the body's."""
+        rest = b""
+        while True:
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0:
+                if len(self._buffer) > MAX_HEAD:
+                    raise FramingError("response head too large")
+                return b""
+            raw, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
+            head, self._keep = parse_response(raw)
+            informational = 100 <= head.status < 200 and head.status != 101
+            body: Body = NoBody() if informational else response_body(head, self.method)
+            caller = self.caller
+            if caller is None:
+                return b""
+            if not informational:
+                self._body = body
+                rest, self._buffer = self._buffer, b""
+            caller.response_head(head, body)
+            if not informational:
+                if self.raw is not None:
+                    if rest:
+                        self.raw(rest)
+                    return b""
+                return rest
+
+    def _finish(self) -> None:
+        caller, self.caller = self.caller, None
+        keep = self._keep and self.request_sent
+        self._body = None
+        self.pool.release(self, keep=keep)
+        if caller is not None:
+            caller.response_end()
+
+    def eof_received(self) -> bool:
+        return self.raw is not None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        if isinstance(self._body, CloseBody) and self.caller is not None:
+            self._keep = False
+            self._finish()
+            return
+        self._fail(Failure.RESET, "connection_termination")
+
+    def _fail(self, failure: Failure, details: str) -> None:
+        caller, self.caller = self.caller, None
+        self._drop()
+        if caller is not None:
+            caller.failed(failure, details)
+
+    def abandon(self) -> None:
+        """The caller has no more interest (timeout, client gone, retry)."""
+        self.caller = None
+        self._drop()
+
+    def _drop(self) -> None:
+        self.pool.closed(self)
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        if self.caller is not None:
+            self.caller.pause_request()
+
+    def resume_writing(self) -> None:
+        if self.caller is not None:
+            self.caller.resume_request()
+
+    def pause_reading(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+
+@dataclass(slots=True)
+class Pool:
+    """Connections to one endpoint over one transport."""
+
+    upstreams: Upstreams
+    target: Target
+    idle: list[UpstreamConnection] = field(default_factory=list)
+    waiting: deque[tuple[Caller, bytes]] = field(default_factory=deque)
+    open: set[UpstreamConnection] = field(default_factory=set)
+    connecting: int = 0
+
+    def acquire(self, caller: Caller, method: bytes) -> bool:
+        """Give the caller a connection now or later; False when a circuit breaker says no (UO)."""
+        load, limits = self.load, self.target.cluster.breakers
+        if load.requests >= limits.max_requests:
+            return self._overflow()
+        while self.idle:
+            connection = self.idle.pop()
+            if connection.transport is not None and not connection.transport.is_closing():
+                self._start(connection, caller, method)
+                return True
+        if load.pending >= limits.max_pending_requests:
+            return self._overflow()
+        load.pending += 1
+        self.waiting.append((caller, method))
+        if load.connections < limits.max_connections or not (self.open or self.connecting):
+            self._connect()
+        return True
+
+    @property
+    def load(self) -> ClusterLoad:
+        return self.upstreams.load(self.target.cluster.name)
+
+    def _overflow(self) -> bool:
+        self.load.overflows += 1
+        return False
+
+    def _connect(self) -> None:
+        self.load.connections += 1
+        self.connecting += 1
+        self.upstreams.connect(self)
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        self.connecting -= 1
+        self.open.add(connection)
+        self._serve(connection)
+
+    def connect_failed(self, details: str) -> None:
+        self.connecting -= 1
+        self.load.connections -= 1
+        if self.waiting:
+            caller, _ = self.waiting.popleft()
+            self.load.pending -= 1
+            caller.failed(Failure.CONNECT, details)
+        if self.waiting and not self.open and not self.connecting:
+            self._connect()
+
+    def _serve(self, connection: UpstreamConnection) -> None:
+        if self.waiting:
+            caller, method = self.waiting.popleft()
+            self.load.pending -= 1
+            self._start(connection, caller, method)
+        else:
+            connection.idle_since = self.upstreams.now()
+            self.idle.append(connection)
+
+    def _start(self, connection: UpstreamConnection, caller: Caller, method: bytes) -> None:
+        self.load.requests += 1
+        connection.begin(caller, method)
+        caller.connected(connection)
+
+    def forget(self, caller: Caller) -> None:
+        """The caller stops waiting for a connection."""
+        before = len(self.waiting)
+        self.waiting = deque(entry for entry in self.waiting if entry[0] is not caller)
+        self.load.pending -= before - len(self.waiting)
+
+    def release(self, connection: UpstreamConnection, *, keep: bool) -> None:
+        limit = self.target.cluster.max_requests_per_connection
+        if keep and connection in self.open and (not limit or connection.requests < limit) and not self.upstreams.draining:
+            self.load.requests -= 1
+            self._serve(connection)
+        else:
+            self.closed(connection, counted=True)
+            if connection.transport is not None:
+                connection.transport.close()
+
+    def closed(self, connection: UpstreamConnection, *, counted: bool = False) -> None:
+        if connection not in self.open:
+            return
+        self.open.discard(connection)
+        self.load.connections -= 1
+        if connection in self.idle:
+            self.idle.remove(connection)
+        elif counted or connection.requests:
+            self.load.requests -= 1
+        if self.waiting and self.load.connections < self.target.cluster.breakers.max_connections:
+            self._connect()
+
+
+class Upstreams:
+    """Everything that outlives a configuration: pools, loads, ejections; keyed by cluster name."""
+
+    def __init__(self, contexts: Contexts, dial: dict[str, tuple[str, int]], now: Callable[[], float], rng: random.Random) -> None:
+        self._contexts, self._dial = contexts, dial
+        self.now, self._rng = now, rng
+        self._pools: dict[tuple[str, tuple[object, ...]], Pool] = {}
+        self._loads: dict[str, ClusterLoad] = {}
+        self._detectors: dict[str, OutlierDetector] = {}
+        self._balancers: dict[str, Balancer] = {}
+        self._active: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.draining = False
+
+    def load(self, cluster: str) -> ClusterLoad:
+        return self._loads.setdefault(cluster, ClusterLoad())
+
+    def configure(self, clusters: dict[str, Cluster]) -> None:
+        """Keep what stays the same; idle connections of pools that are gone close."""
+        for name, cluster in clusters.items():
+            if cluster.outlier is not None:
+                detector = self._detectors.setdefault(name, OutlierDetector(cluster.outlier))
+                detector.settings = cluster.outlier
+                detector.keep(key_of(e) for e in cluster.endpoints)
+            else:
+                self._detectors.pop(name, None)
+            known = self._balancers.get(name)
+            if known is None or known.cluster != cluster:
+                self._balancers[name] = Balancer(cluster, self.ejected(name))
+        for key, pool in list(self._pools.items()):
+            current = clusters.get(key[0])
+            if current is None:
+                del self._pools[key]
+                for connection in list(pool.idle):
+                    connection.abandon()
+            else:
+                pool.target.cluster = current
+
+    def ejected(self, cluster: str) -> frozenset[str]:
+        detector = self._detectors.get(cluster)
+        return detector.ejected() if detector is not None else frozenset()
+
+    def choose(self, cluster: Cluster, hash_value: int | None, tried: frozenset[str], tries: int) -> Endpoint | None:
+        detector = self._detectors.get(cluster.name)
+        if detector is not None:
+            detector.tick(self.now())
+        balancer = self._balancers.get(cluster.name)
+        ejected = self.ejected(cluster.name)
+        if balancer is None or balancer.ejected != ejected or balancer.cluster is not cluster:
+            if balancer is None or balancer.ejected != ejected or balancer.cluster != cluster:
+                balancer = self._balancers[cluster.name] = Balancer(cluster, ejected)
+        return balancer.choose(hash_value, self.active, self._rng, tried, tries)
+
+    def active(self, key: str) -> int:
+        return self._active.get(key, 0)
+
+    def began(self, key: str) -> None:
+        self._active[key] = self._active.get(key, 0) + 1
+
+    def ended(self, key: str) -> None:
+        self._active[key] = self._active.get(key, 1) - 1
+
+    def observe(self, cluster: str, key: str, status: int | None) -> None:
+        """Tell the outlier detector of a response (status) or a local failure (None)."""
+        detector = self._detectors.get(cluster)
+        if detector is None:
+            return
+        if status is None:
+            detector.failed_locally(key, self.now(), self._rng)
+        else:
+            detector.answered(key, status, self.now(), self._rng)
+
+    def pool(self, target: Target) -> Pool:
+        key = (target.cluster.name, target.pool_key)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = Pool(self, target)
+        pool.target.cluster = target.cluster
+        return pool
+
+    def address_of(self, endpoint: Endpoint) -> tuple[str, int]:
+        """Where to dial: the runtime's table, else the endpoint itself."""
+        return self._dial.get(f"{endpoint.address}:{endpoint.port}", (endpoint.address, endpoint.port))
+
+    def connect(self, pool: Pool) -> None:
+        def made(peer: Peer) -> asyncio.Protocol:
+            connection = UpstreamConnection(pool)
+            connection.peer = peer
+            return _Announce(connection, lambda: pool.connected(connection))
+
+        self.open(pool.target, made, pool.connect_failed)
+
+    def open(self, target: Target, made: Callable[[Peer], asyncio.Protocol], failed: Callable[[str], None]) -> None:
+        """Connect (and shake hands); `made` gives the protocol, `failed` gets the detail text."""
+        task = asyncio.get_running_loop().create_task(self._open(target, made, failed), name=f"connect {key_of(target.endpoint)}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _open(self, target: Target, made: Callable[[Peer], asyncio.Protocol], failed: Callable[[str], None]) -> None:
+        host, port = self.address_of(target.endpoint)
+        factory = self._protocol(target, made, failed)
+        if factory is None:
+            failed("remote_connection_failure|TLS_error:_no_certificate_yet:TLS_error_end")
+            return
+        local = (target.cluster.bind_address, 0) if target.cluster.bind_address and host.startswith("127.") else None
+        try:
+            async with asyncio.timeout(target.cluster.connect_timeout):
+                await asyncio.get_running_loop().create_connection(factory, host, port, local_addr=local)
+        except TimeoutError:
+            failed("connection_timeout")
+        except OSError as error:
+            failed(f"remote_connection_failure|delayed_connect_error:_{(error.strerror or str(error)).replace(' ', '_')}")
+
+    def _protocol(
+        self, target: Target, made: Callable[[Peer], asyncio.Protocol], failed: Callable[[str], None]
+    ) -> Callable[[], asyncio.Protocol] | None:
+        if target.tls is None:
+            return lambda: made(Peer())
+        context = self._contexts.client(target.tls, target.alpn or target.tls.alpn)
+        if context is None:
+            return None
+        tls = target.tls
+        return lambda: TlsTransport(
+            context,
+            tls,
+            server=False,
+            ready=lambda _, peer: made(peer),
+            failed=lambda why: failed(f"remote_connection_failure|TLS_error:_{why.replace(' ', '_')}:TLS_error_end"),
+        )
+
+    def close_idle(self) -> None:
+        self.draining = True
+        for pool in list(self._pools.values()):
+            for connection in list(pool.idle):
+                connection.abandon()
+
+    async def close(self) -> None:
+        self.close_idle()
+        for pool in list(self._pools.values()):
+            for connection in list(pool.open):
+                connection.abandon()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class _Announce(asyncio.Protocol):
+    """Hands the transport to the real protocol, then says so: the order asyncio itself gives no hook for."""
+
+    def __init__(self, inner: UpstreamConnection, made: Callable[[], None]) -> None:
+        self._inner, self._made = inner, made
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.set_protocol(self._inner)
+        self._inner.connection_made(transport)
+        self._made()
+
+
+def transport_for(cluster: Cluster, endpoint: Endpoint) -> TlsContext | None:
+    """The first transport_socket_match contained in the endpoint's metadata, else the cluster's own."""
+    labels = dict(endpoint.labels)
+    for choice in cluster.transports:
+        if all(labels.get(key) == value for key, value in choice.match):
+            return choice.tls
+    return cluster.tls
