@@ -18,10 +18,11 @@ from devmesh.config.topology import Workload
 from devmesh.controlplane.admin import Admin
 from devmesh.controlplane.push import TYPES, Poll, Pushes, Reply
 from devmesh.controlplane.registrar import Registrar
-from devmesh.controlplane.state import Compile, State
+from devmesh.controlplane.state import DEFAULT_TTL, Compile, State
 from devmesh.controlplane.watch import RegistryWatch
 from devmesh.localhttp import Handler
 from devmesh.registry.client import Registry
+from devmesh.telemetry_setup import Telemetry
 
 log = logging.getLogger(__name__)
 # Without x-envoy-expected-rq-timeout-ms; Envoy's own request_timeout defaults to 1 s, our sidecar always sends the header.
@@ -165,11 +166,18 @@ class ControlPlane:
     """All parts on one loop; as an async context manager it runs until its end or until a part fails."""
 
     def __init__(
-        self, registry: Registry, token: str, compile_all: Compile, *, ttl: float, clock: Callable[[], float] = time.monotonic
+        self,
+        registry: Registry,
+        token: str,
+        compile_all: Compile,
+        *,
+        ttl: float = DEFAULT_TTL,
+        clock: Callable[[], float] = time.monotonic,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.pushes = Pushes(clock)
         self.watch = RegistryWatch(registry, clock=clock)
-        self.state = State(self.watch, self.pushes, compile_all, ttl=ttl, clock=clock)
+        self.state = State(self.watch, self.pushes, compile_all, ttl=ttl, clock=clock, telemetry=telemetry)
         self.registrar = Registrar(registry, self.watch, self.state, self.pushes)
         self.xds = XdsServer(self.state, self.pushes, self.registrar)
         self.admin = Admin(registry, token, self.watch, self.state, self.pushes)

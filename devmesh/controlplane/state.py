@@ -13,6 +13,7 @@ from devmesh.controlplane.push import Generation, ProxySnapshot, Pushes
 from devmesh.controlplane.watch import Configuration, RegistryWatch
 from devmesh.registry.client import Instance
 from devmesh.registry.resources import StoredResource
+from devmesh.telemetry_setup import Telemetry
 
 log = logging.getLogger(__name__)
 # Ten workloads that become ready within this share one compile.
@@ -76,7 +77,9 @@ class State:
         *,
         ttl: float = DEFAULT_TTL,
         clock: Callable[[], float] = time.monotonic,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self._telemetry = telemetry or Telemetry("devmesh-control", None)
         self._watch = watch
         self._pushes = pushes
         self._compile = compile_all
@@ -114,7 +117,10 @@ class State:
         wanted, broken = await self._input(configuration)
         changed: frozenset[str] = frozenset()
         if wanted != self._last:
-            output = await asyncio.to_thread(self._compile, wanted)
+            with self._telemetry.span(
+                "compile", {"devmesh.generation": configuration.generation, "devmesh.resources": len(wanted.resources)}
+            ):
+                output = await asyncio.to_thread(self._compile, wanted)
             namespaces = {workload.name: workload.namespace for workload in wanted.topology.workloads}
             self._last, self.topology = wanted, wanted.topology
             self.diagnostics = tuple(dict.fromkeys((*broken, *output.diagnostics)))
