@@ -64,7 +64,9 @@ def _check_server_tls(check: Checker, path: str, tls: ServerTLSSettings | None, 
     if protocol in TLS_PROTOCOLS:
         if tls is None:
             check.error(path, "server must have TLS settings for HTTPS/TLS protocols")
-        check.no_effect(f"{path}.tls" if tls else path, _NO_HTTPS)
+        else:
+            _check_certificates(check, f"{path}.tls", tls)
+        check.no_effect(path, _NO_HTTPS)
         return
     if tls is None:
         return
@@ -75,6 +77,38 @@ def _check_server_tls(check: Checker, path: str, tls: ServerTLSSettings | None, 
             check.warn(f"{path}.tls.httpsRedirect", "tls.httpsRedirect should only be used with http servers")
     elif tls.mode not in ("PASSTHROUGH", "AUTO_PASSTHROUGH") or certificates:
         check.error(f"{path}.tls", "server cannot have TLS settings for plain text HTTP ports")
+
+
+def _check_certificates(check: Checker, path: str, tls: ServerTLSSettings) -> None:
+    """Hold istiod's validateTLSOptions: what each mode needs, and what it excludes."""
+    files = bool(tls.server_certificate and tls.private_key)
+    sources = [files, bool(tls.credential_name), bool(tls.credential_names), bool(tls.tls_certificates)]
+    if tls.mode == "ISTIO_MUTUAL":
+        if any((tls.server_certificate, tls.private_key, tls.ca_certificates, *sources[1:])):
+            check.error(path, "ISTIO_MUTUAL TLS cannot have associated certificates")
+        return
+    if sum(sources) > 1:
+        check.error(
+            path, "only one of credential_name, credential_names, server_certificate/private_key, tls_certificates should be specified"
+        )
+    if tls.mode in ("PASSTHROUGH", "AUTO_PASSTHROUGH"):
+        if any((*sources, tls.ca_certificates, tls.ca_crl)):
+            check.warn(path, f"{tls.mode} mode does not use certificates, they will be ignored")
+    elif not (tls.credential_name or tls.credential_names):
+        _check_certificate_files(check, path, tls)
+
+
+def _check_certificate_files(check: Checker, path: str, tls: ServerTLSSettings) -> None:
+    word = "SIMPLE TLS" if tls.mode == "SIMPLE" else "MUTUAL TLS"
+    if tls.mode != "SIMPLE" and not tls.ca_certificates:
+        check.error(path, f"{word} requires a client CA bundle")
+    pairs = [(one.server_certificate, one.private_key) for one in tls.tls_certificates] or [(tls.server_certificate, tls.private_key)]
+    if not all(certificate for certificate, _ in pairs):
+        check.error(path, f"{word} requires a server certificate")
+    if not all(key for _, key in pairs):
+        check.error(path, f"{word} requires a private key")
+    if tls.ca_crl and tls.mode == "SIMPLE":
+        check.error(f"{path}.caCrl", "CRL is not supported with SIMPLE TLS")
 
 
 def check_peer_authentication(check: Checker, spec: PeerAuthentication) -> None:

@@ -47,3 +47,6 @@ def virtual_service(http: str, hosts: str = "[reviews]", extra: str = "") -> str
 def destination_rule(policy: str, extra: str = "") -> str:
     head = "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: reviews}, spec: {host: reviews"
     return f"{head}, trafficPolicy: {policy}{', ' if extra else ''}{extra}}}}}\n"
+
+
+ROUTE = "route: [{destination: {host: reviews}}]"

@@ -1,0 +1,105 @@
+import pytest
+
+from tests.config.bookinfo import ROUTE, destination_rule, diagnose, topology, virtual_service
+
+SUBSETS = "subsets: [{name: v1, labels: {version: v1}}, {name: v9, labels: {version: v9}}]"
+
+
+def to(destination):
+    return virtual_service(f"{{route: [{{destination: {destination}}}]}}")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "severity", "message", "hint"),
+    [
+        (to("{host: reviws}"), "IST0101", "error", 'Referenced host not found: "reviws"', 'did you mean "reviews"?'),
+        (to("{host: shop}"), "IST0101", "error", '"shop"', 'did you mean "shop.shop.svc.cluster.local"?'),
+        (to("{host: reviews.default}"), "IST0101", "error", '"reviews.default"', 'write it in full: "reviews.default.svc.cluster.local"'),
+        (to("{host: reviews, port: {number: 81}}"), "IST0101", "error", 'host:port not found: "reviews:81"', "reviews has port 9080"),
+        (to("{host: reviews, subset: v3}"), "IST0101", "error", '"reviews+v3"', "apply a DestinationRule for reviews"),
+        (to("{host: shop.shop.svc.cluster.local}"), "IST0112", "warning", "exposes multiple ports [8080, 8081]", "port:"),
+        (to("{host: grpc, port: {number: 9000}}"), "DM0008", "warning", "HTTP/2", "protocol: http"),
+        (virtual_service(f"{{{ROUTE}}}", "[redis]"), "DM0008", "warning", "port 6379 is plain TCP (by its x-devmesh)", "protocol: http"),
+        (virtual_service(f"{{{ROUTE}}}", "[review]"), "DM0007", "warning", 'there is no service "review"', 'did you mean "reviews"?'),
+        (virtual_service(f"{{{ROUTE}}}", "[reviews]", "gateways: [gate]"), "IST0101", "error", 'gateway not found: "gate"', None),
+        (virtual_service(f"{{match: [{{gateways: [gate]}}], {ROUTE}}}"), "IST0101", "error", 'gateway not found: "gate"', None),
+        (destination_rule("{tls: {mode: SIMPLE}}"), "IST0128", "warning", "no caCertificates", None),
+        (destination_rule("{tls: {mode: DISABLE}}", SUBSETS), "IST0173", "warning", "Subset v9", None),
+    ],
+)  # fmt: skip
+def test_what_is_referred_to_must_exist(tmp_path, text, code, severity, message, hint):
+    (found,) = diagnose(text, topology(tmp_path))
+    assert (found.code, found.severity) == (code, severity)
+    assert message in found.message
+    assert hint is None or hint in found.hint
+
+
+def test_a_misspelt_subset_names_the_one_that_exists(tmp_path):
+    text = (
+        destination_rule("{tls: {mode: DISABLE}}", "subsets: [{name: canary, labels: {version: v1}}]")
+        + "---\n"
+        + to("{host: reviews, subset: canry}")
+    )
+    (found,) = diagnose(text, topology(tmp_path))
+    assert found.hint == 'did you mean "canary"?'
+    assert found.where.line == 3
+
+
+def test_subsets_may_be_defined_for_a_wildcard_and_by_another_spelling():
+    rule = destination_rule("{tls: {mode: DISABLE}}", "subsets: [{name: v1}]")
+    assert not diagnose(rule.replace("host: reviews", "host: '*.default.svc.cluster.local'") + "---\n" + to("{host: reviews, subset: v1}"))
+    assert not diagnose(rule + "---\n" + to("{host: reviews.default.svc.cluster.local, subset: v1}"))
+
+
+def gateway(name="gate", selector="{istio: ingressgateway}", port=80, hosts="['*']"):
+    return (
+        f"{{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {{name: {name}}}, spec: {{selector: {selector}, "
+        f"servers: [{{port: {{number: {port}, name: http, protocol: HTTP}}, hosts: {hosts}}}]}}}}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        (gateway(), []),
+        (gateway(port=8080), []),
+        (gateway(port=31400), ["IST0162"]),
+        (gateway(selector="{istio: other}"), ["IST0101"]),
+        (gateway() + "---\n" + gateway("other"), ["IST0145"]),
+        (gateway(hosts="[a.com]") + "---\n" + gateway("other", hosts="[b.com]"), []),
+        (gateway(hosts="[a.com]") + "---\n" + virtual_service(f"{{{ROUTE}}}", "[b.com]", "gateways: [gate]"), ["IST0132"]),
+        (gateway(hosts="['other/*']") + "---\n" + virtual_service(f"{{{ROUTE}}}", "[b.com]", "gateways: [default/gate]"), ["IST0132"]),
+        (gateway(hosts="['*.com']") + "---\n" + virtual_service(f"{{{ROUTE}}}", "[b.com]", "gateways: [gate]"), []),
+    ],
+)
+def test_gateways_and_their_virtual_services_fit(tmp_path, text, codes):
+    assert [one.code for one in diagnose(text, topology(tmp_path))] == codes
+
+
+def test_two_virtual_services_for_one_host_in_the_mesh_conflict():
+    first = virtual_service(f"{{{ROUTE}}}")
+    second = first.replace("name: reviews", "name: other").replace("hosts: [reviews]", "hosts: [reviews.default.svc.cluster.local]")
+    (found,) = diagnose(f"{first}---\n{second}")
+    assert (found.code, found.severity, found.where.line) == ("IST0109", "error", 3)
+    assert "default/reviews,default/other" in found.message
+    assert not diagnose(
+        f"{gateway()}---\n{first}---\n"
+        + second.replace("http:", "gateways: [gate], http:").replace("reviews.default.svc.cluster.local", "a.com")
+    )
+
+
+def test_of_two_peer_authentications_with_one_scope_the_later_is_told():
+    text = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: %s}, spec: {mtls: {mode: STRICT}}}\n"
+    (found,) = diagnose(text % "a" + "---\n" + text % "b")
+    assert (found.code, found.where.line) == ("DM0012", 3)
+
+
+def test_a_selector_that_matches_nothing_is_a_warning(tmp_path):
+    text = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: a}, spec: {selector: {matchLabels: {app: %s}}}}"
+    assert [one.code for one in diagnose(text % "reviws", topology(tmp_path))] == ["IST0127"]
+    assert not diagnose(text % "reviews", topology(tmp_path))
+
+
+def test_hosts_of_service_entries_are_known(tmp_path):
+    entry = "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: a}, spec: {hosts: [example.com]}}\n---\n"
+    assert [one.code for one in diagnose(entry + to("{host: example.com}"), topology(tmp_path))] == ["DM0005"]
