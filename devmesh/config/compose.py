@@ -130,7 +130,7 @@ def _document(path: Path) -> Document:
         raise DevmeshError(
             f"{path} cannot be read: {reason}", "name the compose file with -f, or run `devmesh init` to begin one"
         ) from error
-    documents, diagnostics = read_documents(text, str(path))
+    documents, diagnostics = read_documents(text, str(path), compose=True)
     if diagnostics:
         raise_diagnostics(diagnostics)
     if len(documents) != 1:

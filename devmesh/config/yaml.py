@@ -1,7 +1,7 @@
 """YAML as kubectl reads it (YAML 1.1 booleans, go-yaml's numbers), with the place of every key and everything wrong collected."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ MAX_VALUES = 200_000
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 _INT = re.compile(r"[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_TRUE = {"y", "yes", "on", "true"}
+_COMPOSE_BOOLEANS = {"true": True, "false": False}
+_BOOLEANS = {"y": True, "yes": True, "on": True, "n": False, "no": False, "off": False, **_COMPOSE_BOOLEANS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +37,18 @@ class Document:
         return SourcePosition(self.file, self.lines.get(path, 0), self.columns.get(path, 0))
 
 
-def read_documents(text: str, file: str) -> tuple[list[Document], list[Diagnostic]]:
-    """Read every document on its own, so that a mistake in one hides nothing in the others."""
+def read_documents(text: str, file: str, *, compose: bool = False) -> tuple[list[Document], list[Diagnostic]]:
+    """Read every document on its own, so that a mistake in one hides nothing in the others.
+
+    kubectl takes a bare `yes` or `n` for a boolean (YAML 1.1); Docker Compose (`compose=True`) only `true` and `false`.
+    """
     documents: list[Document] = []
     diagnostics: list[Diagnostic] = []
     for first_line, chunk in _chunks(text.removeprefix("\ufeff")):
         node = _compose(chunk, file, first_line, diagnostics)
         if node is None or (isinstance(node, ScalarNode) and _kind(node) == "null"):
             continue
-        reader = _Reader(file, first_line)
+        reader = _Reader(file, first_line, _COMPOSE_BOOLEANS if compose else _BOOLEANS)
         value = reader.read(node, "")
         diagnostics += reader.diagnostics
         documents.append(Document(value, file, reader.lines, reader.columns, bool(reader.diagnostics)))
@@ -92,9 +96,10 @@ def _syntax_error(error: MarkedYAMLError, chunk: str, file: str, first_line: int
 class _Reader:
     """Turns one document's nodes into plain values and remembers where each came from."""
 
-    def __init__(self, file: str, first_line: int) -> None:
+    def __init__(self, file: str, first_line: int, booleans: Mapping[str, bool]) -> None:
         self.file = file
         self.first_line = first_line
+        self.booleans = booleans
         self.lines: dict[str, int] = {}
         self.columns: dict[str, int] = {}
         self.diagnostics: list[Diagnostic] = []
@@ -105,7 +110,7 @@ class _Reader:
         self._place(path, node)
         self.values += 1
         if isinstance(node, ScalarNode):
-            return scalar(node)
+            return scalar(node, self.booleans)
         if self.values > MAX_VALUES or any(node is one for one in self.open):
             self._report(node, SYNTAX, "an alias (*name) that contains itself or multiplies without end")
             return None
@@ -149,7 +154,7 @@ class _Reader:
         if not isinstance(node, ScalarNode):
             self._report(node, SYNTAX, "a key must be a plain word")
             return "?"
-        value = scalar(node)
+        value = scalar(node, self.booleans)
         if isinstance(value, bool):
             return "true" if value else "false"
         return "null" if value is None else str(value)
@@ -168,14 +173,14 @@ def _kind(node: Node) -> str:
     return (node.tag or "").rpartition(":")[2]
 
 
-def scalar(node: ScalarNode) -> Any:
+def scalar(node: ScalarNode, booleans: Mapping[str, bool]) -> Any:
     """Give a scalar the type go-yaml gives it: base 60 and timestamps, which YAML 1.1 has too, stay text."""
     text: str = node.value
     kind = _kind(node)
     if kind == "null":
         return None
     if kind == "bool":
-        return text.lower() in _TRUE
+        return booleans.get(text.lower(), text)
     # Go reads 0o17, which YAML 1.1 does not know.
     octal = node.style is None and text.startswith("0o")
     if (kind == "int" or octal) and _INT.fullmatch(text):

@@ -25,6 +25,11 @@ def test_a_bare_boolean_key_becomes_text_as_for_kubectl():
     assert value("n: 1\nyes: 2\n80: 3\n") == {"false": 1, "true": 2, "80": 3}
 
 
+def test_compose_knows_two_booleans_only():
+    documents, _ = read_documents("y: yes\nn: [on, true, False]\n", "compose.yaml", compose=True)
+    assert documents[0].value == {"y": "yes", "n": ["on", True, False]}
+
+
 def test_every_key_and_item_has_its_line_and_column_in_the_file():
     documents, _ = read_documents("# one\n---\na: 1\n---\n# two\nb:\n  - c: x\n    d: [1, {e: 2}]\n", "a.yaml")
     second = documents[1]

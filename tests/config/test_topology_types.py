@@ -1,0 +1,50 @@
+import orjson
+import pytest
+
+from devmesh.config.topology_types import Topology, port_protocol
+from tests.config.bookinfo import topology
+
+
+def test_the_registrys_form_loses_nothing_a_proxy_needs(tmp_path):
+    first = topology(tmp_path)
+    second = Topology.from_json(orjson.loads(orjson.dumps(first.to_json())))
+    assert second.to_json() == first.to_json()
+    assert second.services == first.services
+    assert [(one.name, one.ip, one.ports, one.gateway, one.spiffe_id) for one in second.workloads] == [
+        (one.name, one.ip, one.ports, one.gateway, one.spiffe_id) for one in first.workloads
+    ]
+
+
+def test_the_contract_of_the_architecture_page_holds(tmp_path):
+    form = topology(tmp_path).to_json()
+    assert {"name", "namespace", "clusterIP", "selector", "ports"} == set(form["services"][0])
+    assert {"name", "namespace", "ip", "labels", "serviceAccount", "gateway", "service", "version", "ports"} == set(form["workloads"][0])
+
+
+def test_a_topology_written_by_hand_needs_only_what_istios_compiler_needs():
+    service = {
+        "name": "a",
+        "namespace": "default",
+        "clusterIP": "10.0.0.1",
+        "selector": {"app": "a"},
+        "ports": [{"name": "http", "port": 80}],
+    }
+    workload = {"name": "a-v1", "namespace": "default", "ip": "10.0.0.2", "labels": {"app": "a", "version": "v1"}}
+    found = Topology.from_json({"services": [service], "workloads": [workload]})
+    assert (found.services[0].ports[0].target_port, found.services[0].ports[0].protocol) == (80, "http")
+    assert (found.workloads[0].service, found.workloads[0].version, found.workloads[0].service_account) == ("a", "v1", "default")
+    assert found.services[0].hostname == "a.default.svc.cluster.local"
+
+
+@pytest.mark.parametrize(
+    ("name", "app_protocol", "port", "protocol"),
+    [
+        ("http", "", 80, "http"), ("HTTP-web", "", 80, "http"), ("http2-web", "", 80, "http2"), ("grpc", "", 80, "http2"),
+        ("grpc-web-x", "", 80, "http2"),
+        ("https", "", 443, "tcp"), ("tcp-x", "", 80, "tcp"), ("mongo", "", 80, "tcp"), ("web", "", 80, "auto"), ("", "", 80, "auto"),
+        ("httpx", "", 80, "auto"), ("web", "", 3306, "tcp"), ("http", "tcp", 80, "tcp"), ("http", "unknown", 80, "auto"),
+        ("x", "kubernetes.io/h2c", 80, "http2"), ("x", "kubernetes.io/ws", 80, "http"), ("http-proxy", "", 80, "http"),
+    ],
+)  # fmt: skip
+def test_protocols_are_selected_as_istiod_selects_them(name, app_protocol, port, protocol):
+    assert port_protocol(name, app_protocol, port)[0] == protocol
