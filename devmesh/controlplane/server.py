@@ -9,11 +9,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
 from aiohttp import web
 
+from devmesh.ca.client import CaAddress, WorkloadIdentity, spiffe_ids_of
+from devmesh.ca.identity import SpiffeId
 from devmesh.config.topology import Workload
 from devmesh.controlplane.admin import Admin
 from devmesh.controlplane.push import TYPES, Poll, Pushes, Reply
@@ -57,8 +60,7 @@ class NodeId:
 
 def peer_spiffe_ids(request: web.Request) -> list[str]:
     """Give the URI SANs of the client's certificate, which the TLS handshake has verified."""
-    certificate = request.transport.get_extra_info("peercert") if request.transport else None
-    return [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "URI"]
+    return spiffe_ids_of(request.transport.get_extra_info("peercert")) if request.transport else []
 
 
 def hold_seconds(request: web.Request) -> float:
@@ -222,3 +224,40 @@ async def until_signalled() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await stop.wait()
+
+
+async def serve(
+    xds_sock: socket.socket,
+    admin_sock: socket.socket,
+    registry_url: str,
+    token: str,
+    ca: Mapping[str, str],
+    spiffe_id: str,
+    ready: Callable[[], None],
+    otlp_url: str | None = None,
+) -> None:
+    """Run until SIGTERM or SIGINT. `ca` is `{url, root_file, token_file}`; `ready` is called when both listeners answer.
+
+    A registry or CA that is not there yet is waited for; `/healthz/ready` says when the registry has been read.
+    """
+    from devmesh.controlplane.compile import compile_all  # noqa: PLC0415  the listeners' tests need no compiler
+
+    telemetry = Telemetry("devmesh-control", otlp_url)
+    telemetry.start()
+    address = CaAddress(ca["url"], Path(ca["root_file"]), Path(ca["token_file"]))
+    identity = WorkloadIdentity(address, SpiffeId.parse(spiffe_id))
+    identity.start()
+
+    async def context() -> ssl.SSLContext:
+        await identity.ready()
+        return identity.server_context()
+
+    try:
+        async with Registry(registry_url, token) as registry:
+            plane = ControlPlane(registry, token, compile_all, telemetry=telemetry)
+            async with running(plane, xds_sock, admin_sock, context):
+                ready()
+                await until_signalled()
+    finally:
+        await identity.close()
+        telemetry.shutdown()
