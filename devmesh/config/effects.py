@@ -6,10 +6,15 @@ from pydantic import BaseModel
 
 from devmesh.config.istio_networking import (
     ClientTLSSettings,
+    DestinationRule,
+    HTTPCookie,
     HTTPMatchRequest,
     HTTPRetry,
+    HTTPRoute,
     HTTPSettings,
+    L4MatchAttributes,
     LoadBalancerSettings,
+    OutlierDetection,
     TrafficPolicy,
     VirtualService,
 )
@@ -33,6 +38,14 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (ClientTLSSettings, "ca_crl"): "revocation lists are not supported yet",
     (HTTPMatchRequest, "stat_prefix"): "there are no per-route statistics",
     (VirtualService, "tls"): "SNI routing is not supported yet",
+    (HTTPRoute, "delegate"): "delegation to another VirtualService is not supported yet, so the route is left out",
+    (L4MatchAttributes, "destination_subnets"): "a service here has one address",
+    (L4MatchAttributes, "source_subnet"): "all workloads of this mesh are in one place",
+    (DestinationRule, "workload_selector"): "the rule holds for every client: selecting some is not supported yet",
+    (LoadBalancerSettings, "warmup"): "new endpoints take their full share at once",
+    (LoadBalancerSettings, "warmup_duration_secs"): "new endpoints take their full share at once",
+    (HTTPCookie, "attributes"): "extra cookie attributes are not supported yet",
+    (OutlierDetection, "outlier_detection_http_error_codes"): "only 5xx counts for now",
 }
 
 

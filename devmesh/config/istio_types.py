@@ -93,7 +93,7 @@ Int32 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 class Message(BaseModel):
     """One of Istio's protobuf messages. `oneofs` lists groups of attributes of which at most one may be set."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=json_name, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=json_name, populate_by_name=True, defer_build=True)
     oneofs: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     @model_validator(mode="after")
