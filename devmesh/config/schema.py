@@ -1,10 +1,10 @@
 """One spec against its model, each mistake in words: path, rule, value, and what was probably meant."""
 
 import difflib
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args, get_origin
 
-import orjson
 from pydantic import BaseModel, ValidationError
 
 from devmesh.config.model import Diagnostic
@@ -44,7 +44,7 @@ def validate(
     if not isinstance(spec, dict):
         return None, [Diagnostic("error", SCHEMA, document.position(prefix), f"{prefix} must be a mapping")]
     try:
-        return model.model_validate_json(orjson.dumps(_without_nulls(spec, model)), strict=True, by_alias=True, by_name=False), []
+        return model.model_validate_json(json.dumps(_without_nulls(spec, model)), strict=True, by_alias=True, by_name=False), []
     except ValidationError as error:
         return None, [_diagnostic(document, model, dict(one), prefix) for one in error.errors(include_url=False)]
 
@@ -77,13 +77,13 @@ def _wrong_type(document: Document, path: str, wanted: str, value: Any) -> Diagn
 
 
 def _quoted(value: Any) -> str:
-    return orjson.dumps(str(value).lower() if isinstance(value, bool) else str(value)).decode()
+    return json.dumps(str(value).lower() if isinstance(value, bool) else str(value), ensure_ascii=False)
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict | list | type(None)):
         return _NAMES_OF_TYPES[type(value)]
-    return orjson.dumps(value).decode()
+    return json.dumps(value, ensure_ascii=False)
 
 
 def path_of(location: Location, prefix: str) -> str:
