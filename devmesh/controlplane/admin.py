@@ -8,13 +8,14 @@ import orjson
 from aiohttp import web
 
 from devmesh.config.istio_types import parse_duration
-from devmesh.controlplane.push import TYPES, Generation, Proxy, Pushes
+from devmesh.controlplane.push import Generation, Proxy, Pushes
 from devmesh.controlplane.state import State
 from devmesh.controlplane.watch import Link, RegistryWatch
 from devmesh.errors import DevmeshError
 from devmesh.localhttp import guard
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import GENERATION
+from devmesh.xds.snapshot import TYPES
 
 MAX_WAIT = 300.0
 # A sidecar that dies while an apply waits for it says nothing more: looked for this often.

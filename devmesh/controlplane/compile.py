@@ -2,10 +2,10 @@
 
 import logging
 
-from devmesh.compiler import Compiled, MeshSettings, World, compile_proxy
+from devmesh.compiler import MeshSettings, World, compile_proxy
 from devmesh.config.model import Diagnostic
-from devmesh.controlplane.push import TYPES, ProxySnapshot
 from devmesh.controlplane.state import CompileInput, CompileOutput
+from devmesh.xds.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 INTERNAL = "DM9999"
@@ -15,21 +15,27 @@ def compile_all(wanted: CompileInput) -> CompileOutput:
     """Compile every workload of the topology; safe to run in a thread."""
     settings = MeshSettings.from_json(wanted.settings)
     world = World.from_topology(wanted.topology, wanted.resources, settings, wanted.healthy)
-    snapshots: dict[str, ProxySnapshot] = {}
+    snapshots: dict[str, Snapshot] = {}
     diagnostics: dict[Diagnostic, None] = {}
     for workload in wanted.topology.workloads:
-        try:
-            compiled = compile_proxy(world, workload.name)
-        except Exception as error:  # one workload's failure is reported, and leaves it what it has
-            log.exception("compiling %s", workload.name)
-            message = f"{workload.name} keeps its configuration: the compiler failed ({type(error).__name__}: {error})"
-            diagnostics[Diagnostic("error", INTERNAL, None, message, "devmesh bug-report")] = None
-            continue
-        snapshots[workload.name] = snapshot_of(compiled)
-        diagnostics.update(dict.fromkeys(compiled.diagnostics))
+        snapshot, found = _compile(world, workload.name)
+        diagnostics.update(dict.fromkeys(found))
+        if snapshot is not None:
+            snapshots[workload.name] = snapshot
     return CompileOutput(snapshots, tuple(diagnostics))
 
 
-def snapshot_of(compiled: Compiled) -> ProxySnapshot:
-    snapshot = compiled.snapshot
-    return ProxySnapshot(snapshot.version, {kind: tuple(getattr(snapshot, kind)) for kind in TYPES})
+def _compile(world: World, name: str) -> tuple[Snapshot | None, tuple[Diagnostic, ...]]:
+    try:
+        compiled = compile_proxy(world, name)
+    except Exception as error:  # whatever the compiler does wrong for one workload: it is told, and that one keeps what it has
+        log.exception("compiling %s", name)
+        return None, (_failed(name, f"{type(error).__name__}: {error}"),)
+    missing = compiled.snapshot.consistent()
+    if missing:
+        return None, (*compiled.diagnostics, _failed(name, f"it refers to {', '.join(missing)}, which it did not make"))
+    return compiled.snapshot, compiled.diagnostics
+
+
+def _failed(name: str, reason: str) -> Diagnostic:
+    return Diagnostic("error", INTERNAL, None, f"{name} keeps its configuration, the compiler failed: {reason}", "devmesh bug-report")

@@ -14,22 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from devmesh.config.model import Diagnostic
+from devmesh.xds.snapshot import Snapshot
 
 SidecarState = Literal["acked", "nacked", "pending", "disconnected"]
-TYPES = ("listeners", "routes", "clusters", "endpoints", "names")
 # A proxy must have acknowledged these; `names` counts once it has asked for them.
 REQUIRED_TYPES = frozenset({"listeners", "routes", "clusters", "endpoints"})
 # Between two polls a proxy has none open; longer than this without a word and it is gone.
 SILENCE_SECONDS = 3.0
 MAX_GENERATIONS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class ProxySnapshot:
-    """One proxy's whole configuration; `version` is a content hash shared by all types."""
-
-    version: str
-    resources: Mapping[str, tuple[Mapping[str, Any], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +56,7 @@ class Proxy:
 
     workload: str
     namespace: str
-    snapshot: ProxySnapshot | None = None
+    snapshot: Snapshot | None = None
     sequence: int = 0
     types: dict[str, TypeState] = field(default_factory=dict)
     open_polls: int = 0
@@ -140,7 +132,7 @@ class Pushes:
 
     # Configuration in
 
-    def replace(self, snapshots: Mapping[str, tuple[str, ProxySnapshot]]) -> frozenset[str]:
+    def replace(self, snapshots: Mapping[str, tuple[str, Snapshot]]) -> frozenset[str]:
         """Give each workload (name -> namespace and snapshot) its snapshot, forget the others; the names whose version changed."""
         changed = set()
         for name, (namespace, snapshot) in snapshots.items():

@@ -19,13 +19,15 @@ from devmesh.ca.client import CaAddress, WorkloadIdentity, spiffe_ids_of
 from devmesh.ca.identity import SpiffeId
 from devmesh.config.topology import Workload
 from devmesh.controlplane.admin import Admin
-from devmesh.controlplane.push import TYPES, Poll, Pushes, Reply
+from devmesh.controlplane.compile import compile_all
+from devmesh.controlplane.push import Poll, Pushes, Reply
 from devmesh.controlplane.registrar import Registrar
 from devmesh.controlplane.state import DEFAULT_TTL, Compile, State
 from devmesh.controlplane.watch import RegistryWatch
 from devmesh.localhttp import Handler
 from devmesh.registry.client import Registry
 from devmesh.telemetry_setup import Telemetry
+from devmesh.xds.snapshot import TYPES
 
 log = logging.getLogger(__name__)
 # Without x-envoy-expected-rq-timeout-ms; Envoy's own request_timeout defaults to 1 s, our sidecar always sends the header.
@@ -240,8 +242,6 @@ async def serve(
 
     A registry or CA that is not there yet is waited for; `/healthz/ready` says when the registry has been read.
     """
-    from devmesh.controlplane.compile import compile_all  # noqa: PLC0415  the listeners' tests need no compiler
-
     telemetry = Telemetry("devmesh-control", otlp_url)
     telemetry.start()
     address = CaAddress(ca["url"], Path(ca["root_file"]), Path(ca["token_file"]))

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from devmesh.config.loader import load_value
 from devmesh.config.model import Diagnostic, Resource
 from devmesh.config.topology import Topology, Workload
-from devmesh.controlplane.push import Generation, ProxySnapshot, Pushes
+from devmesh.controlplane.push import Generation, Pushes
 from devmesh.controlplane.watch import Configuration, RegistryWatch
 from devmesh.registry.client import Instance
 from devmesh.registry.resources import StoredResource
 from devmesh.telemetry_setup import Telemetry
+from devmesh.xds.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 # Ten workloads that become ready within this share one compile.
@@ -35,7 +36,7 @@ class CompileInput:
 class CompileOutput:
     """A snapshot for every workload that could be compiled, and why not for the others."""
 
-    snapshots: Mapping[str, ProxySnapshot]
+    snapshots: Mapping[str, Snapshot]
     diagnostics: tuple[Diagnostic, ...]
 
 
@@ -140,7 +141,7 @@ class State:
         _, topology, resources, broken = self._parsed
         return CompileInput(topology, resources, configuration.settings, self.healthy()), broken
 
-    def _with_kept(self, output: CompileOutput, namespaces: Mapping[str, str]) -> dict[str, tuple[str, ProxySnapshot]]:
+    def _with_kept(self, output: CompileOutput, namespaces: Mapping[str, str]) -> dict[str, tuple[str, Snapshot]]:
         """Leave a workload whose compile failed with what it has: a mistake in one resource never empties a proxy."""
         kept = {name: proxy.snapshot for name, proxy in self._pushes.proxies.items() if proxy.snapshot is not None}
         merged = kept | dict(output.snapshots)

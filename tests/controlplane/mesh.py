@@ -10,12 +10,12 @@ import orjson
 from aiohttp import web
 
 from devmesh.config.model import ResourceKey
-from devmesh.controlplane.push import TYPES, ProxySnapshot
 from devmesh.controlplane.server import ControlPlane, running
 from devmesh.controlplane.state import CompileOutput
 from devmesh.registry.client import Registry
 from devmesh.registry.embedded.server import EmbeddedRegistry
 from devmesh.registry.resources import StoredResource, apply_resources, write_mesh, write_resources
+from devmesh.xds.snapshot import TYPES, Snapshot
 from tests.controlplane.certificates import Authority
 
 TOKEN = "t0ken"
@@ -59,7 +59,7 @@ def compile_names(wanted):
         "names": (),
     }
     version = hashlib.sha256(orjson.dumps(resources)).hexdigest()[:16]
-    return CompileOutput({workload.name: ProxySnapshot(version, resources) for workload in wanted.topology.workloads}, ())
+    return CompileOutput({workload.name: Snapshot(version, resources) for workload in wanted.topology.workloads}, ())
 
 
 def virtual_service(name, host="reviews"):

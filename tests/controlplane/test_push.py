@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from devmesh.controlplane.push import TYPES, Generation, Poll, ProxySnapshot, Pushes
+from devmesh.controlplane.push import Generation, Poll, Pushes
+from devmesh.xds.snapshot import TYPES, Snapshot
 
 NAME = "reviews-v1"
 
@@ -29,7 +30,7 @@ def pushes(clock):
 
 
 def snapshot(version):
-    return ProxySnapshot(version, {kind: ({"name": f"{kind} {version}"},) for kind in TYPES})
+    return Snapshot(version, {kind: ({"name": f"{kind} {version}"},) for kind in TYPES})
 
 
 def change(pushes, version):
