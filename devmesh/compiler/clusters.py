@@ -1,0 +1,325 @@
+"""Clusters: one per service port and one per subset of it, in istiod's order; DestinationRule on top."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, seconds, secret
+from devmesh.compiler.world import World, resolve_host
+from devmesh.config.istio_destination import (
+    ClientTLSSettings,
+    ConnectionPoolSettings,
+    DestinationRule,
+    LoadBalancerSettings,
+    OutlierDetection,
+    TrafficPolicy,
+)
+from devmesh.config.model import Resource
+from devmesh.config.topology_types import Service, ServicePort
+
+M = TypeVar("M", bound=BaseModel)
+HTTP2 = {"explicit_http_config": {"http2_protocol_options": {}}}
+LB_POLICIES = {"LEAST_CONN": "LEAST_REQUEST", "LEAST_REQUEST": "LEAST_REQUEST", "RANDOM": "RANDOM", "ROUND_ROBIN": "ROUND_ROBIN"}
+DOWNSTREAM_PROTOCOL = {"use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}}}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a DestinationRule says of one port, host and subset merged field by field."""
+
+    load_balancer: LoadBalancerSettings | None = None
+    connection_pool: ConnectionPoolSettings | None = None
+    outlier_detection: OutlierDetection | None = None
+    tls: ClientTLSSettings | None = None
+    retry_budget: BaseModel | None = None
+
+
+def rule_for(world: World, service: Service, namespace: str) -> tuple[Resource, DestinationRule] | None:
+    """The DestinationRule of a host: the client's namespace, then the service's, then the root's (istiod's lookup)."""
+    found = [
+        (resource, rule)
+        for resource, rule in world.destination_rules()
+        if resolve_host(rule.host, resource.key.namespace) == service.hostname
+    ]
+    for wanted in (namespace, service.namespace, "istio-system"):
+        for resource, rule in found:
+            if resource.key.namespace == wanted:
+                return resource, rule
+    return None
+
+
+def policy_for(policy: TrafficPolicy | None, port: int) -> Policy:
+    """portLevelSettings replace the whole policy of their port, as istiod does."""
+    if policy is None:
+        return Policy()
+    for one in policy.port_level_settings:
+        if one.port is not None and one.port.number == port:
+            return Policy(one.load_balancer, one.connection_pool, one.outlier_detection, one.tls, policy.retry_budget)
+    return Policy(policy.load_balancer, policy.connection_pool, policy.outlier_detection, policy.tls, policy.retry_budget)
+
+
+def merged(base: TrafficPolicy | None, over: TrafficPolicy | None) -> TrafficPolicy | None:
+    """A subset's policy over the host's: each part that the subset gives replaces the host's part."""
+    if base is None or over is None:
+        return over or base
+    given = {name: getattr(over, name) for name in TrafficPolicy.model_fields if getattr(over, name)}
+    return base.model_copy(update=given)
+
+
+def service_clusters(world: World, service: Service, port: ServicePort, namespace: str) -> list[Json]:
+    """The default cluster of a port, then its subsets."""
+    found = rule_for(world, service, namespace)
+    resource, rule = found if found is not None else (None, None)
+    base = rule.traffic_policy if rule is not None else None
+    out = [_cluster(world, service, port, "", policy_for(base, port.port), resource)]
+    for subset in rule.subsets if rule is not None else ():
+        out.append(_cluster(world, service, port, subset.name, policy_for(merged(base, subset.traffic_policy), port.port), resource))
+    return out
+
+
+def cluster_name(service: str, port: int, subset: str) -> str:
+    return f"outbound|{port}|{subset}|{service}"
+
+
+def _cluster(world: World, service: Service, port: ServicePort, subset: str, policy: Policy, resource: Resource | None) -> Json:
+    name = cluster_name(service.hostname, port.port, subset)
+    istio: Json = {"services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]}
+    if resource is not None:
+        istio["config"] = config_path("networking.istio.io", "v1", resource.key.namespace, "destination-rule", resource.key.name)
+    if subset:
+        istio["subset"] = subset
+    cluster: Json = {
+        "name": name,
+        "alt_stat_name": f"{name};",
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": ads(), "service_name": name},
+        "connect_timeout": "10s",
+        "lb_policy": "LEAST_REQUEST",
+        "circuit_breakers": {"thresholds": [_thresholds()]},
+        "common_lb_config": {"healthy_panic_threshold": {}},
+        "metadata": {"filter_metadata": {"istio": istio}},
+    }
+    if port.protocol == "http2":
+        cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS: {"@type": TYPE + HTTP_OPTIONS, **HTTP2}}
+    elif port.protocol == "auto":
+        cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS: {"@type": TYPE + HTTP_OPTIONS, **DOWNSTREAM_PROTOCOL}}
+    _load_balancer(cluster, policy.load_balancer)
+    _connection_pool(cluster, policy.connection_pool)
+    _outlier(cluster, policy.outlier_detection)
+    _tls(world, cluster, service, port, subset, policy.tls)
+    return cluster
+
+
+def _thresholds() -> Json:
+    return dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), UNLIMITED)
+
+
+def _load_balancer(cluster: Json, settings: LoadBalancerSettings | None) -> None:
+    if settings is None:
+        return
+    if settings.simple in LB_POLICIES:
+        cluster["lb_policy"] = LB_POLICIES[settings.simple]
+    elif settings.simple == "PASSTHROUGH":
+        cluster["type"], cluster["lb_policy"] = "ORIGINAL_DST", "CLUSTER_PROVIDED"
+        del cluster["eds_cluster_config"]
+    hashing = settings.consistent_hash
+    if hashing is not None and hashing.maglev is not None:
+        cluster["lb_policy"] = "MAGLEV"
+        if hashing.maglev.table_size:
+            cluster["maglev_lb_config"] = {"table_size": str(hashing.maglev.table_size)}
+    elif hashing is not None:
+        cluster["lb_policy"] = "RING_HASH"
+        size = hashing.ring_hash.minimum_ring_size if hashing.ring_hash is not None else hashing.minimum_ring_size
+        cluster["ring_hash_lb_config"] = {"minimum_ring_size": str(size or 1024)}
+
+
+def _connection_pool(cluster: Json, pool: ConnectionPoolSettings | None) -> None:
+    if pool is None:
+        return
+    threshold = cluster["circuit_breakers"]["thresholds"][0]
+    common: Json = {}
+    if pool.tcp is not None:
+        if pool.tcp.max_connections:
+            threshold["max_connections"] = pool.tcp.max_connections
+        if pool.tcp.connect_timeout is not None:
+            cluster["connect_timeout"] = seconds(pool.tcp.connect_timeout)
+        if pool.tcp.tcp_keepalive is not None:
+            keepalive = pool.tcp.tcp_keepalive
+            cluster["upstream_connection_options"] = {"tcp_keepalive": _keepalive(keepalive.probes, keepalive.time, keepalive.interval)}
+        if pool.tcp.max_connection_duration is not None:
+            common["max_connection_duration"] = seconds(pool.tcp.max_connection_duration)
+    if pool.http is not None:
+        for field, key in (
+            ("http1_max_pending_requests", "max_pending_requests"),
+            ("http2_max_requests", "max_requests"),
+            ("max_retries", "max_retries"),
+        ):
+            if getattr(pool.http, field):
+                threshold[key] = getattr(pool.http, field)
+        if pool.http.idle_timeout is not None:
+            common["idle_timeout"] = seconds(pool.http.idle_timeout)
+        if pool.http.max_requests_per_connection:
+            common["max_requests_per_connection"] = pool.http.max_requests_per_connection
+    if common or (pool.http is not None and pool.http.use_client_protocol):
+        _http_options(cluster, common, pool)
+
+
+def _keepalive(probes: int, time: float | None, interval: float | None) -> Json:
+    out: Json = {}
+    if probes:
+        out["keepalive_probes"] = probes
+    if time:
+        out["keepalive_time"] = int(time)
+    if interval:
+        out["keepalive_interval"] = int(interval)
+    return out
+
+
+def _http_options(cluster: Json, common: Json, pool: ConnectionPoolSettings) -> None:
+    options = cluster.setdefault("typed_extension_protocol_options", {}).setdefault(HTTP_OPTIONS, {"@type": TYPE + HTTP_OPTIONS})
+    if common:
+        options["common_http_protocol_options"] = common
+    if pool.http is not None and pool.http.use_client_protocol:
+        options.pop("explicit_http_config", None)
+        options.update(DOWNSTREAM_PROTOCOL)
+    elif "explicit_http_config" not in options and "use_downstream_protocol_config" not in options:
+        options["explicit_http_config"] = {"http_protocol_options": {}}
+
+
+def _outlier(cluster: Json, outlier: OutlierDetection | None) -> None:
+    if outlier is None:
+        return
+    out: Json = {"enforcing_success_rate": 0}
+    five = outlier.consecutive_5xx_errors if outlier.consecutive_5xx_errors is not None else (outlier.consecutive_errors or None)
+    if five is not None:
+        out["consecutive_5xx"] = min(five, UNLIMITED)
+        out["enforcing_consecutive_5xx"] = 100 if five else 0
+    gateway = outlier.consecutive_gateway_errors
+    if gateway is not None:
+        out["consecutive_gateway_failure"] = gateway
+        out["enforcing_consecutive_gateway_failure"] = 100 if gateway else 0
+    if outlier.interval is not None:
+        out["interval"] = seconds(outlier.interval)
+    if outlier.base_ejection_time is not None:
+        out["base_ejection_time"] = seconds(outlier.base_ejection_time)
+    if outlier.max_ejection_percent:
+        out["max_ejection_percent"] = outlier.max_ejection_percent
+    if outlier.split_external_local_origin_errors:
+        out["split_external_local_origin_errors"] = True
+        local = outlier.consecutive_local_origin_failures
+        if local:
+            out["consecutive_local_origin_failure"] = local
+            out["enforcing_consecutive_local_origin_failure"] = 100
+        out["enforcing_local_origin_success_rate"] = 0
+    cluster["outlier_detection"] = out
+    if outlier.min_health_percent:
+        cluster["common_lb_config"] = {"healthy_panic_threshold": {"value": outlier.min_health_percent}}
+
+
+def _tls(world: World, cluster: Json, service: Service, port: ServicePort, subset: str, tls: ClientTLSSettings | None) -> None:
+    """Auto mTLS without `tls`; else what the mode says."""
+    if tls is not None and tls.mode == "DISABLE":
+        return
+    if tls is not None and tls.mode in ("SIMPLE", "MUTUAL"):
+        cluster["transport_socket"] = _originated(tls)
+        return
+    sni = f"outbound_.{port.port}_.{subset}_.{service.hostname}"
+    sans = list(tls.subject_alt_names) if tls is not None and tls.subject_alt_names else _service_sans(world, service)
+    socket = _istio_mutual(sans, tls.sni if tls is not None and tls.sni else sni, http2=port.protocol == "http2")
+    if tls is not None:
+        cluster["transport_socket"] = socket
+        return
+    cluster["transport_socket_matches"] = [
+        {"name": "tlsMode-istio", "match": {"tlsMode": "istio"}, "transport_socket": socket},
+        {
+            "name": "tlsMode-disabled",
+            "match": {},
+            "transport_socket": {
+                "name": "envoy.transport_sockets.raw_buffer",
+                "typed_config": {"@type": f"{TYPE}envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"},
+            },
+        },
+    ]
+
+
+def _service_sans(world: World, service: Service) -> list[str]:
+    return sorted({workload.spiffe_id for workload in world.workloads_of(service)})
+
+
+def _istio_mutual(sans: list[str], sni: str, *, http2: bool) -> Json:
+    validation: Json = {"validation_context_sds_secret_config": secret("ROOTCA")}
+    validation["default_validation_context"] = {"match_subject_alt_names": [{"exact": san} for san in sans]} if sans else {}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{TYPE}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+                "tls_certificate_sds_secret_configs": [secret("default")],
+                "combined_validation_context": validation,
+                "alpn_protocols": ["istio-peer-exchange", "istio", *(["h2"] if http2 else [])],
+            },
+            "sni": sni,
+        },
+    }
+
+
+def _originated(tls: ClientTLSSettings) -> Json:
+    """SIMPLE and MUTUAL: TLS to a server outside the mesh; the system's roots unless insecureSkipVerify."""
+    common: Json = {}
+    if not tls.insecure_skip_verify:
+        common["combined_validation_context"] = {
+            "default_validation_context": {"match_subject_alt_names": [{"exact": san} for san in tls.subject_alt_names]},
+            "validation_context_sds_secret_config": secret(f"file-root:{tls.ca_certificates or 'system'}"),
+        }
+    config: Json = {"@type": f"{TYPE}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": common}
+    if tls.sni:
+        config["sni"] = tls.sni
+    return {"name": "envoy.transport_sockets.tls", "typed_config": config}
+
+
+def passthrough(*, inbound: bool = False) -> Json:
+    name = "InboundPassthroughCluster" if inbound else "PassthroughCluster"
+    options = {"@type": TYPE + HTTP_OPTIONS, "common_http_protocol_options": {"idle_timeout": "300s"}, **DOWNSTREAM_PROTOCOL}
+    cluster: Json = {
+        "name": name,
+        "alt_stat_name": "PassthroughCluster;",
+        "type": "ORIGINAL_DST",
+        "connect_timeout": "10s",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "circuit_breakers": {"thresholds": [_thresholds()]},
+        "typed_extension_protocol_options": {HTTP_OPTIONS: options},
+    }
+    if inbound:
+        cluster["upstream_bind_config"] = {"source_address": {"address": "127.0.0.6", "port_value": 0}}
+    return cluster
+
+
+def black_hole() -> Json:
+    return {"name": "BlackHoleCluster", "alt_stat_name": "BlackHoleCluster;", "type": "STATIC", "connect_timeout": "10s"}
+
+
+def inbound(service: Service, port: ServicePort) -> Json:
+    name = f"inbound|{port.target_port}||"
+    cluster: Json = {
+        "name": name,
+        "alt_stat_name": f"{name};",
+        "type": "ORIGINAL_DST",
+        "connect_timeout": "10s",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "circuit_breakers": {"thresholds": [_thresholds()]},
+        "cleanup_interval": "9223372035s",
+        "upstream_bind_config": {"source_address": {"address": "127.0.0.6", "port_value": 0}},
+        "common_lb_config": {},
+        "metadata": {
+            "filter_metadata": {"istio": {"services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]}}
+        },
+    }
+    if port.protocol == "http2":
+        cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS: {"@type": TYPE + HTTP_OPTIONS, **HTTP2}}
+    elif port.protocol == "auto":
+        cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS: {"@type": TYPE + HTTP_OPTIONS, **DOWNSTREAM_PROTOCOL}}
+    return cluster

@@ -1,0 +1,94 @@
+"""`compile_proxy(world, name)`: everything one proxy gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from devmesh.compiler import clusters, endpoints
+from devmesh.compiler.clusters import rule_for
+from devmesh.compiler.listeners import Listeners
+from devmesh.compiler.shared import Json
+from devmesh.compiler.tables import Tables, http_ports
+from devmesh.compiler.world import World
+from devmesh.config.model import Diagnostic
+from devmesh.config.topology_types import Service, ServicePort, Workload
+from devmesh.errors import DevmeshError
+from devmesh.xds.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """`origins` maps a rule (`<istio config path>#<http index>`) to file:line."""
+
+    snapshot: Snapshot
+    diagnostics: tuple[Diagnostic, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+def compile_proxy(world: World, workload: str) -> Compiled:
+    """Raises DevmeshError for a workload that the topology does not have."""
+    proxy = world.topology.workload(workload)
+    if proxy is None:
+        known = ", ".join(one.name for one in world.topology.workloads)
+        raise DevmeshError(f"no workload {workload!r}", f"one of: {known}")
+    tables = Tables(world, proxy)
+    listeners = Listeners(world, proxy, tables)
+    return _gateway(world, proxy, tables, listeners) if proxy.gateway else _sidecar(world, proxy, tables, listeners)
+
+
+def _sidecar(world: World, proxy: Workload, tables: Tables, listeners: Listeners) -> Compiled:
+    found, assignments = _outbound(world, proxy)
+    found += [clusters.black_hole(), clusters.passthrough()]
+    seen: dict[str, Json] = {}
+    for service in world.services_of(proxy):
+        for port in service.ports:
+            cluster = clusters.inbound(service, port)
+            known = seen.setdefault(cluster["name"], cluster)
+            if known is not cluster:
+                known["metadata"]["filter_metadata"]["istio"]["services"] += cluster["metadata"]["filter_metadata"]["istio"]["services"]
+    found += [*seen.values(), clusters.passthrough(inbound=True)]
+    routes = [tables.outbound(port) for port in http_ports(world)]
+    routes += [tables.auto(s, p) for s in world.topology.services for p in s.ports if p.protocol == "auto"]
+    everything = [*listeners.outbound(), listeners.inbound()]
+    return Compiled(Snapshot.of(everything, routes, found, assignments, [names(world)]), (), tables.origins)
+
+
+def _gateway(world: World, proxy: Workload, tables: Tables, listeners: Listeners) -> Compiled:
+    found, assignments = _outbound(world, proxy)
+    built = listeners.gateway()
+    routes = [table for item in built if (table := tables.gateway(item["address"]["socket_address"]["port_value"])) is not None]
+    return Compiled(Snapshot.of(built, routes, [*found, clusters.black_hole()], assignments, [names(world)]), (), tables.origins)
+
+
+def _outbound(world: World, proxy: Workload) -> tuple[list[Json], list[Json]]:
+    found: list[Json] = []
+    assignments: list[Json] = []
+    for service in sorted(world.topology.services, key=lambda s: s.hostname):
+        for port in service.ports:
+            built = clusters.service_clusters(world, service, port, proxy.namespace)
+            found += built
+            assignments += [_assignment(world, service, port, cluster, proxy) for cluster in built if cluster["type"] == "EDS"]
+    return found, assignments
+
+
+def _assignment(world: World, service: Service, port: ServicePort, cluster: Json, proxy: Workload) -> Json:
+    subset = cluster["name"].split("|")[2]
+    rule = rule_for(world, service, proxy.namespace)
+    labels = next((dict(s.labels) for s in rule[1].subsets if s.name == subset), {}) if rule is not None and subset else {}
+    return endpoints.assignment(world, cluster["name"], service, port, labels)
+
+
+def names(world: World) -> Json:
+    """Istio's NameTable (NDS): what a resolver in the pod answers."""
+    return {
+        "table": {
+            service.hostname: {
+                "ips": [service.cluster_ip],
+                "registry": "Kubernetes",
+                "shortname": service.name,
+                "namespace": service.namespace,
+            }
+            for service in world.topology.services
+        }
+    }

@@ -1,0 +1,268 @@
+"""Listeners and filter chains: outbound by port or VIP, virtualOutbound, virtualInbound, a gateway's servers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from devmesh.compiler.clusters import cluster_name
+from devmesh.compiler.security import downstream_tls, mtls_mode
+from devmesh.compiler.shared import HTTP_INSPECTOR, TLS_INSPECTOR, TYPE, Json, ads, http_manager, socket_address, tcp_proxy
+from devmesh.compiler.tables import Tables, gateway_servers, target_port
+from devmesh.compiler.world import World
+from devmesh.config.topology_types import Service, ServicePort, Workload
+
+ISTIO_HTTP_ALPN = ["istio-http/1.0", "istio-http/1.1", "istio-h2"]
+ALL_ISTIO_ALPN = ["istio", "istio-peer-exchange", *ISTIO_HTTP_ALPN]
+SNIFFED = {"listener_filters_timeout": "0s", "continue_on_listener_filters_timeout": True}
+ORIGINAL_DST = {
+    "name": "envoy.filters.listener.original_dst",
+    "typed_config": {"@type": f"{TYPE}envoy.extensions.filters.listener.original_dst.v3.OriginalDst"},
+}
+
+
+class Listeners:
+    def __init__(self, world: World, proxy: Workload, tables: Tables) -> None:
+        self.world, self.proxy, self.tables = world, proxy, tables
+
+    def _manager(self, prefix: str, routes: Json, **more: Any) -> Json:
+        settings = self.world.settings
+        if settings.access_log_file:
+            more["access_log"] = [
+                {
+                    "name": "envoy.access_loggers.file",
+                    "typed_config": {
+                        "@type": f"{TYPE}envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                        "path": settings.access_log_file,
+                    },
+                }
+            ]
+        return http_manager(prefix, routes, settings.tracing_sampling, **more)
+
+    # -- outbound --------------------------------------------------------------------------------------------------
+
+    def outbound(self) -> list[Json]:
+        out: dict[str, Json] = {}
+        for service in sorted(self.world.topology.services, key=lambda s: s.hostname):
+            for port in service.ports:
+                if port.protocol in ("http", "http2"):
+                    out.setdefault(f"0.0.0.0_{port.port}", self._by_port(port.port))
+                else:
+                    listener = self._by_address(service, port)
+                    out.setdefault(listener["name"], listener)
+        http = [item for item in out.values() if item["name"].startswith("0.0.0.0_")]
+        tcp = [item for item in out.values() if not item["name"].startswith("0.0.0.0_")]
+        return [*http, *tcp, self._virtual_outbound()]
+
+    def _by_port(self, port: int) -> Json:
+        rds = {"rds": {"config_source": ads(), "route_config_name": str(port)}}
+        chain = {
+            "filter_chain_match": {"transport_protocol": "raw_buffer", "application_protocols": ["http/1.1", "h2c"]},
+            "filters": [self._manager(f"outbound_0.0.0.0_{port};", rds)],
+            "transport_socket_connect_timeout": "15s",
+        }
+        name = self._passthrough_cluster()
+        return {
+            "name": f"0.0.0.0_{port}",
+            "address": socket_address("0.0.0.0", port),
+            "filter_chains": [chain],
+            "default_filter_chain": {"filter_chain_match": {}, "filters": [tcp_proxy(name, name)], "name": "PassthroughFilterChain"},
+            "listener_filters": [HTTP_INSPECTOR],
+            **SNIFFED,
+            "traffic_direction": "OUTBOUND",
+            "bind_to_port": False,
+        }
+
+    def _passthrough_cluster(self) -> str:
+        return "BlackHoleCluster" if self.world.settings.outbound_traffic_policy == "REGISTRY_ONLY" else "PassthroughCluster"
+
+    def _by_address(self, service: Service, port: ServicePort) -> Json:
+        name = cluster_name(service.hostname, port.port, "")
+        tcp_chain: Json = {"filters": [tcp_proxy(name, name)], "transport_socket_connect_timeout": "15s"}
+        listener: Json = {
+            "name": f"{service.cluster_ip}_{port.port}",
+            "address": socket_address(service.cluster_ip, port.port),
+            "filter_chains": [tcp_chain],
+            **SNIFFED,
+            "traffic_direction": "OUTBOUND",
+            "bind_to_port": False,
+        }
+        if port.protocol == "auto":
+            rds = {"rds": {"config_source": ads(), "route_config_name": f"{service.hostname}:{port.port}"}}
+            prefix = f"outbound_{service.cluster_ip}_{port.port};"
+            chain = {
+                "filter_chain_match": {"transport_protocol": "raw_buffer", "application_protocols": ["http/1.1", "h2c"]},
+                "filters": [self._manager(prefix, rds)],
+                "transport_socket_connect_timeout": "15s",
+            }
+            listener["filter_chains"] = [chain]
+            listener["default_filter_chain"] = {**tcp_chain}
+            listener["listener_filters"] = [HTTP_INSPECTOR]
+        return listener
+
+    def _virtual_outbound(self) -> Json:
+        name = self._passthrough_cluster()
+        catch_all = "virtualOutbound-catchall-tcp"
+        return {
+            "name": "virtualOutbound",
+            "address": socket_address("0.0.0.0", 15001),
+            "filter_chains": [
+                {
+                    "filter_chain_match": {"destination_port": 15001},
+                    "filters": [tcp_proxy("BlackHoleCluster", "BlackHoleCluster")],
+                    "name": "virtualOutbound-blackhole",
+                },
+                {"filters": [tcp_proxy(name, name)], "name": catch_all},
+            ],
+            "use_original_dst": True,
+            "traffic_direction": "OUTBOUND",
+            "max_connections_to_accept_per_socket_event": 1,
+        }
+
+    # -- inbound ---------------------------------------------------------------------------------------------------
+
+    def inbound(self) -> Json:
+        ports = [(s, p) for s in self.world.services_of(self.proxy) for p in s.ports]
+        http = [p.target_port for _, p in ports if p.protocol in ("http", "http2")]
+        chains = [
+            {
+                "filter_chain_match": {"destination_port": 15006},
+                "filters": [tcp_proxy("BlackHoleCluster", "BlackHoleCluster")],
+                "name": "virtualInbound-blackhole",
+            },
+            *self._passthrough_chains(),
+        ]
+        for service, port in ports:
+            chains += self._service_chains(service, port)
+        skipped = [{"destination_port_range": {"start": n, "end": n + 1}} for n in [*sorted(http), 15006]]
+        disabled = {"or_match": {"rules": skipped}} if len(skipped) > 1 else skipped[0]
+        return {
+            "name": "virtualInbound",
+            "address": socket_address("0.0.0.0", 15006),
+            "filter_chains": chains,
+            "listener_filters": [
+                ORIGINAL_DST,
+                {**TLS_INSPECTOR, "filter_disabled": {"destination_port_range": {"start": 15006, "end": 15007}}},
+                {**HTTP_INSPECTOR, "filter_disabled": disabled},
+            ],
+            **SNIFFED,
+            "traffic_direction": "INBOUND",
+            "max_connections_to_accept_per_socket_event": 1,
+        }
+
+    def _inbound_manager(self, prefix: str, service: Service | None, port: ServicePort | None) -> Json:
+        return self._manager(
+            prefix,
+            {"route_config": self.tables.inbound(service, port)},
+            server_name="istio-envoy",
+            forward_client_cert_details="APPEND_FORWARD",
+            set_current_client_cert_details={"subject": True, "dns": True, "uri": True},
+        )
+
+    def _passthrough_chains(self) -> list[Json]:
+        mode = mtls_mode(self.world, self.proxy, 0)
+        http = self._inbound_manager("InboundPassthroughCluster;", None, None)
+        tcp = tcp_proxy("InboundPassthroughCluster", "InboundPassthroughCluster")
+        chains: list[Json] = []
+        if mode != "DISABLE":
+            chains.append(
+                _chain(
+                    {"transport_protocol": "tls", "application_protocols": ISTIO_HTTP_ALPN},
+                    http,
+                    "virtualInbound-catchall-http",
+                    ["h2", "http/1.1"],
+                )
+            )
+        if mode != "STRICT":
+            chains.append(
+                _chain(
+                    {"transport_protocol": "raw_buffer", "application_protocols": ["http/1.1", "h2c"]},
+                    http,
+                    "virtualInbound-catchall-http",
+                    None,
+                )
+            )
+        if mode == "STRICT":
+            chains.append(_chain({"transport_protocol": "tls"}, tcp, "virtualInbound", ["istio-peer-exchange", "h2", "http/1.1"]))
+        elif mode == "PERMISSIVE":
+            match = {"transport_protocol": "tls", "application_protocols": ["istio-peer-exchange", "istio"]}
+            chains.append(_chain(match, tcp, "virtualInbound", ["istio-peer-exchange", "h2", "http/1.1"]))
+        if mode != "STRICT":
+            chains.append(_chain({"transport_protocol": "raw_buffer"}, tcp, "virtualInbound", None))
+            chains.append(_chain({"transport_protocol": "tls"}, tcp, "virtualInbound", None))
+        return chains
+
+    def _service_chains(self, service: Service, port: ServicePort) -> list[Json]:
+        mode = mtls_mode(self.world, self.proxy, port.target_port)
+        if port.protocol in ("http", "http2"):
+            return self._http_chains(service, port, mode)
+        name = f"inbound|{port.target_port}||"
+        tcp = tcp_proxy(name, name)
+        label = f"0.0.0.0_{port.target_port}"
+        chains: list[Json] = []
+        sniffed = port.protocol == "auto"
+        http = self._inbound_manager(f"inbound_0.0.0.0_{port.target_port};", service, port) if sniffed else tcp
+        if mode != "DISABLE":
+            if sniffed:
+                chains.append(_chain(_port_match(port, "tls", ISTIO_HTTP_ALPN), http, label, ["h2", "http/1.1"]))
+            alpn = ["istio-peer-exchange", "istio"] if mode == "PERMISSIVE" else None
+            if sniffed and mode != "STRICT":
+                chains.append(_chain(_port_match(port, "raw_buffer", ["http/1.1", "h2c"]), http, label, None))
+            if not sniffed and alpn:
+                alpn = ALL_ISTIO_ALPN
+            chains.append(_chain(_port_match(port, "tls", alpn), tcp, label, ["istio-peer-exchange", "h2", "http/1.1"]))
+        elif sniffed:
+            chains.append(_chain(_port_match(port, "raw_buffer", ["http/1.1", "h2c"]), http, label, None))
+        if mode != "STRICT":
+            chains.append(_chain(_port_match(port, "raw_buffer", None), tcp, label, None))
+            chains.append(_chain(_port_match(port, "tls", None), tcp, label, None))
+        return chains
+
+    def _http_chains(self, service: Service, port: ServicePort, mode: str) -> list[Json]:
+        prefix = f"inbound_0.0.0.0_{port.target_port};"
+        name = f"0.0.0.0_{port.target_port}"
+        manager = self._inbound_manager(prefix, service, port)
+        chains = []
+        if mode == "PERMISSIVE":
+            chains.append(_chain(_port_match(port, "tls", ALL_ISTIO_ALPN), manager, name, ["h2", "http/1.1"]))
+        elif mode == "STRICT":
+            chains.append(_chain(_port_match(port, "tls", None), manager, name, ["h2", "http/1.1"]))
+        if mode != "STRICT":
+            chains.append(_chain(_port_match(port, "raw_buffer", None), manager, name, None))
+        return chains
+
+    # -- gateway ---------------------------------------------------------------------------------------------------
+
+    def gateway(self) -> list[Json]:
+        ports = {target_port(self.world, self.proxy, server): None for _, _, server in gateway_servers(self.world, self.proxy)}
+        return [self._gateway_listener(port) for port in ports]
+
+    def _gateway_listener(self, port: int) -> Json:
+        manager = self._manager(
+            f"outbound_0.0.0.0_{port};",
+            {"rds": {"config_source": ads(), "route_config_name": f"http.{port}"}},
+            http_protocol_options={},
+            server_name="istio-envoy",
+            use_remote_address=True,
+            forward_client_cert_details="SANITIZE_SET",
+            set_current_client_cert_details={"subject": True, "cert": True, "dns": True, "uri": True},
+        )
+        return {
+            "name": f"0.0.0.0_{port}",
+            "address": socket_address("0.0.0.0", port),
+            "filter_chains": [{"filters": [manager], "transport_socket_connect_timeout": "15s"}],
+            "traffic_direction": "OUTBOUND",
+            "max_connections_to_accept_per_socket_event": 1,
+        }
+
+
+def _port_match(port: ServicePort, transport: str, protocols: list[str] | None) -> Json:
+    match: Json = {"destination_port": port.target_port, "transport_protocol": transport}
+    return match | ({"application_protocols": protocols} if protocols else {})
+
+
+def _chain(match: Json, network: Json, name: str, alpn: list[str] | None) -> Json:
+    """`alpn` given: the chain terminates mTLS and offers these."""
+    chain: Json = {"filter_chain_match": match, "filters": [network]}
+    if alpn is not None:
+        chain["transport_socket"] = downstream_tls(alpn)
+    return chain | {"name": name}

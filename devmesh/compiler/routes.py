@@ -1,0 +1,432 @@
+"""VirtualService HTTP routes -> Route, and the route tables of sidecars and gateways, in istiod's order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from devmesh.compiler import route_match
+from devmesh.compiler.clusters import cluster_name, merged, policy_for, rule_for
+from devmesh.compiler.shared import TYPE, Json, config_path, million, seconds
+from devmesh.compiler.world import World, matches, resolve_host
+from devmesh.config.istio_networking import (
+    CorsPolicy,
+    Destination,
+    HeaderOperations,
+    Headers,
+    HTTPDirectResponse,
+    HTTPFaultInjection,
+    HTTPMatchRequest,
+    HTTPRedirect,
+    HTTPRetry,
+    HTTPRoute,
+    VirtualService,
+)
+from devmesh.config.model import Resource
+from devmesh.config.topology_types import Service, Workload
+
+DEFAULT_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
+PREVIOUS_HOSTS = {
+    "name": "envoy.retry_host_predicates.previous_hosts",
+    "typed_config": {"@type": f"{TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+}
+REDIRECT_CODES = {301: None, 302: "FOUND", 303: "SEE_OTHER", 307: "TEMPORARY_REDIRECT", 308: "PERMANENT_REDIRECT"}
+GRPC_CODES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
+
+
+def default_route(cluster: str, operation: str) -> Json:
+    return {
+        "name": "default",
+        "match": {"prefix": "/"},
+        "route": {"cluster": cluster, "timeout": "0s", "retry_policy": default_retry(), "max_grpc_timeout": "0s"},
+        "decorator": {"operation": operation},
+    }
+
+
+def default_retry() -> Json:
+    return {
+        "retry_on": DEFAULT_RETRY_ON,
+        "num_retries": 2,
+        "retry_host_predicate": [PREVIOUS_HOSTS],
+        "host_selection_retry_max_attempts": "5",
+    }
+
+
+class RouteBuilder:
+    """Routes of one VirtualService as one proxy sees them at one listener port."""
+
+    def __init__(
+        self, world: World, proxy: Workload, resource: Resource, spec: VirtualService, port: int, gateways: frozenset[str]
+    ) -> None:
+        self.world, self.proxy, self.resource, self.spec = world, proxy, resource, spec
+        self.port, self.gateways = port, gateways
+        self.namespace = resource.key.namespace
+        self.origins: dict[str, str] = {}
+
+    def build(self) -> list[Json]:
+        out: list[Json] = []
+        for index, http in enumerate(self.spec.http):
+            if not http.match:
+                out.append(self._route(http, None, index))
+                break  # nothing after a route without match can be reached
+            done = False
+            for match in http.match:
+                if not self._applies(match):
+                    continue
+                out.append(self._route(http, match, index))
+                if route_match.catch_all(match):
+                    done = True
+                    break
+            if done:
+                break
+        return out
+
+    def _applies(self, match: HTTPMatchRequest) -> bool:
+        """What only this proxy's table can say: port, sourceLabels, sourceNamespace, gateways."""
+        if match.gateways and not (self._gateway_names(match.gateways) & self.gateways):
+            return False
+        if match.port and match.port != self.port:
+            return False
+        if match.source_labels and not matches(match.source_labels, self.proxy.labels):
+            return False
+        return not match.source_namespace or match.source_namespace == self.proxy.namespace
+
+    def _gateway_names(self, names: tuple[str, ...]) -> frozenset[str]:
+        return frozenset(gateway_name(name, self.namespace) for name in names)
+
+    def _route(self, http: HTTPRoute, match: HTTPMatchRequest | None, index: int) -> Json:
+        out: Json = {"match": route_match.translate(match)}
+        name = http.name
+        if match is not None and match.name:
+            name = f"{name}.{match.name}" if name else match.name
+        if name:
+            out["name"] = name
+        config = config_path("networking.istio.io", "v1", self.namespace, "virtual-service", self.resource.key.name)
+        out["metadata"] = {"filter_metadata": {"istio": {"config": config}}}
+        self.origins.setdefault(f"{config}#{index}", str(self.resource.position(f"spec.http[{index}]")))
+        if http.redirect is not None:
+            out["redirect"] = self._redirect(http.redirect)
+        elif http.direct_response is not None:
+            out["direct_response"] = _direct_response(http.direct_response)
+        else:
+            self._forward(out, http, match)
+        self._edits(out, http.headers)
+        filters = self._filters(http)
+        if filters:
+            out["typed_per_filter_config"] = filters
+        if match is not None and match.stat_prefix and "route" in out:
+            out["stat_prefix"] = match.stat_prefix
+        return out
+
+    def _forward(self, out: Json, http: HTTPRoute, match: HTTPMatchRequest | None) -> None:
+        action: Json = {"timeout": seconds(http.timeout) if http.timeout is not None else "0s"}
+        destinations = [one for one in http.route if len(http.route) == 1 or one.weight > 0]
+        if len(destinations) == 1:
+            only = destinations[0]
+            action["cluster"] = self._cluster(only.destination)
+            self._destination_headers(out, action, only.headers)
+        else:
+            action["weighted_clusters"] = {"clusters": [self._weighted(one.destination, one.weight, one.headers) for one in destinations]}
+        if http.retries is None or http.retries.attempts > 0:
+            action["retry_policy"] = retry_policy(http.retries) if http.retries is not None else default_retry()
+        action["max_grpc_timeout"] = action["timeout"]
+        if action["timeout"] == "0s":
+            action["max_grpc_timeout"] = "0s"
+        self._rewrite(action, http, match)
+        mirrors = self._mirrors(http)
+        if mirrors:
+            action["request_mirror_policies"] = mirrors
+        hashing = self._hash_policies(http)
+        if hashing:
+            action["hash_policy"] = hashing
+        out["route"] = {**action, **out.pop("_host_rewrite", {})}
+        out["decorator"] = {"operation": self._operation(http, match)}
+
+    def _operation(self, http: HTTPRoute, match: HTTPMatchRequest | None) -> str:
+        destination = http.route[0].destination if http.route else None
+        host = self._host(destination)
+        path = "/*"
+        if match is not None and match.uri is not None:
+            uri = match.uri
+            path = uri.exact if uri.exact is not None else f"{uri.prefix}*" if uri.prefix is not None else str(uri.regex)
+        return f"{host}:{self._port(destination)}{path}"
+
+    def _host(self, destination: Destination | None) -> str:
+        return resolve_host(destination.host, self.namespace) if destination is not None else ""
+
+    def _port(self, destination: Destination | None) -> int:
+        if destination is not None and destination.port is not None and destination.port.number:
+            return destination.port.number
+        service = self.world.service_by_host(self._host(destination))
+        if service is not None and len(service.ports) == 1 and self.proxy.gateway:
+            return service.ports[0].port
+        return self.port
+
+    def _cluster(self, destination: Destination | None) -> str:
+        subset = destination.subset if destination is not None else ""
+        return cluster_name(self._host(destination), self._port(destination), subset)
+
+    def _weighted(self, destination: Destination | None, weight: int, headers: Headers | None) -> Json:
+        out: Json = {"name": self._cluster(destination), "weight": weight}
+        if headers is not None:
+            _header_operations(out, headers)
+            host = _host_header(headers)
+            if host:
+                out["host_rewrite_literal"] = host
+        return out
+
+    def _destination_headers(self, out: Json, action: Json, headers: Headers | None) -> None:
+        if headers is None:
+            return
+        _header_operations(out, headers)
+        host = _host_header(headers)
+        if host:
+            action["host_rewrite_literal"] = host
+
+    def _edits(self, out: Json, headers: Headers | None) -> None:
+        if headers is None:
+            return
+        own: Json = {}
+        _header_operations(own, headers)
+        for key, value in own.items():
+            out[key] = [*value, *out.get(key, [])]
+        host = _host_header(headers)
+        if host and "route" in out and "host_rewrite_literal" not in out["route"]:
+            out["route"]["host_rewrite_literal"] = host
+
+    def _rewrite(self, action: Json, http: HTTPRoute, match: HTTPMatchRequest | None) -> None:
+        rewrite = http.rewrite
+        if rewrite is None:
+            return
+        if rewrite.uri:
+            if match is not None and match.uri is not None and match.uri.regex is not None:
+                action["regex_rewrite"] = {"pattern": {"regex": match.uri.regex}, "substitution": rewrite.uri}
+            else:
+                action["prefix_rewrite"] = rewrite.uri
+        elif rewrite.uri_regex_rewrite is not None:
+            regex = rewrite.uri_regex_rewrite
+            action["regex_rewrite"] = {"pattern": {"regex": regex.match}, "substitution": regex.rewrite}
+        if rewrite.authority:
+            action["host_rewrite_literal"] = rewrite.authority
+
+    def _mirrors(self, http: HTTPRoute) -> list[Json]:
+        out = []
+        if http.mirror is not None:
+            percent = 100.0
+            if http.mirror_percentage is not None:
+                percent = http.mirror_percentage.value
+            elif http.mirror_percent is not None:
+                percent = float(http.mirror_percent)
+            if percent > 0:
+                out.append(self._mirror(http.mirror, percent))
+        for mirror in http.mirrors:
+            percent = mirror.percentage.value if mirror.percentage is not None else 100.0
+            if percent > 0 and mirror.destination is not None:
+                out.append(self._mirror(mirror.destination, percent))
+        return out
+
+    def _mirror(self, destination: Destination, percent: float) -> Json:
+        return {
+            "cluster": self._cluster(destination),
+            "runtime_fraction": {"default_value": million(percent)},
+            "trace_sampled": False,
+            "disable_shadow_host_suffix_append": True,
+        }
+
+    def _hash_policies(self, http: HTTPRoute) -> list[Json]:
+        for one in http.route:
+            service = self.world.service_by_host(self._host(one.destination))
+            if service is not None and one.destination is not None:
+                found = hash_policy(self.world, service, self._port(one.destination), one.destination.subset, self.proxy.namespace)
+                if found:
+                    return [found]
+        return []
+
+    def _redirect(self, redirect: HTTPRedirect) -> Json:
+        out: Json = {}
+        if redirect.authority:
+            out["host_redirect"] = redirect.authority
+        if redirect.uri:
+            out["path_redirect"] = redirect.uri
+        elif redirect.prefix_rewrite:
+            out["prefix_rewrite"] = redirect.prefix_rewrite
+        if redirect.scheme:
+            out["scheme_redirect"] = redirect.scheme
+        if redirect.port is not None:
+            out["port_redirect"] = redirect.port
+        elif redirect.derive_port == "FROM_REQUEST_PORT":
+            out["port_redirect"] = self.port
+        code = REDIRECT_CODES.get(redirect.redirect_code or 301)
+        if code is not None:
+            out["response_code"] = code
+        return out
+
+    def _filters(self, http: HTTPRoute) -> Json:
+        out: Json = {}
+        if http.fault is not None:
+            out["envoy.filters.http.fault"] = fault(http.fault)
+        if http.cors_policy is not None:
+            out["envoy.filters.http.cors"] = cors(http.cors_policy)
+        return out
+
+
+def gateway_name(name: str, namespace: str) -> str:
+    if name == "mesh":
+        return name
+    return name if "/" in name else f"{namespace}/{name}"
+
+
+def hash_policy(world: World, service: Service, port: int, subset: str, namespace: str) -> Json | None:
+    """consistentHash lands on routes (RouteAction.hash_policy)."""
+    found = rule_for(world, service, namespace)
+    if found is None:
+        return None
+    rule = found[1]
+    policy = rule.traffic_policy
+    for one in rule.subsets:
+        if one.name == subset:
+            policy = merged(policy, one.traffic_policy)
+    balancer = policy_for(policy, port).load_balancer
+    hashing = balancer.consistent_hash if balancer is not None else None
+    if hashing is None:
+        return None
+    if hashing.http_header_name:
+        return {"header": {"header_name": hashing.http_header_name}}
+    if hashing.http_cookie is not None:
+        cookie: Json = {"name": hashing.http_cookie.name}
+        if hashing.http_cookie.ttl is not None:
+            cookie["ttl"] = seconds(hashing.http_cookie.ttl)
+        if hashing.http_cookie.path:
+            cookie["path"] = hashing.http_cookie.path
+        return {"cookie": cookie}
+    if hashing.use_source_ip:
+        return {"connection_properties": {"source_ip": True}}
+    if hashing.http_query_parameter_name:
+        return {"query_parameter": {"name": hashing.http_query_parameter_name}}
+    return None
+
+
+def retry_policy(retries: HTTPRetry) -> Json:
+    """retryOn's numbers become retriable_status_codes (istiod's retry.ConvertPolicy)."""
+    out = default_retry()
+    out["num_retries"] = retries.attempts
+    if retries.retry_on:
+        words = [word.strip() for word in retries.retry_on.split(",")]
+        codes = [int(word) for word in words if word.isdecimal()]
+        names = [word for word in words if word and not word.isdecimal()]
+        out["retry_on"] = ",".join([*names, *(["retriable-status-codes"] if codes and "retriable-status-codes" not in names else [])])
+        if codes:
+            out["retriable_status_codes"] = codes
+    if retries.per_try_timeout is not None:
+        out["per_try_timeout"] = seconds(retries.per_try_timeout)
+    if retries.retry_ignore_previous_hosts is False:
+        out.pop("retry_host_predicate")
+        out.pop("host_selection_retry_max_attempts")
+    if retries.backoff is not None:
+        out["retry_back_off"] = {"base_interval": seconds(retries.backoff)}
+    if retries.retry_remote_localities:
+        out["retry_priority"] = {
+            "name": "envoy.retry_priorities.previous_priorities",
+            "typed_config": {
+                "@type": f"{TYPE}envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+                "update_frequency": 2,
+            },
+        }
+    return out
+
+
+def fault(injection: HTTPFaultInjection) -> Json:
+    out: Json = {"@type": f"{TYPE}envoy.extensions.filters.http.fault.v3.HTTPFault"}
+    if injection.delay is not None:
+        delay: Json = {
+            "percentage": million(injection.delay.percentage.value)
+            if injection.delay.percentage is not None
+            else {"denominator": "MILLION"}
+        }
+        if injection.delay.fixed_delay is not None:
+            delay["fixed_delay"] = seconds(injection.delay.fixed_delay)
+        out["delay"] = delay
+    if injection.abort is not None:
+        abort: Json = {
+            "percentage": million(injection.abort.percentage.value)
+            if injection.abort.percentage is not None
+            else {"denominator": "MILLION"}
+        }
+        if injection.abort.http_status is not None:
+            abort["http_status"] = injection.abort.http_status
+        elif injection.abort.grpc_status is not None:
+            abort["grpc_status"] = GRPC_CODES.index(injection.abort.grpc_status)
+        out["abort"] = abort
+    return out
+
+
+def cors(policy: CorsPolicy) -> Json:
+    out: Json = {"@type": f"{TYPE}envoy.extensions.filters.http.cors.v3.CorsPolicy"}
+    origins = [route_match.string_matcher(origin) for origin in policy.allow_origins] or [
+        {"exact": origin} for origin in policy.allow_origin
+    ]
+    if origins:
+        out["allow_origin_string_match"] = origins
+    for name in ("allow_methods", "allow_headers", "expose_headers"):
+        values = getattr(policy, name)
+        if values:
+            out[name] = ",".join(values)
+    if policy.max_age is not None:
+        out["max_age"] = str(int(policy.max_age))
+    if policy.allow_credentials is not None:
+        out["allow_credentials"] = policy.allow_credentials
+    out["filter_enabled"] = {"default_value": {"numerator": 100}}
+    if policy.unmatched_preflights != "UNSPECIFIED":
+        out["forward_not_matching_preflights"] = policy.unmatched_preflights == "FORWARD"
+    return out
+
+
+def _direct_response(response: HTTPDirectResponse) -> Json:
+    out: Json = {"status": response.status}
+    if response.body is not None:
+        if response.body.string is not None:
+            out["body"] = {"inline_string": response.body.string}
+        elif response.body.bytes_ is not None:
+            import base64  # noqa: PLC0415 - the rare form
+
+            out["body"] = {"inline_bytes": base64.b64encode(response.body.bytes_).decode()}
+    return out
+
+
+def _host_header(headers: Headers) -> str:
+    if headers.request is None:
+        return ""
+    for operations in (headers.request.set, headers.request.add):
+        for name, value in operations.items():
+            if name.lower() in ("host", ":authority"):
+                return value
+    return ""
+
+
+def _header_operations(out: Json, headers: Headers) -> None:
+    for side, operations in (("request", headers.request), ("response", headers.response)):
+        if operations is None:
+            continue
+        added = _added(operations)
+        if added:
+            out[f"{side}_headers_to_add"] = added
+        if operations.remove:
+            out[f"{side}_headers_to_remove"] = list(operations.remove)
+
+
+def _added(operations: HeaderOperations) -> list[Json]:
+    return _options(operations.set, "OVERWRITE_IF_EXISTS_OR_ADD") + _options(operations.add, None)
+
+
+def _options(values: Mapping[str, str], action: str | None) -> list[Json]:
+    out = []
+    for name, value in sorted(values.items()):
+        if name.lower() in ("host", ":authority"):
+            continue
+        option: Json = {"header": {"key": name, "value": value}}
+        if action:
+            option["append_action"] = action
+        out.append(option)
+    return out

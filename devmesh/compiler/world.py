@@ -1,0 +1,85 @@
+"""Everything a compile sees, immutable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from devmesh.config.istio_destination import DestinationRule
+from devmesh.config.istio_networking import Gateway, VirtualService
+from devmesh.config.istio_security import PeerAuthentication
+from devmesh.config.model import Resource
+from devmesh.config.topology import Topology
+from devmesh.config.topology_types import Service, Workload
+
+ROOT_NAMESPACE = "istio-system"
+
+
+@dataclass(frozen=True, slots=True)
+class MeshSettings:
+    """The part of MeshConfig that reaches xDS. `tracing_sampling` is percent; Istio's default is 1, profile demo's 100."""
+
+    outbound_traffic_policy: str = "ALLOW_ANY"
+    tracing_sampling: float = 1.0
+    access_log_file: str = ""
+    access_log_encoding: str = "TEXT"
+    mesh_id: str = "unknown"
+
+    @staticmethod
+    def from_json(value: Mapping[str, object]) -> MeshSettings:
+        known = {key: value[key] for key in MeshSettings.__dataclass_fields__ if key in value}
+        return MeshSettings(**known)  # type: ignore[arg-type] # the KV holds what to_json wrote
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """`ready` names the workloads that may get traffic."""
+
+    topology: Topology
+    resources: tuple[Resource, ...] = ()
+    settings: MeshSettings = field(default_factory=MeshSettings)
+    ready: frozenset[str] = frozenset()
+
+    @staticmethod
+    def from_topology(
+        topology: Topology, resources: Iterable[Resource] = (), settings: MeshSettings | None = None, endpoints: Iterable[str] | None = None
+    ) -> World:
+        ready = frozenset(w.name for w in topology.workloads) if endpoints is None else frozenset(endpoints)
+        return World(topology, tuple(resources), settings or MeshSettings(), ready)
+
+    def with_endpoints(self, ready: Iterable[str]) -> World:
+        return replace(self, ready=frozenset(ready))
+
+    def virtual_services(self) -> list[tuple[Resource, VirtualService]]:
+        return [(r, r.spec) for r in self.resources if isinstance(r.spec, VirtualService)]
+
+    def destination_rules(self) -> list[tuple[Resource, DestinationRule]]:
+        return [(r, r.spec) for r in self.resources if isinstance(r.spec, DestinationRule)]
+
+    def gateways(self) -> list[tuple[Resource, Gateway]]:
+        return [(r, r.spec) for r in self.resources if isinstance(r.spec, Gateway)]
+
+    def peer_authentications(self) -> list[tuple[Resource, PeerAuthentication]]:
+        return [(r, r.spec) for r in self.resources if isinstance(r.spec, PeerAuthentication)]
+
+    def faults(self) -> list[Resource]:
+        return [r for r in self.resources if r.key.kind == "Fault" and r.key.group == "devmesh.dev"]
+
+    def service_by_host(self, host: str) -> Service | None:
+        return next((s for s in self.topology.services if s.hostname == host), None)
+
+    def workloads_of(self, service: Service) -> list[Workload]:
+        """In the topology's order, as the oracle's EndpointSlice lists them."""
+        return [w for w in self.topology.workloads if w.namespace == service.namespace and matches(service.selector, w.labels)]
+
+    def services_of(self, workload: Workload) -> list[Service]:
+        return [s for s in self.topology.services if s.namespace == workload.namespace and matches(s.selector, workload.labels)]
+
+
+def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    return bool(selector) and all(labels.get(key) == value for key, value in selector.items())
+
+
+def resolve_host(host: str, namespace: str) -> str:
+    """Istio's short names: one without a dot gets the resource's namespace and the cluster domain."""
+    return host if "." in host or host.startswith("*") else f"{host}.{namespace}.svc.cluster.local"

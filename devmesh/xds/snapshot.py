@@ -1,0 +1,59 @@
+"""One proxy's whole configuration, versioned by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+TYPES = ("listeners", "routes", "clusters", "endpoints", "names")
+NAME_FIELDS = {"endpoints": "cluster_name"}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`resources` holds proto-JSON by type; equal content has an equal version, whoever compiled it and when."""
+
+    version: str
+    resources: Mapping[str, tuple[Mapping[str, Any], ...]]
+
+    @staticmethod
+    def of(
+        listeners: Sequence[Mapping[str, Any]],
+        routes: Sequence[Mapping[str, Any]],
+        clusters: Sequence[Mapping[str, Any]],
+        endpoints: Sequence[Mapping[str, Any]],
+        names: Sequence[Mapping[str, Any]] = (),
+    ) -> Snapshot:
+        resources = dict(zip(TYPES, map(tuple, (listeners, routes, clusters, endpoints, names)), strict=True))
+        digest = hashlib.sha256(json.dumps(resources, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return Snapshot(digest[:16], resources)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"version": self.version, **{kind: list(found) for kind, found in self.resources.items()}}
+
+    def consistent(self) -> list[str]:
+        """What is referenced and missing: route tables of listeners, endpoints of EDS clusters. Empty means whole."""
+        tables = {table["name"] for table in self.resources["routes"]}
+        assigned = {one["cluster_name"] for one in self.resources["endpoints"]}
+        missing = [f"route table {name}" for name in _tables_of(self.resources["listeners"]) if name not in tables]
+        missing += [f"endpoints of {c['name']}" for c in self.resources["clusters"] if c.get("type") == "EDS" and c["name"] not in assigned]
+        return missing
+
+    def diff(self, older: Snapshot) -> dict[str, set[str]]:
+        """Names of resources that are new, gone or other, by type."""
+        out = {}
+        for kind in TYPES:
+            field = NAME_FIELDS.get(kind, "name")
+            now = {r.get(field, ""): r for r in self.resources[kind]}
+            then = {r.get(field, ""): r for r in older.resources[kind]}
+            out[kind] = {name for name in now.keys() | then.keys() if now.get(name) != then.get(name)}
+        return out
+
+
+def _tables_of(listeners: Sequence[Mapping[str, Any]]) -> list[str]:
+    chains = [chain for listener in listeners for chain in listener.get("filter_chains", ())]
+    configs = [one["typed_config"] for chain in chains for one in chain["filters"]]
+    return [config["rds"]["route_config_name"] for config in configs if "rds" in config]
