@@ -1,1 +1,5 @@
-"""Identity: *authority* (root, intermediate), *SVID* (a workload's certificate), *token* (what a new workload proves itself with), *bundle*."""
+"""The mesh's certificate authority and its client.
+
+*identity* (who a workload is), *authority* (root -> intermediate -> SVID), *token* (what proves a workload before it has an SVID),
+*SVID* (X.509, one SPIFFE URI). CSRs travel from client to server, certificates back; private keys never travel.
+"""

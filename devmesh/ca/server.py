@@ -1,121 +1,180 @@
-"""The CA's HTTPS API: CSRs in, SVIDs out, for whoever holds a workload token or a current SVID."""
-
-from __future__ import annotations
+"""15011: signs CSRs for whoever proves to be a workload, by its token or by its current SVID. Anything unclear is refused."""
 
 import asyncio
-import os
+import logging
+import random
 import signal
 import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from devmesh.ca.authority import Authority, key_pem, write_secret
-from devmesh.ca.identity import SpiffeId
+from devmesh.ca.authority import Authority, Clock, InvalidRequestError, wall_clock
+from devmesh.ca.identity import InvalidSpiffeIdError, SpiffeId, renewal_time
+from devmesh.ca.memfd import load_pair
 from devmesh.ca.tokens import TokenStore
 from devmesh.localhttp import guard
+from devmesh.telemetry_setup import Telemetry
 
-MAX_CSR = 16 * 1024
+log = logging.getLogger(__name__)
+# A CSR of EC P-256 has 500 bytes.
+MAX_REQUEST_BYTES = 16 * 1024
+# The server's own certificate is looked at this often, so that a night's sleep ends with a valid one.
+OWN_CERTIFICATE_CHECK_SECONDS = 30.0
 
 
-class Api:
-    def __init__(self, authority: Authority, tokens: TokenStore, mesh_token: str) -> None:
-        self._authority, self._tokens, self._mesh_token = authority, tokens, mesh_token
+def _refusal(status: int, why: str) -> web.Response:
+    return web.json_response({"error": why}, status=status)
+
+
+async def _body(request: web.Request, *fields: str) -> list[str]:
+    """Give these string fields of the JSON body; ValueError when one is missing."""
+    body: Any = await request.json()
+    values = [body.get(field) for field in fields] if isinstance(body, dict) else []
+    strings = [value for value in values if isinstance(value, str) and value]
+    if len(strings) < len(fields):
+        raise ValueError(f"the body must be a JSON object with the strings {', '.join(fields)}")
+    return strings
+
+
+class CaServer:
+    """The routes of devmesh/README.md, "CA"."""
+
+    def __init__(self, authority: Authority, tokens: TokenStore, mesh_token: str, telemetry: Telemetry | None = None) -> None:
+        self._authority = authority
+        self._tokens = tokens
+        self._mesh_token = mesh_token
+        self._telemetry = telemetry or Telemetry("devmesh-ca", None)
 
     def app(self) -> web.Application:
-        # A CSR is authorised by its own workload token or SVID, not by the mesh's token.
-        app = web.Application(middlewares=[guard(self._mesh_token, open_writes=frozenset({"/v1/sign"}))], client_max_size=MAX_CSR)
-        app.router.add_post("/v1/sign", self.sign)
-        app.router.add_post("/v1/tokens", self.mint)
-        app.router.add_delete("/v1/tokens/{workload}", self.revoke)
-        app.router.add_get("/v1/bundle", self.bundle)
-        app.router.add_get("/healthz/ready", self.ready)
+        app = web.Application(middlewares=[guard(self._mesh_token, open_writes=frozenset({"/v1/sign"}))], client_max_size=MAX_REQUEST_BYTES)
+        app.router.add_post("/v1/sign", self._sign)
+        app.router.add_post("/v1/tokens", self._mint)
+        app.router.add_delete("/v1/tokens/{workload}", self._revoke)
+        app.router.add_get("/v1/bundle", self._bundle)
+        app.router.add_get("/healthz/ready", self._ready)
         return app
 
-    async def sign(self, request: web.Request) -> web.Response:
-        identity = self._identity(request)
-        if identity is None:
-            return _refused(401, "a workload token or a current SVID is needed")
-        try:
-            body = await request.json()
-            csr = x509.load_pem_x509_csr(str(body["csr"]).encode())
-            issued = self._authority.sign(csr, SpiffeId.parse(identity))
-        except (ValueError, KeyError, TypeError) as error:
-            return _refused(400, f"CSR refused: {error}")
+    async def _sign(self, request: web.Request) -> web.Response:
+        with self._telemetry.span("sign SVID", traceparent=request.headers.get("traceparent")):
+            caller = self._caller(request)
+            if caller is None:
+                return _refusal(401, "a workload token or a current SVID is needed")
+            try:
+                (csr,) = await _body(request, "csr")
+                issued = self._authority.sign(csr, caller)
+            except InvalidRequestError as error:
+                log.warning("refused to sign for %s: %s", caller, error)
+                return _refusal(403, str(error))
+            except ValueError as error:
+                return _refusal(400, str(error))
+        log.info("signed %s until %s", caller, issued.expires.isoformat())
         return web.json_response(
-            {"certificate_chain": issued.chain, "trust_bundle": issued.bundle, "expires": issued.expires.isoformat().replace("+00:00", "Z")}
+            {
+                "certificate_chain": issued.certificate_chain,
+                "trust_bundle": self._authority.trust_bundle.roots,
+                "expires": issued.expires.isoformat(),
+            }
         )
 
-    def _identity(self, request: web.Request) -> str | None:
-        header = request.headers.get("Authorization", "")
-        if header.startswith("Bearer "):
-            return self._tokens.identity_of(header.removeprefix("Bearer "))
-        certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
-        names = [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "URI"]
-        known = {spiffe_id for _, spiffe_id in self._tokens.entries.values()}
-        # An SVID renews itself only while its workload is known: revoking the token ends both.
-        return names[0] if len(names) == 1 and names[0] in known else None
-
-    async def mint(self, request: web.Request) -> web.Response:
+    def _caller(self, request: web.Request) -> SpiffeId | None:
+        """A token, when one is sent, decides alone: a wrong one is not made good by a certificate."""
+        authorization = request.headers.get("Authorization")
+        if authorization is not None:
+            scheme, _, token = authorization.partition(" ")
+            grant = self._tokens.grant_of(token) if scheme == "Bearer" else None
+            return grant.spiffe_id if grant else None
+        certificate = request.transport.get_extra_info("peercert") if request.transport else None
+        uris = [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "URI"]
+        # X509-SVID section 5.2: exactly one URI SAN. The handshake has verified chain and validity.
+        if len(uris) != 1:
+            return None
         try:
-            body = await request.json()
-            workload, spiffe_id = str(body["workload"]), str(SpiffeId.parse(body["spiffe_id"]))
-        except (ValueError, KeyError, TypeError) as error:
-            return _refused(400, f"token refused: {error}")
+            spiffe_id = SpiffeId.parse(uris[0])
+        except InvalidSpiffeIdError:
+            return None
+        return spiffe_id if self._tokens.knows(spiffe_id) else None
+
+    async def _mint(self, request: web.Request) -> web.Response:
+        try:
+            workload, text = await _body(request, "workload", "spiffe_id")
+            spiffe_id = SpiffeId.parse(text)
+        except ValueError as error:
+            return _refusal(400, str(error))
+        if not spiffe_id.path:
+            return _refusal(400, f"{spiffe_id} is the trust domain itself, not a workload")
         return web.json_response({"token": self._tokens.mint(workload, spiffe_id)})
 
-    async def revoke(self, request: web.Request) -> web.Response:
-        return web.Response(status=204 if self._tokens.revoke(request.match_info["workload"]) else 404)
+    async def _revoke(self, request: web.Request) -> web.Response:
+        workload = request.match_info["workload"]
+        if not self._tokens.revoke(workload):
+            return _refusal(404, f"{workload} has no token")
+        return web.json_response({})
 
-    async def bundle(self, request: web.Request) -> web.Response:
-        del request
-        return web.json_response({"trust_bundle": self._authority.bundle})
+    async def _bundle(self, _: web.Request) -> web.Response:
+        return web.json_response({"trust_bundle": self._authority.trust_bundle.roots})
 
-    async def ready(self, request: web.Request) -> web.Response:
-        del request
+    async def _ready(self, _: web.Request) -> web.Response:
         return web.Response(text="ready\n")
 
 
-def _refused(status: int, message: str) -> web.Response:
-    return web.json_response({"error": message}, status=status)
-
-
 def server_context(authority: Authority) -> ssl.SSLContext:
-    """TLS 1.3 with the CA's own certificate; clients may show an SVID."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    issued = authority.serving(key)
+    """Asks for a client certificate and takes its absence; one that does not verify ends the handshake."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=authority.trust_bundle.pem)
     context.verify_mode = ssl.CERT_OPTIONAL
-    context.load_verify_locations(cadata="".join(issued.bundle))
-    fd = os.memfd_create("ca", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, key_pem(key) + "".join(issued.chain).encode())
-        context.load_cert_chain(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
+    # A resumed session would carry a client certificate that nobody checked again.
+    context.num_tickets = 0
     return context
 
 
-async def run(sock: socket.socket, directory: Path, mesh_token: str, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM. `directory` keeps the authority and the hashed tokens; `root.pem` in it is what clients trust."""
+async def _keep_certificate(context: ssl.SSLContext, authority: Authority, clock: Clock) -> None:
+    """Give the context a fresh certificate of our own at half life, for ever."""
+    while True:
+        issued, key = authority.server_certificate()
+        load_pair(context, "".join(issued.certificate_chain), key)
+        due = renewal_time(clock(), issued.expires, random.Random())  # noqa: S311 - spreads load, keeps no secret
+        while clock() < due:  # noqa: ASYNC110 - the wall clock may jump, no event tells
+            await asyncio.sleep(OWN_CERTIFICATE_CHECK_SECONDS)
+
+
+async def run(sock: socket.socket, directory: Path, mesh_token: str, ready: Callable[[], None], telemetry: Telemetry | None = None) -> None:
+    """Serve until cancelled; `directory`/root.pem exists when `ready` is called."""
     authority = Authority.open(directory)
-    write_secret(directory / "root.pem", "".join(authority.bundle).encode())
-    runner = web.AppRunner(
-        Api(authority, TokenStore.open(directory / "tokens.json"), mesh_token).app(), access_log=None, shutdown_timeout=0.1
-    )
-    await runner.setup()
-    await web.SockSite(runner, sock, ssl_context=server_context(authority)).start()
+    server = CaServer(authority, TokenStore(directory / "tokens.json"), mesh_token, telemetry)
+    context = server_context(authority)
+    keeper = asyncio.create_task(_keep_certificate(context, authority, wall_clock), name="own certificate")
+    runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=1.0)
+    try:
+        await asyncio.sleep(0)  # the keeper's first certificate is loaded before the first connection
+        await runner.setup()
+        await web.SockSite(runner, sock, ssl_context=context).start()
+        ready()
+        await keeper
+    finally:
+        keeper.cancel()
+        await runner.cleanup()
+
+
+async def serve(sock: socket.socket, directory: Path, mesh_token: str, ready: Callable[[], None], otlp_url: str | None = None) -> None:
+    """Run until SIGTERM or SIGINT: the launcher's entry."""
+    telemetry = Telemetry("devmesh-ca", otlp_url)
+    telemetry.start()
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    ready()
-    await stop.wait()
-    await runner.cleanup()
-
-
-def serve(sock: socket.socket, directory: Path, mesh_token: str, ready: Callable[[], None]) -> None:
-    asyncio.run(run(sock, directory, mesh_token, ready))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    running = asyncio.create_task(run(sock, directory, mesh_token, ready, telemetry), name="ca")
+    stopping = asyncio.create_task(stop.wait(), name="signal")
+    try:
+        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+    finally:
+        running.cancel()
+        stopping.cancel()
+        await asyncio.gather(running, stopping, return_exceptions=True)
+        telemetry.shutdown()

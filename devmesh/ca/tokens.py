@@ -1,50 +1,70 @@
-"""Workload tokens: one SPIFFE ID each, reusable until revoked, known to the CA only as hashes."""
-
-from __future__ import annotations
+"""Workload tokens: 256 random bits each, kept as SHA-256 only, bound to one workload and its SPIFFE ID."""
 
 import hashlib
-import hmac
 import json
 import secrets
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from devmesh.ca.authority import write_secret
+from devmesh.ca.files import private_directory, write_private
+from devmesh.ca.identity import SpiffeId
 
-BITS = 256
+TOKEN_BYTES = 32
 
 
-@dataclass(slots=True)
-class TokenStore:
-    """`entries`: workload -> (sha256 of the token, SPIFFE ID)."""
-
-    file: Path
-    entries: dict[str, tuple[str, str]] = field(default_factory=dict)
-
-    @staticmethod
-    def open(file: Path) -> TokenStore:
-        entries = {name: (one[0], one[1]) for name, one in json.loads(file.read_text()).items()} if file.exists() else {}
-        return TokenStore(file, entries)
-
-    def mint(self, workload: str, spiffe_id: str) -> str:
-        token = secrets.token_hex(BITS // 8)
-        self.entries[workload] = (_digest(token), spiffe_id)
-        self._save()
-        return token
-
-    def revoke(self, workload: str) -> bool:
-        known = self.entries.pop(workload, None) is not None
-        self._save()
-        return known
-
-    def identity_of(self, token: str) -> str | None:
-        """The SPIFFE ID that a token stands for."""
-        digest = _digest(token)
-        return next((spiffe_id for known, spiffe_id in self.entries.values() if hmac.compare_digest(known, digest)), None)
-
-    def _save(self) -> None:
-        write_secret(self.file, json.dumps(self.entries).encode())
+def _random_token() -> str:
+    return secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def _digest(token: str) -> str:
+    # No salt and no stretching: 256 random bits cannot be guessed.
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Who a token speaks for."""
+
+    workload: str
+    spiffe_id: SpiffeId
+
+
+class TokenStore:
+    """One token per workload; a new one replaces the old. Every change is on disk before it is answered."""
+
+    def __init__(self, file: Path, new_token: Callable[[], str] = _random_token) -> None:
+        """Read what was kept; a file that cannot be read raises, because an empty store would hide a revocation."""
+        self._file = file
+        self._new_token = new_token
+        private_directory(file.parent)
+        stored = json.loads(file.read_bytes()) if file.exists() else {}
+        self._grants = {digest: Grant(entry["workload"], SpiffeId.parse(entry["spiffe_id"])) for digest, entry in stored.items()}
+
+    def mint(self, workload: str, spiffe_id: SpiffeId) -> str:
+        """Give a token that is valid until it is revoked."""
+        token = self._new_token()
+        grants = {digest: grant for digest, grant in self._grants.items() if grant.workload != workload}
+        self._keep(grants | {_digest(token): Grant(workload, spiffe_id)})
+        return token
+
+    def revoke(self, workload: str) -> bool:
+        """Forget a workload's token; False when there was none."""
+        left = {digest: grant for digest, grant in self._grants.items() if grant.workload != workload}
+        found = len(left) < len(self._grants)
+        if found:
+            self._keep(left)
+        return found
+
+    def grant_of(self, token: str) -> Grant | None:
+        # The lookup is by digest, whose timing says nothing about the token.
+        return self._grants.get(_digest(token))
+
+    def knows(self, spiffe_id: SpiffeId) -> bool:
+        """Whether any workload with this ID still has a token: an SVID alone renews nothing after a revocation."""
+        return any(grant.spiffe_id == spiffe_id for grant in self._grants.values())
+
+    def _keep(self, grants: dict[str, Grant]) -> None:
+        stored = {digest: {"workload": grant.workload, "spiffe_id": str(grant.spiffe_id)} for digest, grant in grants.items()}
+        write_private(self._file, json.dumps(stored, indent=1).encode())
+        self._grants = grants
