@@ -110,11 +110,7 @@ def read_compose(path: Path, environ: Mapping[str, str], profiles: Iterable[str]
             problems.add(unsupported, f"`{unsupported}` is not supported here yet", "write the services into this file")
     reader = _ServiceReader(problems, path.parent, variables)
     wanted = set(profiles)
-    services = [
-        reader.read(name, one or {})
-        for name, one in value["services"].items()
-        if not (isinstance(one, dict) and one.get("profiles")) or wanted & set(one["profiles"])
-    ]
+    services = [reader.read(name, one or {}) for name, one in value["services"].items() if reader.chosen(name, one, wanted)]
     mesh = value.get("x-devmesh") or {}
     if not isinstance(mesh, dict):
         problems.add("x-devmesh", "x-devmesh must be a mapping")
@@ -156,6 +152,21 @@ def words(value: Any, path: str, problems: Problems) -> tuple[str, ...] | None:
         return None
 
 
+def pairs(value: Any, path: str, problems: Problems, variables: Mapping[str, str]) -> dict[str, str]:
+    """Read a map, or a list of NAME=value; a name without a value takes devmesh's own environment's, if it has one."""
+    if isinstance(value, list):
+        split = (str(one).partition("=") for one in value)
+        given: dict[str, Any] = {name: text if equals else None for name, equals, text in split}
+    elif isinstance(value, dict):
+        given = value
+    else:
+        if value is not None:
+            problems.add(path, f"{path} must be a mapping or a list of NAME=value")
+        return {}
+    inherited = {name: variables.get(name) if one is None else _as_text(one) for name, one in given.items()}
+    return {name: one for name, one in inherited.items() if one is not None}
+
+
 class _ServiceReader:
     def __init__(self, problems: Problems, directory: Path, variables: Mapping[str, str]) -> None:
         self.problems = problems
@@ -177,12 +188,12 @@ class _ServiceReader:
         return ComposeService(
             name=name,
             path=path,
-            image=value.get("image"),
-            build=str(build.get("context", ".")) if isinstance(build, dict) else build,
+            image=self._text(value, path, "image"),
+            build=str(build.get("context", ".")) if isinstance(build, dict) else self._text(value, path, "build"),
             command=self._command(value, path),
-            working_dir=value.get("working_dir"),
-            environment=self._env_files(value.get("env_file"), path) | self._pairs(value.get("environment"), f"{path}.environment"),
-            labels=self._pairs(value.get("labels"), f"{path}.labels"),
+            working_dir=self._text(value, path, "working_dir"),
+            environment=self._env_files(value.get("env_file"), path) | self._pairs(value, path, "environment"),
+            labels=self._pairs(value, path, "labels"),
             expose=self._ports(value.get("expose"), f"{path}.expose", published=False),
             ports=self._ports(value.get("ports"), f"{path}.ports", published=True),
             depends_on=self._names(value.get("depends_on"), f"{path}.depends_on"),
@@ -191,24 +202,25 @@ class _ServiceReader:
             mesh=mesh,
         )
 
+    def chosen(self, name: str, value: Any, wanted: set[str]) -> bool:
+        """Say whether a service runs: one that names profiles does when one of them is asked for."""
+        profiles = value.get("profiles") if isinstance(value, dict) else None
+        return not profiles or bool(wanted & set(self._names(profiles, f"services.{name}.profiles")))
+
+    def _text(self, value: Mapping[str, Any], path: str, key: str) -> str | None:
+        text = value.get(key)
+        if text is not None and not isinstance(text, str):
+            self.problems.add(f"{path}.{key}", f"{path}.{key} must be text, not {text!r}")
+            return None
+        return text or None
+
+    def _pairs(self, value: Mapping[str, Any], path: str, key: str) -> dict[str, str]:
+        return pairs(value.get(key), f"{path}.{key}", self.problems, self.variables)
+
     def _command(self, value: Mapping[str, Any], path: str) -> tuple[str, ...] | None:
         entrypoint = words(value.get("entrypoint"), f"{path}.entrypoint", self.problems)
         command = words(value.get("command"), f"{path}.command", self.problems)
         return (*(entrypoint or ()), *(command or ())) or None
-
-    def _pairs(self, value: Any, path: str) -> dict[str, str]:
-        """Read a map, or a list of NAME=value; a name without a value takes devmesh's own environment's, if it has one."""
-        if isinstance(value, list):
-            split = (str(one).partition("=") for one in value)
-            pairs: dict[str, Any] = {name: text if equals else None for name, equals, text in split}
-        elif isinstance(value, dict):
-            pairs = value
-        else:
-            if value is not None:
-                self.problems.add(path, f"{path} must be a mapping or a list of NAME=value")
-            return {}
-        inherited = {name: self.variables.get(name) if one is None else _as_text(one) for name, one in pairs.items()}
-        return {name: one for name, one in inherited.items() if one is not None}
 
     def _env_files(self, value: Any, path: str) -> dict[str, str]:
         result: dict[str, str] = {}
@@ -225,19 +237,20 @@ class _ServiceReader:
         if isinstance(value, list | dict):
             return tuple(str(one) for one in value)
         if value is not None:
-            self.problems.add(path, f"{path} must be a list of services")
+            self.problems.add(path, f"{path} must be a list of names")
         return ()
 
     def _replicas(self, value: Mapping[str, Any], path: str) -> int:
         deploy = value.get("deploy")
         in_deploy = deploy.get("replicas") if isinstance(deploy, dict) else None
         at, given = (f"{path}.deploy.replicas", in_deploy) if value.get("scale") is None else (f"{path}.scale", value["scale"])
-        if given is None:
-            return 1
-        if not re.fullmatch(r"\d+", str(given)):
-            self.problems.add(at, f"{at} must be a number, not {given!r}")
-            return 1
-        return int(given)
+        return 1 if given is None else self._number(given, at)
+
+    def _number(self, given: Any, path: str) -> int:
+        if re.fullmatch(r"[0-9]{1,6}", str(given)):
+            return int(given)
+        self.problems.add(path, f"{path} must be a number, not {given!r}")
+        return 1
 
     def _ports(self, value: Any, path: str, *, published: bool) -> tuple[ComposePort, ...]:
         ports: list[ComposePort] = []
@@ -257,7 +270,7 @@ class _ServiceReader:
         if not isinstance(value, dict) or value.get("disable") or not value.get("test"):
             return None
         test = value["test"]
-        words = ["CMD-SHELL", test] if isinstance(test, str) else [str(one) for one in test]
+        words = ["CMD-SHELL", test] if isinstance(test, str) else [str(one) for one in test] if isinstance(test, list) else [str(test)]
         if words[0] == "NONE":
             return None
         if words[0] not in ("CMD", "CMD-SHELL"):
@@ -271,7 +284,9 @@ class _ServiceReader:
             name: self._seconds(value.get(name), f"{path}.{name}", default)
             for name, default in (("interval", 30.0), ("timeout", 30.0), ("start_period", 0.0))
         }
-        return Healthcheck(command, times["interval"], times["timeout"], int(value.get("retries", 3)), times["start_period"])
+        return Healthcheck(
+            command, times["interval"], times["timeout"], self._number(value.get("retries", 3), f"{path}.retries"), times["start_period"]
+        )
 
     def _seconds(self, value: Any, path: str, default: float) -> float:
         if value is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from devmesh.config.compose import ComposeFile, ComposePort, ComposeService, Healthcheck, read_compose, words
+from devmesh.config.compose import ComposeFile, ComposePort, ComposeService, Healthcheck, pairs, read_compose, words
 from devmesh.config.schema import suggest
 from devmesh.config.topology_types import PROTOCOL_WORDS, PublishedPort, Service, ServicePort, Topology, Workload, port_protocol
 from devmesh.errors import DevmeshError
@@ -102,12 +102,13 @@ class _Builder:
         service = str(mesh.get("service") or one.labels.get("app") or one.name)
         names = tuple(one.name if index == 0 else f"{one.name}-{index + 1}" for index in range(one.replicas))
         namespace, version = str(mesh.get("namespace") or self.namespace), str(mesh.get("version") or one.labels.get("version") or "v1")
-        for field_name, text in (("service", service), ("namespace", namespace)):
+        account = str(mesh.get("serviceAccount") or service)
+        for field_name, text in (("service", service), ("namespace", namespace), ("serviceAccount", account)):
             if not _NAME.fullmatch(text):
                 self.problems.add(f"{path}.{field_name}", f'{field_name} "{text}" of {one.name} must be lower-case letters, digits and "-"')
         if not _LABEL_VALUE.fullmatch(version):
             self.problems.add(f"{path}.version", f'version "{version}" of {one.name} cannot be a label')
-        plan = _Plan(one, service, namespace, version, str(mesh.get("serviceAccount") or service), self._ports(one), names)
+        plan = _Plan(one, service, namespace, version, account, self._ports(one), names)
         self._local(plan)
         return plan
 
@@ -121,7 +122,7 @@ class _Builder:
         plan.command = words(local.get("command"), f"{path}.command", self.problems) or (
             one.command if one.build or not one.image else None
         )
-        plan.environment = {**one.environment, **{str(key): str(value) for key, value in (local.get("environment") or {}).items()}}
+        plan.environment = {**one.environment, **pairs(local.get("environment"), f"{path}.environment", self.problems, {})}
         plan.working_dir = str(self._directory(one, local))
         if plan.command is None:
             what = f"image {one.image}" if one.image else "no command"

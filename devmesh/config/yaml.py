@@ -17,6 +17,7 @@ MAX_VALUES = 200_000
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 _INT = re.compile(r"[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _COMPOSE_BOOLEANS = {"true": True, "false": False}
 _BOOLEANS = {"y": True, "yes": True, "on": True, "n": False, "no": False, "off": False, **_COMPOSE_BOOLEANS}
 
@@ -173,9 +174,14 @@ def _kind(node: Node) -> str:
     return (node.tag or "").rpartition(":")[2]
 
 
+def _joined(text: str) -> str:
+    """Make one character of a pair of surrogates: JSON writes two escapes, and YAML does not join them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if _SURROGATE.search(text) else text
+
+
 def scalar(node: ScalarNode, booleans: Mapping[str, bool]) -> Any:
     """Give a scalar the type go-yaml gives it: base 60 and timestamps, which YAML 1.1 has too, stay text."""
-    text: str = node.value
+    text = _joined(node.value)
     kind = _kind(node)
     if kind == "null":
         return None

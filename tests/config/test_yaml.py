@@ -25,6 +25,10 @@ def test_a_bare_boolean_key_becomes_text_as_for_kubectl():
     assert value("n: 1\nyes: 2\n80: 3\n") == {"false": 1, "true": 2, "80": 3}
 
 
+def test_json_escapes_above_the_basic_plane_are_one_character():
+    assert value('{"a": "\\ud83d\\ude00"}') == {"a": "\U0001f600"}
+
+
 def test_compose_knows_two_booleans_only():
     documents, _ = read_documents("y: yes\nn: [on, true, False]\n", "compose.yaml", compose=True)
     assert documents[0].value == {"y": "yes", "n": ["on", True, False]}
