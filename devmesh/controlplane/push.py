@@ -11,9 +11,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from devmesh.config.model import Diagnostic
+from devmesh.xds.rest import TYPE_URLS, DiscoveryRequest, DiscoveryResponse, is_due
 from devmesh.xds.snapshot import Snapshot
 
 SidecarState = Literal["acked", "nacked", "pending", "disconnected"]
@@ -22,23 +23,6 @@ REQUIRED_TYPES = frozenset({"listeners", "routes", "clusters", "endpoints"})
 # Between two polls a proxy has none open; longer than this without a word and it is gone.
 SILENCE_SECONDS = 3.0
 MAX_GENERATIONS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Poll:
-    """One discovery request: `version` is the one in force at the proxy, `nonce` the last one it received."""
-
-    type: str
-    version: str = ""
-    nonce: str = ""
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    version: str
-    nonce: str
-    resources: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(slots=True)
@@ -154,46 +138,39 @@ class Pushes:
 
     # Polls
 
-    async def poll(self, workload: str, poll: Poll, hold: float) -> Reply | None:
+    async def poll(self, workload: str, kind: str, request: DiscoveryRequest, hold: float) -> DiscoveryResponse | None:
         """Give the next resources of that type, or None when nothing changed within `hold` seconds (304). KeyError: no such workload."""
         proxy = self.proxies[workload]
-        state = proxy.types.setdefault(poll.type, TypeState())
-        self._mark(proxy, state, poll)
+        state = proxy.types.setdefault(kind, TypeState())
+        self._mark(proxy, kind, state, request)
         proxy.open_polls += 1
         try:
-            await self.until(lambda: self.proxies.get(workload) is not proxy or self._is_due(proxy, state, poll), hold)
-            if self.proxies.get(workload) is not proxy or not self._is_due(proxy, state, poll):
+            await self.until(lambda: self.proxies.get(workload) is not proxy or _is_due(proxy, state, request), hold)
+            if self.proxies.get(workload) is not proxy or not _is_due(proxy, state, request):
                 return None
-            return self._send(proxy, state, poll)
+            return self._send(proxy, kind, state)
         finally:
             proxy.open_polls -= 1
             proxy.last_seen = self.clock()
 
-    def _is_due(self, proxy: Proxy, state: TypeState, poll: Poll) -> bool:
-        snapshot = proxy.snapshot
-        if snapshot is None or poll.version == snapshot.version:
-            return False
-        has_it = bool(poll.nonce) and poll.nonce == state.sent_nonce and state.sent_sequence == proxy.sequence
-        return not has_it
-
-    def _send(self, proxy: Proxy, state: TypeState, poll: Poll) -> Reply | None:
+    def _send(self, proxy: Proxy, kind: str, state: TypeState) -> DiscoveryResponse | None:
         if proxy.snapshot is None:
             return None
         self._nonces += 1
         state.sent_nonce, state.sent_sequence = f"{self._life}-{self._nonces}", proxy.sequence
-        self._count("pushes", poll.type)
-        return Reply(proxy.snapshot.version, state.sent_nonce, proxy.snapshot.resources.get(poll.type, ()))
+        self._count("pushes", kind)
+        return DiscoveryResponse(proxy.snapshot.version, state.sent_nonce, proxy.snapshot.resources.get(kind, ()), TYPE_URLS[kind])
 
-    def _mark(self, proxy: Proxy, state: TypeState, poll: Poll) -> None:
+    def _mark(self, proxy: Proxy, kind: str, state: TypeState, request: DiscoveryRequest) -> None:
         """Read the acknowledgement in a request: an error refuses what was sent, a version says what is in force."""
         proxy.last_seen = self.clock()
-        if poll.error is not None and poll.nonce == state.sent_nonce and state.sent_sequence > state.nacked_sequence:
-            state.nacked_sequence, state.error = state.sent_sequence, poll.error
-            self._count("rejects", poll.type)
+        if request.error is not None and request.nonce == state.sent_nonce and state.sent_sequence > state.nacked_sequence:
+            state.nacked_sequence, state.error = state.sent_sequence, request.error
+            self._count("rejects", kind)
             self.wake()
-        if proxy.snapshot is not None and poll.version == proxy.snapshot.version:
+        if proxy.snapshot is not None and request.version == proxy.snapshot.version:
             state.acked_sequence = proxy.sequence
-            proxy.version_acked = poll.version
+            proxy.version_acked = request.version
             self._converged(proxy)
             self.wake()
 
@@ -232,3 +209,11 @@ class Pushes:
 
     def connected(self) -> Iterable[Proxy]:
         return [proxy for proxy in self.proxies.values() if proxy.is_connected(self.clock())]
+
+
+def _is_due(proxy: Proxy, state: TypeState, request: DiscoveryRequest) -> bool:
+    """By sequence, not by version: a refused version that comes back is offered again."""
+    if proxy.snapshot is None:
+        return False
+    sent_version = proxy.snapshot.version if state.sent_sequence == proxy.sequence else ""
+    return is_due(request, proxy.snapshot.version, state.sent_nonce, sent_version)

@@ -15,18 +15,17 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from devmesh.ca.client import CaAddress, WorkloadIdentity, spiffe_ids_of
-from devmesh.ca.identity import SpiffeId
 from devmesh.config.topology import Workload
 from devmesh.controlplane.admin import Admin
 from devmesh.controlplane.compile import compile_all
-from devmesh.controlplane.push import Poll, Pushes, Reply
+from devmesh.controlplane.push import Pushes
 from devmesh.controlplane.registrar import Registrar
 from devmesh.controlplane.state import DEFAULT_TTL, Compile, State
 from devmesh.controlplane.watch import RegistryWatch
 from devmesh.localhttp import Handler
 from devmesh.registry.client import Registry
 from devmesh.telemetry_setup import Telemetry
+from devmesh.xds.rest import DiscoveryRequest
 from devmesh.xds.snapshot import TYPES
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,8 @@ class NodeId:
 
 def peer_spiffe_ids(request: web.Request) -> list[str]:
     """Give the URI SANs of the client's certificate, which the TLS handshake has verified."""
-    return spiffe_ids_of(request.transport.get_extra_info("peercert")) if request.transport else []
+    certificate = request.transport.get_extra_info("peercert") if request.transport else None
+    return [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "URI"]
 
 
 def hold_seconds(request: web.Request) -> float:
@@ -130,8 +130,10 @@ class XdsServer:
         self._registrar.connected(name)
         if name not in self._pushes.proxies:
             return web.Response(status=503, headers={"retry-after": "1"}, text=f"{name} has no configuration yet\n")
-        reply = await self._pushes.poll(name, _poll(kind, request[BODY]), hold_seconds(request))
-        return _discovery_response(request[BODY], reply)
+        reply = await self._pushes.poll(name, kind, DiscoveryRequest.parse(request[BODY]), hold_seconds(request))
+        if reply is None:
+            return web.Response(status=304)
+        return web.Response(body=orjson.dumps(reply.to_json()), content_type="application/json")
 
     async def _health(self, request: web.Request) -> web.Response:
         name, body = request[WORKLOAD].name, request[BODY]
@@ -142,28 +144,6 @@ class XdsServer:
             proxy.last_seen = self._pushes.clock()
         self._registrar.report(name, healthy=healthy, detail=detail)
         return web.json_response({})
-
-
-def _poll(kind: str, body: Mapping[str, Any]) -> Poll:
-    error = body.get("error_detail")
-    message = str(error.get("message") or "refused without a word") if error else None
-    return Poll(kind, body.get("version_info") or "", body.get("response_nonce") or "", message)
-
-
-def _discovery_response(body: Mapping[str, Any], reply: Reply | None) -> web.Response:
-    if reply is None:
-        return web.Response(status=304)
-    answer = {
-        "version_info": reply.version,
-        "resources": reply.resources,
-        "nonce": reply.nonce,
-        "type_url": body.get("type_url") or _type_of(reply),
-    }
-    return web.Response(body=orjson.dumps(answer), content_type="application/json")
-
-
-def _type_of(reply: Reply) -> str:
-    return str(reply.resources[0].get("@type", "")) if reply.resources else ""
 
 
 class ControlPlane:
@@ -242,6 +222,9 @@ async def serve(
 
     A registry or CA that is not there yet is waited for; `/healthz/ready` says when the registry has been read.
     """
+    from devmesh.ca.client import CaAddress, WorkloadIdentity  # noqa: PLC0415  only a real control plane has a CA
+    from devmesh.ca.identity import SpiffeId  # noqa: PLC0415  as above
+
     telemetry = Telemetry("devmesh-control", otlp_url)
     telemetry.start()
     address = CaAddress(ca["url"], Path(ca["root_file"]), Path(ca["token_file"]))

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from devmesh.controlplane.push import Generation, Poll, Pushes
+from devmesh.controlplane.push import Generation, Pushes
+from devmesh.xds.rest import TYPE_URLS, DiscoveryRequest
 from devmesh.xds.snapshot import TYPES, Snapshot
 
 NAME = "reviews-v1"
@@ -44,7 +45,7 @@ def generation(pushes, name="g1", index=10, life=0):
 
 
 async def poll(pushes, kind="listeners", version="", nonce="", error=None, hold=0.0):
-    return await pushes.poll(NAME, Poll(kind, version, nonce, error), hold)
+    return await pushes.poll(NAME, kind, DiscoveryRequest(TYPE_URLS[kind], {}, version, nonce, error), hold)
 
 
 async def acknowledge_all(pushes, version):
@@ -109,6 +110,14 @@ async def test_a_refusal_is_told_and_nothing_is_sent_until_the_next_snapshot(pus
     change(pushes, "v3")
     assert (await poll(pushes, version="v1", nonce=reply.nonce, error="no such cluster")).version == "v3"
     assert state(pushes) == ("pending", "")
+
+
+async def test_a_refused_version_that_comes_back_is_offered_again(pushes):
+    reply = await poll(pushes)
+    await poll(pushes, nonce=reply.nonce, error="no")
+    change(pushes, "v2")
+    change(pushes, "v1")
+    assert (await poll(pushes, nonce=reply.nonce, error="no")).version == "v1"
 
 
 async def test_a_stale_refusal_is_not_counted_against_the_newer_snapshot(pushes):
