@@ -15,6 +15,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from devmesh.ca.client import CaAddress, WorkloadIdentity, spiffe_ids_of
+from devmesh.ca.identity import SpiffeId
 from devmesh.config.topology import Workload
 from devmesh.controlplane.admin import Admin
 from devmesh.controlplane.compile import compile_all
@@ -61,8 +63,7 @@ class NodeId:
 
 def peer_spiffe_ids(request: web.Request) -> list[str]:
     """Give the URI SANs of the client's certificate, which the TLS handshake has verified."""
-    certificate = request.transport.get_extra_info("peercert") if request.transport else None
-    return [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "URI"]
+    return spiffe_ids_of(request.transport.get_extra_info("peercert")) if request.transport else []
 
 
 def hold_seconds(request: web.Request) -> float:
@@ -222,9 +223,6 @@ async def serve(
 
     A registry or CA that is not there yet is waited for; `/healthz/ready` says when the registry has been read.
     """
-    from devmesh.ca.client import CaAddress, WorkloadIdentity  # noqa: PLC0415  only a real control plane has a CA
-    from devmesh.ca.identity import SpiffeId  # noqa: PLC0415  as above
-
     telemetry = Telemetry("devmesh-control", otlp_url)
     telemetry.start()
     address = CaAddress(ca["url"], Path(ca["root_file"]), Path(ca["token_file"]))
