@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from devmesh.config.istio_networking import (
     ClientTLSSettings,
+    Delay,
     DestinationRule,
     HTTPCookie,
     HTTPMatchRequest,
@@ -14,7 +15,10 @@ from devmesh.config.istio_networking import (
     HTTPSettings,
     L4MatchAttributes,
     LoadBalancerSettings,
+    MagLev,
     OutlierDetection,
+    Server,
+    TCPSettings,
     TrafficPolicy,
     VirtualService,
 )
@@ -38,6 +42,7 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (ClientTLSSettings, "ca_crl"): "revocation lists are not supported yet",
     (HTTPMatchRequest, "stat_prefix"): "there are no per-route statistics",
     (VirtualService, "tls"): "SNI routing is not supported yet",
+    (Delay, "percent"): "deprecated: use percentage.value",
     (HTTPRoute, "delegate"): "delegation to another VirtualService is not supported yet, so the route is left out",
     (L4MatchAttributes, "destination_subnets"): "a service here has one address",
     (L4MatchAttributes, "source_subnet"): "all workloads of this mesh are in one place",
@@ -45,6 +50,16 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (LoadBalancerSettings, "warmup"): "new endpoints take their full share at once",
     (LoadBalancerSettings, "warmup_duration_secs"): "new endpoints take their full share at once",
     (HTTPCookie, "attributes"): "extra cookie attributes are not supported yet",
+    (VirtualService, "tcp"): "TCP routes are not supported yet: the service's own port is used",
+    (DestinationRule, "export_to"): "a DestinationRule holds in every namespace here",
+    (TrafficPolicy, "retry_budget"): "only connectionPool.http.maxRetries limits retries for now",
+    (TCPSettings, "tcp_keepalive"): "the system's keep-alive settings are used",
+    (TCPSettings, "max_connection_duration"): "connections live as long as they are used",
+    (TCPSettings, "idle_timeout"): "plain TCP connections have no idle timeout here",
+    (MagLev, "table_size"): "the table here always has 65537 slots",
+    (ClientTLSSettings, "client_certificate"): "client certificates of one's own are not supported yet",
+    (ClientTLSSettings, "private_key"): "client certificates of one's own are not supported yet",
+    (Server, "bind"): "a gateway listens on its workload's address",
     (OutlierDetection, "outlier_detection_http_error_codes"): "only 5xx counts for now",
 }
 
@@ -54,6 +69,9 @@ def without_effect(model: BaseModel, path: str = "spec") -> Iterator[tuple[str, 
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         if name not in model.model_fields_set or value == field.get_default(call_default_factory=True):
+            continue
+        if name == "export_to" and value == ("*",):
+            # The default, written out.
             continue
         at = f"{path}.{field.alias or name}"
         if reason := WITHOUT_EFFECT.get((type(model), name)):
