@@ -68,7 +68,7 @@ class DiscoveryResponse:
         """Read proto-JSON; MalformedError when it is none."""
         if not isinstance(body, Mapping) or not body.get("version_info"):
             raise MalformedError("a DiscoveryResponse is a JSON object with version_info")
-        resources = body.get("resources") or ()
+        resources = body.get("resources", ())
         if not isinstance(resources, list | tuple) or not all(isinstance(resource, Mapping) for resource in resources):
             raise MalformedError("resources of a DiscoveryResponse are JSON objects")
         return cls(str(body["version_info"]), str(body.get("nonce") or ""), tuple(resources), str(body.get("type_url") or ""))
@@ -120,10 +120,9 @@ class Staging:
     def __init__(self) -> None:
         self.polls = {name: PollState(name) for name in TYPE_URLS}
 
-    def is_waiting(self, type_name: str) -> bool:
-        """Whether this type has brought what all others have not contradicted: its next word is ACK or NACK."""
-        staged = self.polls[type_name].staged
-        return staged is not None and all(poll.staged is None or poll.staged.version == staged.version for poll in self.polls.values())
+    def is_contradictory(self) -> bool:
+        """Whether staged types have different versions: those with the older one must ask again."""
+        return len({poll.staged.version for poll in self.polls.values() if poll.staged}) > 1
 
     def snapshot(self) -> dict[str, Any] | None:
         """Give the whole staged snapshot, or None while a type is missing or of another version."""

@@ -1,0 +1,203 @@
+"""The sidecar's side of the control plane: polls, stages, swaps, acknowledges, and reports the app's health.
+
+Whatever happens there, the configuration in force stays in force.
+"""
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+import orjson
+
+from devmesh.sidecar.config import ConfigError, ProxyConfig
+from devmesh.sidecar.health import AppProbe
+from devmesh.xds.rest import TYPE_URLS, DiscoveryResponse, PollState, Staging
+
+log = logging.getLogger(__name__)
+HOLD_SECONDS = 30.0
+# On top of the hold: a control plane that neither answers nor closes.
+ANSWER_MARGIN_SECONDS = 5.0
+# The other types of a snapshot arrive within milliseconds; past this we poll again, held by the server.
+STAGING_SECONDS = 1.0
+FIRST_BACKOFF_SECONDS = 0.05
+MAX_BACKOFF_SECONDS = 5.0
+REPORT_SECONDS = 5.0
+# After a report that did not arrive.
+UNANSWERED_SECONDS = 0.5
+Json = Mapping[str, Any]
+
+
+class ControlPlaneError(Exception):
+    """The control plane is absent or says no; try again."""
+
+
+class Agent:
+    """One sidecar's conversation. `parse` raises ConfigError for a snapshot that cannot be run, `swap` puts one in force."""
+
+    def __init__(  # noqa: PLR0913 - every effect is an argument
+        self,
+        url: str,
+        node: Json,
+        *,
+        parse: Callable[[Json], ProxyConfig],
+        swap: Callable[[ProxyConfig], Awaitable[None]],
+        context: Callable[[], Awaitable[ssl.SSLContext | bool]],
+        probe_targets: tuple[tuple[str, int], ...] = (),
+        is_serving: Callable[[], bool] = lambda: True,
+        rng: random.Random | None = None,
+        hold_seconds: float = HOLD_SECONDS,
+    ) -> None:
+        self._url, self._node = url, node
+        self._parse, self._swap, self._context = parse, swap, context
+        self._is_serving = is_serving
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
+        self._hold_seconds = hold_seconds
+        self._staging = Staging()
+        self._changed = asyncio.Event()
+        self._report_due = asyncio.Event()
+        self._swapping = asyncio.Lock()
+        self._probe = AppProbe(probe_targets, self._report_due.set)
+        self.version = ""
+        self.connected = False
+        self.last_error = ""
+        self.rejects = 0
+        self.updates = 0
+
+    async def run(self) -> None:
+        """Converse until cancelled."""
+        connector = aiohttp.TCPConnector(ssl=await self._context(), limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as tasks:
+            for name in TYPE_URLS:
+                tasks.create_task(self._poll_for_ever(session, name), name=f"poll {name}")
+            tasks.create_task(self._probe.run(), name="app probe")
+            tasks.create_task(self._report_for_ever(session), name="health report")
+
+    # Polls
+
+    async def _poll_for_ever(self, session: aiohttp.ClientSession, type_name: str) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._poll_once(session, type_name)
+            except ControlPlaneError as error:
+                failures += 1
+                self._failed(str(error))
+                await asyncio.sleep(self._backoff(failures))
+            else:
+                failures = 0
+                self.connected = True
+
+    def _failed(self, why: str) -> None:
+        if self.connected or why != self.last_error:
+            log.warning("control plane: %s; %s stays in force", why, self.version or "nothing")
+        self.connected, self.last_error = False, why
+
+    def _backoff(self, failures: int) -> float:
+        ceiling: float = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 16), MAX_BACKOFF_SECONDS)
+        return ceiling * self._rng.uniform(0.5, 1.0)
+
+    async def _poll_once(self, session: aiohttp.ClientSession, type_name: str) -> None:
+        """One request and what follows from its answer; a swap meanwhile ends the wait, because the ACK must go out."""
+        poll = self._staging.polls[type_name]
+        response = await self._ask_until_swapped(session, type_name, poll)
+        if response is None:
+            return
+        poll.received(response)
+        await self._decide()
+        if poll.staged is not None and not self._staging.is_contradictory():
+            await self._until_changed(STAGING_SECONDS)
+
+    async def _ask_until_swapped(self, session: aiohttp.ClientSession, type_name: str, poll: PollState) -> DiscoveryResponse | None:
+        asking = asyncio.create_task(self._ask(session, type_name, poll), name=f"ask {type_name}")
+        tasks: list[asyncio.Task[Any]] = [asking]
+        if poll.staged:  # else no decision can be about this type
+            tasks.append(asyncio.create_task(self._changed.wait(), name=f"await swap {type_name}"))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return asking.result() if asking.done() else None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ask(self, session: aiohttp.ClientSession, type_name: str, poll: PollState) -> DiscoveryResponse | None:
+        headers = {"x-envoy-expected-rq-timeout-ms": str(int(self._hold_seconds * 1000))}
+        body = poll.request(self._node).to_json()
+        status, answer = await self._post(session, f"/v3/discovery:{type_name}", body, headers, self._hold_seconds)
+        if status == 304:
+            return None
+        if status != 200:
+            raise ControlPlaneError(f"{type_name}: {status} {answer[:200].decode(errors='replace').strip()}")
+        try:
+            return DiscoveryResponse.parse(orjson.loads(answer))
+        except ValueError as error:
+            raise ControlPlaneError(f"{type_name}: {error}") from error
+
+    async def _post(
+        self, session: aiohttp.ClientSession, path: str, body: Json, headers: Mapping[str, str], hold: float
+    ) -> tuple[int, bytes]:
+        timeout = aiohttp.ClientTimeout(total=hold + ANSWER_MARGIN_SECONDS)
+        headers = {"content-type": "application/json", **headers}
+        try:
+            async with session.post(self._url + path, data=orjson.dumps(body), headers=headers, timeout=timeout) as response:
+                return response.status, await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ControlPlaneError(f"{self._url} does not answer: {error!r}") from error
+
+    # Decision
+
+    async def _decide(self) -> None:
+        """Swap when the staged types are whole; say no with the resource's name when they cannot be run."""
+        async with self._swapping:
+            snapshot = self._staging.snapshot()
+            if snapshot is not None:
+                await self._take(snapshot)
+            if snapshot is not None or self._staging.is_contradictory():
+                changed, self._changed = self._changed, asyncio.Event()
+                changed.set()
+
+    async def _take(self, snapshot: Json) -> None:
+        try:
+            config = self._parse(snapshot)
+        except ConfigError as error:
+            log.error("refused configuration %s: %s", snapshot["version"], error)  # noqa: TRY400 - the message is what the user needs
+            self.rejects += 1
+            self._staging.refuse(error.resource, str(error))
+            return
+        await self._swap(config)
+        self._staging.accept(config.version)
+        self.version = config.version
+        self.updates += 1
+        self._report_due.set()
+
+    async def _until_changed(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
+
+    # Health
+
+    async def _report_for_ever(self, session: aiohttp.ClientSession) -> None:
+        """At every change and every 5 s. A lost report is made good by the next one."""
+        while True:
+            self._report_due.clear()
+            try:
+                status, answer = await self._post(session, "/v1/health", self._report(), {}, 0.0)
+                pause = REPORT_SECONDS if status == 200 else UNANSWERED_SECONDS
+                if status not in {200, 503}:
+                    log.warning("health report: %d %s", status, answer[:200].decode(errors="replace").strip())
+            except ControlPlaneError:
+                pause = UNANSWERED_SECONDS  # the polls have said so already
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._report_due.wait(), pause)
+
+    def _report(self) -> Json:
+        health = self._probe.health
+        serving = self._is_serving()
+        detail = health.detail if serving else "the sidecar has no configuration yet"
+        # Three versions of a service share an identity, so the report says which workload it is from.
+        return {"node": {"id": self._node["id"]}, "healthy": health.healthy and serving, "detail": detail, "restarts": 0}
