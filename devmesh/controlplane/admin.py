@@ -103,7 +103,8 @@ class Admin:
             "version_sent": proxy.snapshot.version if proxy.snapshot else None,
             "version_acked": proxy.version_acked or None,
             "error": proxy.error() or None,
-            "healthy": proxy.healthy,
+            # Until its sidecar has reported to us, the registry remembers what it told our predecessor.
+            "healthy": True if proxy.healthy is None and proxy.workload in self._state.healthy() else proxy.healthy,
             "detail": proxy.detail,
             "restarts": proxy.restarts,
             "last_seen": None if proxy.last_seen is None else _ago(now - proxy.last_seen),

@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ class XdsServer:
 
     @web.middleware
     async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not self._state.synced.is_set():
+        if not await self._is_synced(hold_seconds(request)):
             return web.Response(status=503, headers={"retry-after": "1"}, text="the control plane has not read the registry yet\n")
         try:
             request[BODY] = orjson.loads(await request.read())
@@ -101,6 +101,12 @@ class XdsServer:
             return web.Response(status=403, text=f"{workload}\n")
         request[WORKLOAD] = workload
         return await handler(request)
+
+    async def _is_synced(self, seconds: float) -> bool:
+        """Hold early requests too: after our restart the sidecars come before the registry has been read."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._state.synced.wait(), seconds)
+        return self._state.synced.is_set()
 
     def _workload(self, request: web.Request, identities: list[str]) -> Workload | str:
         """Give the workload that may speak, or why it may not. A health report without a node is its certificate's only workload."""

@@ -128,6 +128,7 @@ class State:
             self.compiles += 1
             self.compile_seconds = self._clock() - started
             changed = self._pushes.replace(self._with_kept(output, namespaces))
+            self._expect_back(wanted.healthy)
         if configuration.generation and configuration.generation not in self._pushes.generations:
             self._record(configuration, started, changed)
         self.synced.set()
@@ -160,6 +161,13 @@ class State:
         )
         self._pushes.record(generation)
         log.info("generation %s compiled in %.3f s, %d proxies change", generation.id, generation.seconds, len(changed))
+
+    def _expect_back(self, healthy: frozenset[str]) -> None:
+        """After our restart: whoever was healthy is on its way back to us, and an apply waits for it that long."""
+        for name in healthy & self._watch.inherited:
+            proxy = self._pushes.proxies.get(name)
+            if proxy is not None and proxy.last_seen is None:
+                proxy.last_seen = self._clock()
 
     # Health
 

@@ -1,5 +1,7 @@
 """Registry, control plane and sidecars together: applied, acknowledged, refused, absent, lost."""
 
+import asyncio
+
 import aiohttp
 import pytest
 
@@ -150,6 +152,18 @@ async def test_a_restarted_control_plane_keeps_endpoints_whose_check_ran_out_mea
 
 async def _is_ok(sidecar):
     return (await sidecar.health(healthy=True))[0] == 200
+
+
+async def test_an_apply_right_after_a_restart_waits_for_the_sidecars_on_their_way_back(mesh):
+    async with mesh.control_plane_running(), mesh.sidecar_running() as sidecar:
+        await sidecar.health(healthy=True)
+        await until_status(mesh, "passing")
+    async with mesh.control_plane_running() as plane:
+        generation = await mesh.apply(virtual_service("reviews"))
+        await plane.state.synced.wait()
+        waiting = asyncio.create_task(mesh.generation(generation, wait="5s"))
+        async with mesh.sidecar_running():
+            assert (await waiting)["by"]["reviews-v1"]["state"] == "acked"
 
 
 async def test_after_one_ttl_a_silent_workload_loses_its_endpoint(mesh):
