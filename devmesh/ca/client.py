@@ -267,7 +267,8 @@ class WorkloadIdentity:
         except ssl.SSLError as error:
             raise CaRefusedError(f"TLS with the CA failed: {error}") from error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            refused = credentials is not None and isinstance(error, aiohttp.ClientSSLError | aiohttp.ServerDisconnectedError)
+            # In TLS 1.3 a server refuses a client certificate after the handshake: whatever breaks a made connection may be that.
+            refused = credentials is not None and not isinstance(error, aiohttp.ClientConnectorError | TimeoutError)
             raise (CaRefusedError if refused else CaError)(f"the CA at {self._ca.url} does not answer: {error!r}") from error
 
     def _context_for_ca(self, credentials: Credentials | None) -> ssl.SSLContext:

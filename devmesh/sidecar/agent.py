@@ -132,7 +132,7 @@ class Agent:
         if status == 304:
             return None
         if status != 200:
-            raise ControlPlaneError(f"{type_name}: {status} {answer[:200].decode(errors='replace').strip()}")
+            raise ControlPlaneError(f"{status} {answer[:200].decode(errors='replace').strip()}")  # alike for all types: logged once
         try:
             return DiscoveryResponse.parse(orjson.loads(answer))
         except ValueError as error:

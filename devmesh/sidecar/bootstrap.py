@@ -1,7 +1,8 @@
 """`bootstrap.json` (devmesh/README.md, "Sidecar bootstrap") as values that can only be right."""
 
+import ipaddress
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,6 @@ class TelemetrySettings:
 
 
 @dataclass(frozen=True, slots=True)
-class MeshSettings:
-    outbound_traffic_policy: str
-    forbidden_destinations: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Bootstrap:
     """Exactly one of `xds` and `snapshot` is set; `ca` may only be absent with a snapshot."""
 
@@ -84,7 +79,6 @@ class Bootstrap:
     sockets: tuple[Listening, ...]
     dial: Mapping[str, Address]
     telemetry: TelemetrySettings
-    mesh: MeshSettings
     admin_token: str | None
 
     @classmethod
@@ -114,13 +108,22 @@ def parse_address(text: str) -> Address:
     return host.strip("[]"), int(port)
 
 
+def check_forbidden(ranges: Iterable[str]) -> None:
+    """Refuse a range that the data path does not close by itself (devmesh.sidecar.outbound): it must not stay open in silence."""
+    for text in ranges:
+        network = ipaddress.ip_network(text)
+        if not (network.is_loopback or network.is_link_local or network.is_unspecified):
+            raise ValueError(f"forbidden_destinations: {text} is not loopback or link-local, which are all a sidecar can forbid")
+
+
 def _bootstrap(value: Mapping[str, Any]) -> Bootstrap:
     xds, snapshot, ca = value.get("xds"), value.get("snapshot"), value.get("ca")
     if (xds is None) == (snapshot is None):
         raise ValueError("either xds or snapshot must be set")
     if xds is not None and ca is None:
         raise ValueError("xds needs ca: the control plane is spoken to over mTLS")
-    telemetry, mesh = value.get("telemetry") or {}, value.get("mesh") or {}
+    telemetry = value.get("telemetry") or {}
+    check_forbidden((value.get("mesh") or {}).get("forbidden_destinations") or ())
     log_file = telemetry.get("access_log_file")
     return Bootstrap(
         node=Node(value["node"]["id"], value["node"].get("cluster", ""), value["node"].get("metadata") or {}),
@@ -133,7 +136,6 @@ def _bootstrap(value: Mapping[str, Any]) -> Bootstrap:
         telemetry=TelemetrySettings(
             telemetry.get("otlp_url"), Path(log_file) if log_file else None, telemetry.get("access_log_encoding") or "TEXT"
         ),
-        mesh=MeshSettings(mesh.get("outbound_traffic_policy") or "ALLOW_ANY", tuple(mesh.get("forbidden_destinations") or ())),
         admin_token=(value.get("admin") or {}).get("token"),
     )
 

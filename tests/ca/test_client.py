@@ -142,6 +142,16 @@ async def test_a_ca_with_another_root_is_not_believed(ca, tmp_path):
             await misled.renew()
 
 
+async def test_a_ca_that_lost_its_keys_is_asked_with_the_token(tmp_path):
+    async with running_ca(tmp_path / "ca") as ca:
+        reviews = await ca.workload(tmp_path)
+        await reviews.renew()
+    for file in ("root.pem", "root.key", "intermediate.pem", "intermediate.key"):
+        (ca.directory / file).unlink()
+    async with running_ca(ca.directory, ca.port):
+        assert (await reviews.renew()).trust_bundle == ca.root_file.read_text()
+
+
 async def test_a_workload_cannot_pass_for_the_ca(ca, tmp_path):
     reviews = await ca.workload(tmp_path)
     await reviews.renew()
