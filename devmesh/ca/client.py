@@ -219,8 +219,10 @@ class WorkloadIdentity:
             if abs(self._clock.offset() - offset) > CLOCK_JUMP_SECONDS:
                 log.info("the wall clock jumped by %.0f s: renewing", self._clock.offset() - offset)
                 return
+            # Not `wait_for`: before Python 3.12 that swallows a cancellation which meets the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._renew_now.wait(), self._check_seconds)
+                async with asyncio.timeout(self._check_seconds):
+                    await self._renew_now.wait()
 
     async def renew(self) -> Credentials:
         """Get a certificate for a new key; CaError when there is none to be had now."""

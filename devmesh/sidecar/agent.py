@@ -36,6 +36,13 @@ class ControlPlaneError(Exception):
     """The control plane is absent or says no; try again."""
 
 
+async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
+    """Return when it is set or the time is over. Not `wait_for`: before Python 3.12 that swallows a cancellation which meets the event."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
 class Agent:
     """One sidecar's conversation. `parse` raises ConfigError for a snapshot that cannot be run, `swap` puts one in force."""
 
@@ -176,8 +183,7 @@ class Agent:
         self._report_due.set()
 
     async def _until_changed(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+        await wait_at_most(self._changed, seconds)
 
     # Health
 
@@ -192,8 +198,7 @@ class Agent:
                     log.warning("health report: %d %s", status, answer[:200].decode(errors="replace").strip())
             except ControlPlaneError:
                 pause = UNANSWERED_SECONDS  # the polls have said so already
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._report_due.wait(), pause)
+            await wait_at_most(self._report_due, pause)
 
     def _report(self) -> Json:
         health = self._probe.health
