@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from devmesh.config import istio_telemetry
+from devmesh.config.devmesh_v1 import Fault
 from devmesh.config.istio_networking import DestinationRule, Gateway, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
 
@@ -60,6 +61,7 @@ KINDS: tuple[KnownKind, ...] = (
     KnownKind(SMI_SPECS, "HTTPRouteGroup", ("v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"), "not_yet"),
     KnownKind(SMI_SPECS, "TCPRoute", ("v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"), "not_yet"),
     KnownKind(SMI_ACCESS, "TrafficTarget", ("v1alpha3", "v1alpha2", "v1alpha1"), "unsafe_to_ignore"),
+    KnownKind(DEVMESH, "Fault", ("v1",), "full", Fault),
     KnownKind(DEVMESH, "Scenario", ("v1",), "not_yet"),
 )
 _BY_NAME = {(one.group, one.kind): one for one in KINDS}

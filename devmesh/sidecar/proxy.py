@@ -176,7 +176,8 @@ class _Inbound(asyncio.Protocol):
         if listener is None:
             transport.close()  # no configuration yet: nobody may be let through
             return
-        accepted = Accepted(self._proxy, listener, Direction.INBOUND, self._original)
+        direction = Direction.OUTBOUND if self._proxy.gateway else Direction.INBOUND  # a gateway is the client of what it routes to
+        accepted = Accepted(self._proxy, listener, direction, self._original)
         transport.set_protocol(accepted)
         accepted.connection_made(transport)
 

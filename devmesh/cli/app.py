@@ -1,0 +1,48 @@
+"""`devmesh`: resolve settings, call one function, print."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from click.exceptions import ClickException, UsageError
+
+from devmesh.cli import fault, inspect, lifecycle, output, resources, traces
+from devmesh.errors import DevmeshError
+
+app = typer.Typer(
+    name="devmesh",
+    help="A service mesh for one machine: your compose file, your Istio YAML.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+lifecycle.register(app)
+resources.register(app)
+inspect.register(app)
+app.add_typer(fault.app, name="fault")
+app.add_typer(traces.app, name="traces")
+
+
+def main() -> None:
+    """Exit status: 0 done, 1 yours to mend, 2 usage, 70 ours."""
+    try:
+        status = app(standalone_mode=False)
+    except DevmeshError as problem:
+        output.error(problem)
+        sys.exit(problem.exit_status)
+    except UsageError as problem:
+        problem.show()
+        sys.exit(2)
+    except ClickException as problem:
+        problem.show()
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""proxy-status, proxy-config, curl."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from typing import Annotated, Any
+
+import typer
+
+from devmesh.cli import output
+from devmesh.cli.options import Compose, Output
+from devmesh.cli.output import Format
+from devmesh.errors import DevmeshError
+from devmesh.mesh import Mesh
+
+KINDS = ("listeners", "routes", "clusters", "endpoints", "secrets")
+
+
+def register(app: typer.Typer) -> None:
+    app.command("proxy-status")(proxy_status)
+    app.command("proxy-config")(proxy_config)
+    app.command("curl", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(curl)
+
+
+def proxy_status(compose_file: Compose = None, form: Output = Format.table) -> None:
+    """What each sidecar was sent and has acknowledged."""
+    answer = asyncio.run(Mesh.of(compose_file).control("/v1/proxies"))
+    if form is not Format.table:
+        output.data(answer, form)
+        return
+    rows = [
+        (
+            one["workload"],
+            output.mark(one["connected"]),
+            "SYNCED" if one["synced"] else "NOT SYNCED",
+            one["version_acked"] or "-",
+            one["error"] or "",
+        )
+        for one in answer["proxies"]
+    ]
+    output.table(("WORKLOAD", "CONNECTED", "STATE", "VERSION", "ERROR"), rows)
+
+
+def _workload(mesh: Mesh, name: str) -> str:
+    """A workload, or a service's first one."""
+    workloads = mesh.state()["workloads"]
+    for workload, one in workloads.items():
+        if name in (workload, one["service"]):
+            return str(workload)
+    raise DevmeshError(f"no workload or service {name!r}", f"one of: {', '.join(workloads)}")
+
+
+def proxy_config(kind: str, service: str, compose_file: Compose = None, form: Output = Format.table) -> None:
+    """What a sidecar runs: listeners, routes, clusters, endpoints or secrets."""
+    if kind not in KINDS and f"{kind}s" not in KINDS:
+        raise DevmeshError(f"{kind!r} is none of {', '.join(KINDS)}", f"devmesh proxy-config routes {service}")
+    kind = kind if kind in KINDS else f"{kind}s"
+    mesh = Mesh.of(compose_file)
+    name = _workload(mesh, service)
+    if kind == "secrets":
+        admin = mesh.state()["workloads"][name]["admin"]
+        output.data(asyncio.run(mesh._get(f"http://127.0.0.1:{admin}/certs", 5)), Format.json if form is Format.table else form)  # noqa: SLF001 - the CLI's own object
+        return
+    found = asyncio.run(mesh.control(f"/v1/proxies/{name}/config"))[kind]
+    if form is not Format.table:
+        output.data({kind: found}, form)
+        return
+    columns, rows = TABLES[kind](found)
+    output.table(columns, rows)
+
+
+def _listeners(found: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    rows = []
+    for one in found:
+        address = one["address"]["socket_address"]
+        rows.append(
+            (
+                one["name"],
+                address["address"],
+                str(address["port_value"]),
+                one.get("traffic_direction", ""),
+                str(len(one.get("filter_chains", ()))),
+            )
+        )
+    return ("NAME", "ADDRESS", "PORT", "DIRECTION", "CHAINS"), rows
+
+
+def _routes(found: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    rows = []
+    for table in found:
+        for host in table["virtual_hosts"]:
+            for route in host.get("routes", ()):
+                action = route.get("route", {})
+                clusters = action.get("cluster") or ",".join(
+                    f"{c['name']}={c['weight']}" for c in action.get("weighted_clusters", {}).get("clusters", ())
+                )
+                match = route["match"].get("path") or route["match"].get("prefix", "") + "*"
+                config = route.get("metadata", {}).get("filter_metadata", {}).get("istio", {}).get("config", "").rpartition("/")[2]
+                rows.append(
+                    (
+                        table["name"],
+                        host["domains"][0],
+                        match,
+                        clusters or next(k for k in ("redirect", "direct_response") if k in route),
+                        config,
+                    )
+                )
+    return ("TABLE", "HOST", "MATCH", "TO", "VIRTUAL SERVICE"), rows
+
+
+def _clusters(found: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    return ("NAME", "TYPE", "POLICY"), [(one["name"], one.get("type", ""), one.get("lb_policy", "")) for one in found]
+
+
+def _endpoints(found: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    rows = []
+    for one in found:
+        for group in one.get("endpoints", ()):
+            for host in group["lb_endpoints"]:
+                address = host["endpoint"]["address"]["socket_address"]
+                rows.append((f"{address['address']}:{address['port_value']}", host["health_status"], one["cluster_name"]))
+    return ("ENDPOINT", "STATUS", "CLUSTER"), rows
+
+
+TABLES = {"listeners": _listeners, "routes": _routes, "clusters": _clusters, "endpoints": _endpoints}
+
+
+def curl(context: typer.Context, from_service: str, url: str, compose_file: Compose = None) -> None:
+    """A request as that service would send it: through its sidecar, with its identity. Further flags are curl's."""
+    mesh = Mesh.of(compose_file)
+    one = mesh.state()["workloads"][_workload(mesh, from_service)]
+    binary = shutil.which("curl")
+    if binary is None:
+        raise DevmeshError("curl is not installed", "apt-get install curl")
+    # The proxy port is the workload's identity; nothing may bypass it.
+    os.execv(binary, ["curl", "-sS", "--noproxy", "", "--proxy", f"http://{one['ip']}:15001", *context.args, url])

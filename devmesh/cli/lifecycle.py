@@ -1,0 +1,207 @@
+"""up, down, status, logs, wait, restart, stop, start, version."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from devmesh import __version__
+from devmesh.cli import output
+from devmesh.cli.options import Compose, ComposeFile, Output, Timeout, seconds
+from devmesh.cli.output import Format
+from devmesh.errors import DevmeshError, UsageError
+from devmesh.mesh import Mesh
+from devmesh.runtimes.local.files import last_lines
+
+PROFILES = ("default", "demo", "minimal", "remote", "empty")
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(up)
+    app.command()(down)
+    app.command()(status)
+    app.command("ps", hidden=True)(status)
+    app.command()(logs)
+    app.command()(wait)
+    app.command()(restart)
+    app.command()(stop)
+    app.command()(start)
+    app.command()(version)
+
+
+def up(
+    file: ComposeFile = None,
+    runtime: Annotated[str, typer.Option(help="auto or local; docker comes later.")] = "auto",
+    profile: Annotated[str, typer.Option(help="Istio's profile: demo samples every trace, default 1 %.")] = "demo",
+) -> None:
+    """Bring the mesh up and return when every workload is ready."""
+    if profile not in PROFILES:
+        raise UsageError(f"--profile {profile!r} is none of {', '.join(PROFILES)}")
+    if runtime not in ("auto", "local"):
+        raise DevmeshError(f"runtime {runtime!r} is not supported yet", "devmesh up --runtime local")
+    mesh = Mesh.of(file)
+    phases: list[tuple[str, float]] = []
+
+    def tell(event: dict[str, Any]) -> None:
+        if event["event"] == "phase_done":
+            phases.append((event["name"], event["seconds"]))
+            output.note(f"  {event['name']:<26} {event['seconds']:6.2f} s")
+        elif event["event"] == "diagnostic":
+            place = ":".join(str(part) for part in (event["file"], event["line"], event["column"]) if part)
+            output.note(f"  {place}: {event['severity']} \\[{event['code']}] {event['message']}")
+        elif event["event"] == "note":
+            output.note(f"  {event['message']}")
+        elif event["event"] == "done":
+            output.note(f"  {'ready':<26} {event['seconds']:6.2f} s\n")
+
+    output.note(f"devmesh {__version__}: {mesh.compose_file.parent.name}, runtime local, interception proxy")
+    mesh.up({"profile": profile}, tell)
+    _print_urls(asyncio.run(mesh.status())["urls"])
+
+
+def _print_urls(urls: dict[str, Any]) -> None:
+    rows = [
+        (name, url if url != "mtls only" else f"mtls only (devmesh curl SERVICE http://{name})") for name, url in urls["services"].items()
+    ]
+    rows += [(f"{name} (mesh)", url) for name, url in urls["mesh"].items()]
+    output.table(("SERVICE", "URL"), rows)
+
+
+def down(
+    file: ComposeFile = None, volumes: Annotated[bool, typer.Option("--volumes", help="Forget what the mesh kept, too.")] = False
+) -> None:  # noqa: FBT002 - typer's form
+    """Stop everything that `up` started."""
+    mesh = Mesh.of(file)
+    stopped = asyncio.run(mesh.down())
+    output.note("stopped" if stopped else f"nothing is up in {mesh.compose_file.parent}")
+    if volumes:
+        import shutil  # noqa: PLC0415 - one use
+
+        shutil.rmtree(mesh.files.root, ignore_errors=True)
+
+
+def status(compose_file: Compose = None, form: Output = Format.table) -> None:
+    """Workloads: ready, healthy, in sync, certificate, restarts."""
+    answer = asyncio.run(Mesh.of(compose_file).status())
+    if form is not Format.table:
+        output.data(answer, form)
+        return
+    if not answer["supervised"]:
+        output.note("the supervisor is gone; what it started still serves. hint: devmesh down, then devmesh up")
+    rows = [
+        (
+            one["name"], one["service"], one["version"], output.mark(one["ready"]), output.mark(one["healthy"]), output.mark(one["synced"]),
+            (one["certificate"]["expires"] or "-")[11:16], str(one["restarts"]),
+        )
+        for one in answer["workloads"]
+    ]  # fmt: skip
+    output.table(("WORKLOAD", "SERVICE", "VERSION", "READY", "HEALTHY", "SYNCED", "CERT", "RESTARTS"), rows)
+    output.note("")
+    _print_urls(answer["urls"])
+
+
+def logs(
+    service: Annotated[str | None, typer.Argument(help="A service, workload or part (control, ca, registry, collector).")] = None,
+    compose_file: Compose = None,
+    access: Annotated[bool, typer.Option("--access", help="The sidecars' access logs, as Istio prints them.")] = False,  # noqa: FBT002 - typer's form
+    follow: Annotated[bool, typer.Option("-f", "--follow")] = False,  # noqa: FBT002 - as above
+    tail: Annotated[int, typer.Option(help="Lines of each log.")] = 100,
+) -> None:
+    """App and sidecar logs, one prefix each."""
+    mesh = Mesh.of(compose_file)
+    files = _log_files(mesh, service, access=access)
+    if not files:
+        known = ", ".join(sorted(path.name.removesuffix(".log") for path in mesh.files.logs.glob("*.log")))
+        raise DevmeshError(f"no logs of {service!r}", f"there are: {known}" if known else "devmesh up")
+    for path in files:
+        for line in last_lines(path, tail):
+            typer.echo(f"{path.name.removesuffix('.log')} | {line}")
+    if follow:
+        _follow(files)
+
+
+def _log_files(mesh: Mesh, service: str | None, *, access: bool) -> list[Path]:
+    found = sorted(mesh.files.logs.glob("*.access.log" if access else "*.log"))
+    if not access:
+        found = [path for path in found if not path.name.endswith(".access.log")]
+    if service is None:
+        return found
+    try:
+        workloads = [name for name, one in mesh.state()["workloads"].items() if service in (name, one["service"])]
+    except DevmeshError:
+        workloads = []
+    names = {service, *workloads, *(f"{name}-sidecar" for name in workloads)}
+    return [path for path in found if path.name.removesuffix(".log").removesuffix(".access") in names]
+
+
+def _follow(files: list[Path]) -> None:
+    handles = {path: path.open(errors="replace") for path in files}
+    for handle in handles.values():
+        handle.seek(0, 2)
+    while True:
+        idle = True
+        for path, handle in handles.items():
+            for line in handle:
+                idle = False
+                typer.echo(f"{path.name.removesuffix('.log')} | {line.rstrip()}")
+        if idle:
+            time.sleep(0.1)  # between looks at files, as tail -f does
+
+
+def wait(compose_file: Compose = None, timeout: Timeout = "30s") -> None:
+    """Return when every process is ready and every sidecar runs the current configuration."""
+    limit = seconds(timeout, "--timeout")
+    started = time.monotonic()
+    answer = asyncio.run(_wait(Mesh.of(compose_file), limit))
+    missing = [one for one in answer["workloads"] if not _settled(one)]
+    if missing:
+        lines = "\n".join(
+            f"  {one['name']}: ready={one['ready']} healthy={one['healthy']} synced={one['synced']} {one['detail']}" for one in missing
+        )
+        raise DevmeshError(f"not ready after {limit:g} s:\n{lines}", f"devmesh logs {missing[0]['name']}")
+    output.note(f"{len(answer['workloads'])} workloads ready and in sync after {time.monotonic() - started:.2f} s")
+
+
+def _settled(one: dict[str, Any]) -> bool:
+    return bool(one["ready"] and one["synced"] and (one["healthy"] or one["name"].startswith("istio-")))
+
+
+async def _wait(mesh: Mesh, limit: float) -> dict[str, Any]:
+    deadline = time.monotonic() + limit
+    while True:
+        answer = await mesh.status()
+        if all(map(_settled, answer["workloads"])) or time.monotonic() > deadline:
+            return answer
+        await asyncio.sleep(0.05)  # between looks; the control plane has no event for processes
+
+
+def _action(name: str, target: str, compose_file: Path | None) -> None:
+    answer = asyncio.run(Mesh.of(compose_file).command({"command": name, "target": target}))
+    output.note(f"{name}: {', '.join(answer['workloads'])}")
+
+
+def restart(service: str, compose_file: Compose = None) -> None:
+    """Restart a service's apps; its sidecars stay."""
+    _action("restart", service, compose_file)
+
+
+def stop(service: str, compose_file: Compose = None) -> None:
+    """Stop a service's apps; callers get what Istio gives them then."""
+    _action("stop", service, compose_file)
+
+
+def start(service: str, compose_file: Compose = None) -> None:
+    """Start a service's apps again."""
+    _action("start", service, compose_file)
+
+
+def version(form: Output = Format.table) -> None:
+    """This devmesh's version."""
+    if form is Format.table:
+        typer.echo(f"devmesh {__version__}")
+    else:
+        output.data({"version": __version__}, form)

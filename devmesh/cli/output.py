@@ -1,0 +1,70 @@
+"""Data on stdout, everything else on stderr; errors name the thing, then `hint:` with the next command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from devmesh.errors import DevmeshError
+
+
+class Format(str, Enum):
+    table = "table"
+    json = "json"
+    yaml = "yaml"
+
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False)
+
+
+def data(value: Any, form: Format) -> None:
+    """Print a value as JSON or YAML."""
+    if form is Format.yaml:
+        from ruamel.yaml import YAML  # noqa: PLC0415 - the rare form
+
+        yaml = YAML()
+        yaml.default_flow_style = False
+        yaml.dump(json.loads(json.dumps(value)), sys.stdout)
+    else:
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table that fits the terminal; plain lines where it is no terminal."""
+    if not out.is_terminal:
+        widths = [max(len(str(cell)) for cell in column) for column in zip(columns, *rows, strict=True)]
+        for row in (columns, *rows):
+            sys.stdout.write("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+        return
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    out.print(made)
+
+
+def note(message: str) -> None:
+    err.print(message)
+
+
+def error(problem: DevmeshError) -> None:
+    err.print(f"[red bold]error:[/] {_safe(problem.message)}")
+    if problem.hint:
+        err.print(f"\nhint: {_safe(problem.hint)}")
+
+
+def _safe(text: str) -> str:
+    """Rich markup in a message is text."""
+    return text.replace("[", "\\[")
+
+
+def mark(value: bool) -> str:  # noqa: FBT001 - a cell
+    return "yes" if value else "no"

@@ -1,0 +1,190 @@
+"""The preloaded process that sidecars and our own servers are forked from: imports once, forks in milliseconds.
+
+It runs no thread and no event loop before a fork. Requests are datagrams on a socketpair: JSON, with the child's sockets as SCM_RIGHTS;
+answers say `started`, `ready` and `exited`. When the supervisor dies it stays, as the parent of what still serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import json
+import logging
+import os
+import random
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MAX_REQUEST = 64 * 1024
+MAX_SOCKETS = 64
+Ready = Callable[[], None]
+Sockets = list[socket.socket]
+PRELOAD = (
+    "devmesh.sidecar.__main__",
+    "devmesh.registry.embedded.server",
+    "devmesh.ca.server",
+    "devmesh.controlplane.server",
+    "devmesh.collector.server",
+)
+
+
+def run_sidecar(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> None:
+    from devmesh.sidecar.__main__ import main  # noqa: PLC0415 - preloaded; named here so that each entry stands alone
+    from devmesh.sidecar.listener import SocketSpec  # noqa: PLC0415 - as above
+
+    specs = []
+    for spec, sock in zip(arguments["sockets"], sockets, strict=True):
+        original = tuple(spec["original"]) if spec.get("original") else None
+        specs.append(SocketSpec(spec["role"], spec["address"], spec["port"], sock, original))
+    main(Path(arguments["bootstrap"]), specs, ready)
+
+
+def run_registry(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> None:
+    from devmesh.registry.embedded.server import serve  # noqa: PLC0415 - as above
+
+    asyncio.run(serve(sockets[0], Path(arguments["directory"]), _token(arguments), ready))
+
+
+def run_ca(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> None:
+    from devmesh.ca.server import serve  # noqa: PLC0415 - as above
+
+    asyncio.run(serve(sockets[0], Path(arguments["directory"]), _token(arguments), ready, arguments.get("otlp_url")))
+
+
+def run_control(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> None:
+    from devmesh.controlplane.server import serve  # noqa: PLC0415 - as above
+
+    xds, admin = sockets
+    registry, ca, spiffe_id = arguments["registry_url"], arguments["ca"], arguments["spiffe_id"]
+    asyncio.run(serve(xds, admin, registry, _token(arguments), ca, spiffe_id, ready, arguments.get("otlp_url")))
+
+
+def run_collector(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> None:
+    from devmesh.collector.server import serve  # noqa: PLC0415 - as above
+
+    asyncio.run(serve(sockets[0], sockets[1], _token(arguments), ready))
+
+
+def _token(arguments: dict[str, Any]) -> str:
+    """By file name, never in a message or an argument list."""
+    return Path(arguments["token_file"]).read_text().strip()
+
+
+ENTRIES = {"sidecar": run_sidecar, "registry": run_registry, "ca": run_ca, "control": run_control, "collector": run_collector}
+
+
+class Launcher:
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._names: dict[int, str] = {}
+        self._ready: dict[int, str] = {}
+
+    def serve(self) -> None:
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)  # noqa: FBT003 - os's own signature
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake_write)
+        supervised = True
+        while supervised or self._names:
+            watched: list[Any] = [wake_read, *self._ready, *([self._channel] if supervised else [])]
+            readable, _, _ = select.select(watched, [], [])
+            if wake_read in readable:
+                os.read(wake_read, 512)
+                self._reap()
+            for fd in [fd for fd in readable if fd in self._ready]:
+                self._became_ready(fd)
+            if self._channel in readable:
+                supervised = self._request()
+
+    def _request(self) -> bool:
+        try:
+            message, fds, _, _ = socket.recv_fds(self._channel, MAX_REQUEST, MAX_SOCKETS)
+        except ConnectionError:
+            return False
+        if not message:
+            return False
+        request = json.loads(message)
+        read_end, write_end = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(read_end)
+            self._child(request, fds, write_end)
+        os.close(write_end)
+        for fd in fds:
+            os.close(fd)
+        self._names[pid], self._ready[read_end] = request["name"], request["name"]
+        self._tell({"event": "started", "name": request["name"], "pid": pid})
+        return True
+
+    def _child(self, request: dict[str, Any], fds: list[int], ready_fd: int) -> None:
+        status = 70
+        try:
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._channel.close()
+            _log_to(request["log"])
+            random.seed()  # the parent's generator would give every child the same numbers
+            ENTRIES[request["entry"]](request["arguments"], [socket.socket(fileno=fd) for fd in fds], lambda: _say_ready(ready_fd))
+            status = 0
+        except KeyboardInterrupt:
+            status = 130
+        except BaseException:
+            logging.getLogger("devmesh").exception("%s ends", request["name"])
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _became_ready(self, fd: int) -> None:
+        name = self._ready.pop(fd)
+        if os.read(fd, 1):
+            self._tell({"event": "ready", "name": name})
+        os.close(fd)
+
+    def _reap(self) -> None:
+        while self._names:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            name = self._names.pop(pid, None)
+            if name is not None:
+                self._tell({"event": "exited", "name": name, "pid": pid, "status": os.waitstatus_to_exitcode(status)})
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        try:
+            self._channel.send(json.dumps(event).encode())
+        except OSError:
+            pass  # no supervisor any more: nobody to tell
+
+
+def _say_ready(fd: int) -> None:
+    os.write(fd, b"R")
+    os.close(fd)
+
+
+def _log_to(path: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+
+
+def main() -> None:
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    for module in PRELOAD:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # children share these pages as long as nobody writes to them
+    channel.send(json.dumps({"event": "loaded"}).encode())
+    Launcher(channel).serve()
+
+
+if __name__ == "__main__":
+    main()

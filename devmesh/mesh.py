@@ -1,0 +1,391 @@
+"""A running mesh as one object: what the CLI and tests do with it."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from devmesh.config.analysis import analyze
+from devmesh.config.model import Diagnostic, Resource, ResourceKey
+from devmesh.config.topology_types import Topology
+from devmesh.errors import DevmeshError
+from devmesh.registry.client import Registry
+from devmesh.registry.resources import StoredResource, apply_resources, delete_resources, list_resources, read_json, write_resources
+from devmesh.runtimes.local.files import MeshFiles, last_lines
+from devmesh.runtimes.local.processes import is_same
+from devmesh.runtimes.local.supervisor import clean_up
+
+Json = dict[str, Any]
+Event = Callable[[Json], None]
+COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+FAULT_GROUP, FAULT_KIND = "devmesh.dev", "Fault"
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What `apply` or `delete` led to. `sidecars` are those that the change affects."""
+
+    generation: str
+    seconds: float
+    sidecars: list[Json]
+    diagnostics: list[Json]
+
+    def of(self, state: str) -> list[Json]:
+        return [one for one in self.sidecars if one["state"] == state]
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRequest:
+    target: str
+    abort: int | None = None
+    delay: float | None = None  # seconds
+    percent: float = 100.0
+    caller: str | None = None
+    path: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    lifetime: float | None = None  # seconds
+
+
+def find_compose_file(given: Path | None, directory: Path) -> Path:
+    if given is not None:
+        if not given.is_file():
+            raise DevmeshError(f"{given} does not exist", "devmesh up -f path/to/compose.yaml")
+        return given.resolve()
+    for name in COMPOSE_NAMES:
+        if (directory / name).is_file():
+            return (directory / name).resolve()
+    raise DevmeshError(f"no compose file in {directory}", "cd to where compose.yaml is, or -f path/to/compose.yaml")
+
+
+class Mesh:
+    """The mesh of one compose file."""
+
+    def __init__(self, compose_file: Path) -> None:
+        self.compose_file = compose_file
+        self.files = MeshFiles.of(compose_file)
+
+    @staticmethod
+    def of(given: Path | None = None, directory: Path | None = None) -> Mesh:
+        return Mesh(find_compose_file(given, directory or Path.cwd()))
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def is_up(self) -> bool:
+        state = self.files.read_state()
+        supervisor = state.get("supervisor") if state else None
+        return bool(supervisor) and is_same(supervisor["pid"], supervisor["started"])  # type: ignore[index] # bool() checked it
+
+    def up(self, settings: Json, tell: Event) -> None:
+        """Start the supervisor and follow it until the mesh is ready. Raises DevmeshError with what went wrong."""
+        if self.is_up():
+            raise DevmeshError(f"the mesh in {self.compose_file.parent} is already up", "devmesh status, or devmesh down first")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "devmesh.runtimes.local.supervisor", str(self.compose_file), json.dumps(settings)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, text=True, env=os.environ.copy(),
+        )  # fmt: skip
+        if process.stdout is None:
+            raise AssertionError("a pipe was asked for")
+        for line in process.stdout:
+            event = json.loads(line)
+            tell(event)
+            if event["event"] == "error":
+                raise DevmeshError(event["message"], event.get("hint"))
+            if event["event"] == "done":
+                process.stdout.close()
+                return
+        lines = "\n".join(last_lines(self.files.log("supervisor")))
+        raise DevmeshError(f"the supervisor ended before the mesh was ready:\n{lines}", f"see {self.files.log('supervisor')}")
+
+    async def down(self) -> bool:
+        """Stop everything; False when nothing ran."""
+        if self.is_up():
+            await self.command({"command": "down"}, within=30)
+            return True
+        return await asyncio.to_thread(clean_up, self.files)
+
+    async def command(self, command: Json, within: float = 15) -> Json:
+        """Ask the supervisor."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self.files.control_socket)
+        except OSError as error:
+            raise self.not_up() from error
+        try:
+            writer.write(json.dumps(command).encode() + b"\n")
+            async with asyncio.timeout(within):
+                answer: Json = json.loads(await reader.readline() or b"{}")
+        finally:
+            writer.close()
+        if "error" in answer:
+            raise DevmeshError(answer["error"], "devmesh status lists what there is")
+        return answer
+
+    def not_up(self) -> DevmeshError:
+        return DevmeshError(f"no mesh is up in {self.compose_file.parent}", "devmesh up")
+
+    def state(self) -> Json:
+        """What the supervisor last wrote; also true while it is dead and its children serve."""
+        state = self.files.read_state()
+        if state is None:
+            raise self.not_up()
+        return state
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    async def control(self, path: str, wait: float = 5) -> Json:
+        url = f"http://127.0.0.1:{self.state()['ports']['control']}{path}"
+        return await self._get(url, wait)
+
+    async def _get(self, url: str, wait: float) -> Json:
+        headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
+        try:
+            async with (
+                aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=wait)) as session,
+                session.get(url) as response,
+            ):
+                answer: Json = await response.json(content_type=None)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise DevmeshError(f"{url} does not answer: {error}", "devmesh status; it is restarted by itself, try again") from error
+        if response.status >= 400:
+            raise DevmeshError(str(answer.get("error", answer)))
+        return answer
+
+    async def status(self) -> Json:
+        """The shape of `status -o json` (docs: command line)."""
+        state = (await self.command({"command": "status"})) if self.is_up() else self.state()
+        try:
+            proxies = {one["workload"]: one for one in (await self.control("/v1/proxies"))["proxies"]}
+        except DevmeshError:
+            proxies = {}
+        processes = {one["name"]: one for one in state["processes"]}
+        workloads = [await self._workload(name, one, processes, proxies.get(name, {})) for name, one in state["workloads"].items()]
+        return {"workloads": workloads, "urls": await self.urls(state), "runtime": "local", "supervised": self.is_up()}
+
+    async def _workload(self, name: str, one: Json, processes: dict[str, Json], proxy: Json) -> Json:
+        sidecar = processes.get(f"{name}-sidecar", {})
+        app = processes.get(name)
+        certificate = await self._certificate(one)
+        return {
+            "name": name,
+            "service": one["service"],
+            "version": one["version"],
+            "namespace": one["namespace"],
+            "ready": bool(sidecar.get("ready")) and (app is None or bool(app["ready"])),
+            "healthy": bool(proxy.get("healthy")),
+            "synced": bool(proxy.get("synced") and proxy.get("connected")),
+            "sidecar_version": proxy.get("version_acked"),
+            "interception": "proxy",
+            "certificate": {"spiffe_id": one["spiffe_id"], "expires": certificate},
+            "restarts": (app["restarts"] if app else 0) + sidecar.get("restarts", 0),
+            "detail": proxy.get("detail") or "",
+        }
+
+    async def _certificate(self, one: Json) -> str | None:
+        try:
+            answer = await self._get(f"http://127.0.0.1:{one['admin']}/certs", 2)
+        except DevmeshError:
+            return None
+        for certificate in answer.get("certificates", ()):
+            for chain in certificate.get("cert_chain", ()):
+                return str(chain.get("expiration_time"))
+        return None
+
+    async def urls(self, state: Json) -> Json:
+        """Services at the gateway where one binds them, else at their own inbound port."""
+        services: Json = {}
+        bound = await self._bound_services()
+        strict = await self._strict_workloads()
+        for name, one in state["workloads"].items():
+            if one["gateway"] or one["service"] in services:
+                continue
+            if one["service"] in bound:
+                services[one["service"]] = state["gateway_url"] + bound[one["service"]]
+            elif name in strict:
+                services[one["service"]] = "mtls only"
+            elif one["url"]:
+                services[one["service"]] = one["url"]
+        ports = state["ports"]
+        mesh = {
+            "consul": f"http://127.0.0.1:{ports['registry']}",
+            "jaeger": f"http://127.0.0.1:{ports['query']}",
+            "control": f"http://127.0.0.1:{ports['control']}",
+        }
+        return {"services": services, "mesh": mesh}
+
+    async def _bound_services(self) -> dict[str, str]:
+        """Service -> path below the gateway's URL, from the gateway's own compiled routes."""
+        try:
+            config = await self.control("/v1/proxies/istio-ingressgateway/config")
+        except DevmeshError:
+            return {}
+        out: dict[str, str] = {}
+        for table in config["routes"]:
+            for host in table["virtual_hosts"]:
+                for route in host.get("routes", ()):
+                    cluster = route.get("route", {}).get("cluster", "")
+                    service = cluster.rpartition("|")[2].partition(".")[0]
+                    match = route.get("match", {})
+                    out.setdefault(service, match.get("path") or match.get("prefix") or "/")
+        out.pop("", None)
+        return out
+
+    async def _strict_workloads(self) -> set[str]:
+        strict = set()
+        for name, one in self.state()["workloads"].items():
+            if one["gateway"]:
+                continue
+            try:
+                config = await self.control(f"/v1/proxies/{name}/config")
+            except DevmeshError:
+                continue
+            inbound: Json = next((item for item in config["listeners"] if item["name"] == "virtualInbound"), {"filter_chains": []})
+            plain = [
+                c
+                for c in inbound["filter_chains"]
+                if c["filter_chain_match"].get("transport_protocol") == "raw_buffer" and "destination_port" in c["filter_chain_match"]
+            ]
+            if not plain:
+                strict.add(name)
+        return strict
+
+    # -- resources -------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def registry(self) -> AsyncIterator[Registry]:
+        url = f"http://127.0.0.1:{self.state()['ports']['registry']}"
+        async with Registry(url, self.files.mesh_token()) as registry:
+            yield registry
+
+    async def topology(self) -> Topology:
+        async with self.registry() as registry:
+            return Topology.from_json(await read_json(registry, "devmesh/topology"))
+
+    async def check(self, resources: Sequence[Resource]) -> list[Diagnostic]:
+        """Judge new resources together with those in force."""
+        from devmesh.config.loader import load_value  # noqa: PLC0415 - one use
+
+        async with self.registry() as registry:
+            present = await list_resources(registry)
+        new = {resource.key for resource in resources}
+        in_force = [
+            found
+            for one in present
+            if one.owner != "fault" and one.key not in new
+            for found in load_value(
+                one.document, one.file, one.key.namespace, owner=one.owner, lines=one.lines, columns=one.columns
+            ).resources
+        ]
+        mine = {resource.file for resource in resources}
+        return [d for d in analyze([*in_force, *resources], await self.topology()) if d.where is None or d.where.file in mine]
+
+    async def apply(self, resources: Sequence[Resource], timeout: float) -> Applied:  # noqa: ASYNC109 - the user's --timeout
+        started = time.monotonic()
+        async with self.registry() as registry:
+            written = await apply_resources(registry, [StoredResource.of(resource, "apply") for resource in resources])
+        return await self._acknowledged(written.generation, started, timeout)
+
+    async def delete(self, keys: Sequence[tuple[str, ResourceKey]], timeout: float = 10) -> Applied:  # noqa: ASYNC109 - as above
+        started = time.monotonic()
+        async with self.registry() as registry:
+            generation = await delete_resources(registry, keys)
+        return await self._acknowledged(generation, started, timeout)
+
+    async def _acknowledged(self, generation: str, started: float, timeout: float) -> Applied:  # noqa: ASYNC109 - as above
+        answer = await self.control(f"/v1/generations/{generation}?wait={int(timeout * 1000)}ms", timeout + 2)
+        if not answer["compiled"]:
+            raise DevmeshError(
+                f"the control plane has not compiled this within {timeout:g} s; it is written and will be", "devmesh proxy-status"
+            )
+        affected = [one for one in answer["sidecars"] if one.get("changed") or one["state"] in ("nacked", "pending", "disconnected")]
+        return Applied(generation, time.monotonic() - started, affected, answer["diagnostics"])
+
+    async def resources(self) -> list[StoredResource]:
+        async with self.registry() as registry:
+            return await list_resources(registry)
+
+    # -- faults ----------------------------------------------------------------------------------------------------
+
+    async def inject(self, request: FaultRequest) -> tuple[str, Applied]:
+        """Write a Fault; unknown targets and callers are errors."""
+        topology = await self.topology()
+        services = sorted({workload.service for workload in topology.workloads if not workload.gateway})
+        known = {*services, *(workload.name for workload in topology.workloads), *(workload.service for workload in topology.workloads)}
+        for what, name in (("target", request.target), ("caller", request.caller)):
+            if name is not None and name not in (services if what == "target" else known):
+                close = difflib.get_close_matches(name, services, 1)
+                raise DevmeshError(
+                    f"unknown {what} {name!r}; services are {', '.join(services)}", f"did you mean {close[0]}?" if close else None
+                )
+        if request.abort is None and request.delay is None:
+            raise DevmeshError("a fault needs --abort STATUS or --delay DURATION", f"devmesh fault inject {request.target} --abort 503")
+        if request.abort is not None and not 200 <= request.abort <= 599:
+            raise DevmeshError(f"--abort {request.abort} is no HTTP status from 200 to 599")
+        if not 0 < request.percent <= 100:
+            raise DevmeshError(f"--percent {request.percent:g} is not between 0 and 100")
+        identity = f"{request.target}-{secrets.token_hex(3)}"
+        started = time.monotonic()
+        stored = StoredResource(ResourceKey(FAULT_GROUP, FAULT_KIND, "default", identity), "fault", _fault_document(identity, request), "-")
+        async with self.registry() as registry:
+            generation = await write_resources(registry, [stored])
+        return identity, await self._acknowledged(generation, started, 10)
+
+    async def faults(self) -> list[Json]:
+        """Each injected fault with how often it fired, as the callees' sidecars count."""
+        stored = [one for one in await self.resources() if one.owner == "fault"]
+        hits = await self._fault_hits()
+        return [{"id": one.key.name, **one.document["spec"], "hits": hits.get(one.key.name, 0)} for one in stored]
+
+    async def _fault_hits(self) -> dict[str, int]:
+        out: dict[str, int] = {}
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session:
+            for one in self.state()["workloads"].values():
+                try:
+                    async with session.get(f"http://127.0.0.1:{one['prometheus']}/stats/prometheus") as response:
+                        text = await response.text()
+                except (aiohttp.ClientError, TimeoutError):
+                    continue
+                for line in text.splitlines():
+                    if line.startswith("devmesh_fault_hits_total{"):
+                        name = line.partition('fault="')[2].partition('"')[0]
+                        out[name] = out.get(name, 0) + int(float(line.rpartition(" ")[2]))
+        return out
+
+    async def clear_faults(self, identities: Sequence[str]) -> tuple[list[Json], Applied | None]:
+        faults = await self.faults()
+        gone = [one for one in faults if not identities or one["id"] in identities or one["target"] in identities]
+        unknown = [name for name in identities if not any(name in (one["id"], one["target"]) for one in faults)]
+        if unknown:
+            raise DevmeshError(f"no fault {', '.join(unknown)}", "devmesh fault list")
+        if not gone:
+            return [], None
+        keys = [("fault", ResourceKey(FAULT_GROUP, FAULT_KIND, "default", one["id"])) for one in gone]
+        return gone, await self.delete(keys)
+
+
+def _fault_document(identity: str, request: FaultRequest) -> Json:
+    spec: Json = {"id": identity, "target": request.target}
+    if request.abort is not None:
+        spec["abort"] = {"httpStatus": request.abort, "percentage": request.percent}
+    if request.delay is not None:
+        spec["delay"] = {"fixedDelay": request.delay, "percentage": request.percent}
+    if request.caller:
+        spec["from"] = request.caller
+    if request.path:
+        spec["path"] = request.path
+    if request.headers:
+        spec["headers"] = dict(request.headers)
+    if request.lifetime is not None:
+        spec["until"] = time.time_ns() / 1e9 + request.lifetime
+    return {"apiVersion": f"{FAULT_GROUP}/v1", "kind": FAULT_KIND, "metadata": {"name": identity, "namespace": "default"}, "spec": spec}

@@ -1,0 +1,1 @@
+"""Plain processes on loopback: no root, no engine, no images."""

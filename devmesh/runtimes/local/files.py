@@ -1,0 +1,93 @@
+"""`.devmesh/`: where a mesh keeps what is its own. 0700, secrets 0600 from their first byte."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from devmesh.errors import DevmeshError
+
+
+@dataclass(frozen=True, slots=True)
+class MeshFiles:
+    root: Path
+
+    @staticmethod
+    def of(compose_file: Path) -> MeshFiles:
+        return MeshFiles(compose_file.resolve().parent / ".devmesh")
+
+    def make(self) -> None:
+        for path in (self.root, self.logs, self.root / "workloads", self.root / "registry", self.root / "ca"):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def token(self) -> Path:
+        return self.root / "token"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.root / "control.sock"
+
+    def log(self, process: str) -> Path:
+        return self.logs / f"{process}.log"
+
+    def access_log(self, workload: str) -> Path:
+        return self.logs / f"{workload}.access.log"
+
+    def workload(self, name: str) -> Path:
+        path = self.root / "workloads" / name
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+    def mesh_token(self) -> str:
+        """The token, made when there is none."""
+        if not self.token.exists():
+            write_secret(self.token, secrets.token_hex(32))
+        return self.token.read_text().strip()
+
+    def read_state(self) -> dict[str, Any] | None:
+        try:
+            state: dict[str, Any] = json.loads(self.state.read_text())
+        except (OSError, ValueError):
+            return None
+        return state
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        write_secret(self.state, json.dumps(state, indent=1))
+
+    def lock(self) -> IO[str]:
+        """Held by the supervisor as long as it lives. Raises DevmeshError when somebody has it."""
+        file = (self.root / "lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DevmeshError(f"the mesh in {self.root.parent} is already up", "devmesh status, or devmesh down first") from error
+        return file
+
+
+def write_secret(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def last_lines(path: Path, count: int = 20) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()[-count:]
+    except OSError:
+        return []

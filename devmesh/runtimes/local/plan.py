@@ -1,0 +1,130 @@
+"""Who has which address: the mesh's number, its sockets, its published ports, what each process is started with."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from devmesh.config.topology_types import Topology, Workload
+from devmesh.errors import DevmeshError
+from devmesh.runtimes.local.processes import port_in_use
+
+MESHES = 256
+GATEWAY_PORT = 8080  # where a browser finds the ingress gateway, when it is free
+OUTBOUND_PORT = 15001
+
+
+def claim_mesh_number() -> tuple[int, IO[str]]:
+    """The first number that no running mesh of this user has; the lock is held until the file is closed."""
+    directory = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"devmesh-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if directory.stat().st_uid != os.getuid():
+        raise DevmeshError(f"{directory} belongs to somebody else", f"remove it, or set XDG_RUNTIME_DIR")
+    for number in range(MESHES):
+        file = (directory / f"mesh-{number}.lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+        else:
+            return number, file
+    raise DevmeshError(f"{MESHES} meshes run already", "devmesh down in a folder that you no longer need")
+
+
+def bind(address: str, port: int, what: str) -> socket.socket:
+    """A bound stream socket; raises DevmeshError naming who has the port."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((address, port))
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise port_in_use(address, port, what) from error
+    return sock
+
+
+def bind_preferring(address: str, port: int) -> socket.socket:
+    """`port`, or any free one."""
+    try:
+        return bind(address, port, "")
+    except DevmeshError:
+        return bind(address, 0, "a free port")
+
+
+def port_of(sock: socket.socket) -> int:
+    return int(sock.getsockname()[1])
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarSocket:
+    role: str
+    address: str
+    port: int
+    sock: socket.socket
+    original: tuple[str, int] | None = None
+
+    def to_json(self) -> dict[str, object]:
+        return {"role": self.role, "address": self.address, "port": self.port, "original": list(self.original) if self.original else None}
+
+
+@dataclass(slots=True)
+class WorkloadPlan:
+    """`app_port` is where the app itself listens (PORT), by the service's own port."""
+
+    workload: Workload
+    sockets: list[SidecarSocket] = field(default_factory=list)
+    app_ports: dict[int, int] = field(default_factory=dict)
+
+    def add(self, role: str, address: str, port: int, what: str, original: tuple[str, int] | None = None) -> SidecarSocket:
+        sock = bind(address, port, what)
+        made = SidecarSocket(role, address, port_of(sock), sock, original)
+        self.sockets.append(made)
+        return made
+
+    def socket(self, role: str) -> SidecarSocket | None:
+        return next((one for one in self.sockets if one.role == role), None)
+
+    def url(self) -> str | None:
+        """Where a browser on this machine reaches it: its first published socket."""
+        found = self.socket("published")
+        return f"http://127.0.0.1:{found.port}" if found else None
+
+
+def plan_workload(workload: Workload) -> WorkloadPlan:
+    """Bind everything one sidecar listens on. Raises DevmeshError for a port in use."""
+    plan = WorkloadPlan(workload)
+    for port in workload.ports:
+        plan.add("inbound", workload.ip, port, f"{workload.name}'s own port")
+    plan.add("outbound", workload.ip, OUTBOUND_PORT, f"{workload.name}'s outbound proxy")
+    for role in ("admin", "health", "prometheus"):
+        plan.add(role, "127.0.0.1", 0, role)
+    if workload.gateway:
+        sock = bind_preferring("127.0.0.1", GATEWAY_PORT)
+        plan.sockets.append(SidecarSocket("published", "127.0.0.1", port_of(sock), sock, (workload.ip, workload.ports[0])))
+        return plan
+    for published in workload.published:
+        what = f"published by {workload.name}"
+        plan.add("published", "127.0.0.1", published.host_port, what, (workload.ip, published.container_port))
+    if not workload.published and workload.ports:
+        plan.add("published", "127.0.0.1", 0, workload.name, (workload.ip, workload.ports[0]))
+    plan.app_ports = _free_ports(workload)
+    return plan
+
+
+def _free_ports(workload: Workload) -> dict[int, int]:
+    """Ports for the app itself, free when looked for; the app binds them a moment later."""
+    socks = [bind("127.0.0.1", 0, "app") for _ in workload.ports]
+    found = dict(zip(workload.ports, map(port_of, socks), strict=True))
+    for sock in socks:
+        sock.close()
+    return found
+
+
+def plan_all(topology: Topology) -> dict[str, WorkloadPlan]:
+    return {workload.name: plan_workload(workload) for workload in topology.workloads}

@@ -1,0 +1,76 @@
+"""Process identity by pid and start time, so that a reused pid is never killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from pathlib import Path
+
+from devmesh.errors import DevmeshError
+
+
+def start_time(pid: int) -> int | None:
+    """Field 22 of /proc/<pid>/stat (proc(5)), clock ticks since boot; None for no such process or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def is_same(pid: int, started: int | None) -> bool:
+    return started is not None and start_time(pid) == started
+
+
+def stop_all(processes: list[tuple[int, int]], grace: float) -> None:
+    """SIGTERM to each process group that is still the one meant, SIGKILL to what is left after `grace` seconds."""
+    for number, wait in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
+        left = [(pid, started) for pid, started in processes if is_same(pid, started)]
+        for pid, _ in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, number) if os.getpgid(pid) == pid else os.kill(pid, number)
+        _await_ends(left, time.monotonic() + wait)
+
+
+def _await_ends(processes: list[tuple[int, int]], deadline: float) -> None:
+    """By pidfd: no polling, no reused pid."""
+    for pid, started in processes:
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            if is_same(pid, started):
+                select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
+        finally:
+            os.close(fd)
+
+
+def owner_of_port(port: int) -> str:
+    """Who listens on a local TCP port, as far as /proc lets us read."""
+    inode = _inode_of(port)
+    if inode is None:
+        return "another process"
+    for directory in Path("/proc").glob("[0-9]*/fd"):
+        with contextlib.suppress(OSError):
+            if any(os.readlink(fd) == f"socket:[{inode}]" for fd in directory.iterdir()):
+                name = (directory.parent / "comm").read_text().strip()
+                return f"{name} (pid {directory.parent.name})"
+    return "another process"
+
+
+def _inode_of(port: int) -> str | None:
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and int(fields[1].partition(":")[2], 16) == port:
+            return fields[9]
+    return None
+
+
+def port_in_use(address: str, port: int, what: str) -> DevmeshError:
+    return DevmeshError(
+        f"{address}:{port} ({what}) is in use by {owner_of_port(port)}", "stop it, or publish another port in the compose file"
+    )

@@ -1,0 +1,649 @@
+"""One supervisor a mesh: binds the sockets, starts everything, restarts what dies, stops it all at the end.
+
+It is detached from the terminal and tells `devmesh up` what happens as JSON lines on its standard output until the mesh is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import aiohttp
+
+from devmesh.ca.authority import Authority
+from devmesh.ca.identity import SpiffeId
+from devmesh.ca.tokens import TokenStore
+from devmesh.config.loader import load_paths
+from devmesh.config.topology import check_local, load_topology
+from devmesh.config.topology_types import Topology
+from devmesh.errors import DevmeshError, InternalError
+from devmesh.registry.client import Registry
+from devmesh.registry.consul import ConsulPorts, consul_command, find_consul
+from devmesh.registry.resources import StoredResource, delete_resources, list_resources, replace_owner, write_mesh
+from devmesh.runtimes.local.files import MeshFiles, last_lines, write_secret
+from devmesh.runtimes.local.plan import WorkloadPlan, bind, bind_preferring, claim_mesh_number, plan_all, port_of
+from devmesh.runtimes.local.processes import is_same, start_time, stop_all
+
+CONTROL_SPIFFE_ID = "spiffe://cluster.local/ns/devmesh-system/sa/controlplane"
+UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness
+FIRST_BACKOFF, MAX_BACKOFF = 0.2, 10.0
+STABLE_SECONDS = 10.0  # a process that lived this long starts again without a wait
+GRACE = 6.0  # seconds between SIGTERM and SIGKILL, one more than a sidecar drains
+
+
+@dataclass(slots=True)
+class Managed:
+    """One process that is to run."""
+
+    name: str
+    kind: str  # app | sidecar | consul | ours
+    pid: int = 0
+    started: int = 0
+    ready: bool = False
+    restarts: int = 0
+    wanted: bool = True
+    backoff: float = FIRST_BACKOFF
+    born: float = 0.0
+    status: int | None = None
+    request: dict[str, Any] = field(default_factory=dict)
+    sockets: list[socket.socket] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "pid": self.pid,
+            "started": self.started,
+            "ready": self.ready,
+            "restarts": self.restarts,
+            "status": self.status,
+        }
+
+
+class Supervisor:
+    def __init__(self, compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str]) -> None:
+        self.compose_file, self.files, self.settings = compose_file, files, settings
+        self._report = report
+        self._began = time.monotonic()
+        self.processes: dict[str, Managed] = {}
+        self.plans: dict[str, WorkloadPlan] = {}
+        self.topology: Topology | None = None
+        self.ports: dict[str, int] = {}
+        self._socks: dict[str, list[socket.socket]] = {}
+        self._channel: socket.socket | None = None
+        self._launcher: asyncio.subprocess.Process | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loaded = asyncio.Event()
+        self.stopping = asyncio.Event()
+        self._mesh_id = str(uuid.uuid4())
+
+    # -- up --------------------------------------------------------------------------------------------------------
+
+    def say(self, **event: Any) -> None:
+        """Tell `up`; nobody listens any more once it has returned."""
+        with contextlib.suppress(OSError, ValueError):
+            self._report.write(json.dumps(event) + "\n")
+            self._report.flush()
+
+    @contextlib.asynccontextmanager
+    async def phase(self, name: str) -> Any:
+        started = time.monotonic()
+        self.say(event="phase", name=name)
+        yield
+        self.say(event="phase_done", name=name, seconds=time.monotonic() - started)
+
+    async def up(self, number: int) -> None:
+        topology = self.topology = load_topology(self.compose_file, number)
+        check_local(topology)
+        resources = self._load(topology)
+        token = self.files.mesh_token()
+        async with self.phase("plan"):
+            self.plans = plan_all(topology)
+            self._bind_own()
+            await self._start_launcher()
+            for plan in self.plans.values():
+                await self._start_app(plan)
+        async with self.phase("registry, CA, collector"):
+            await self._loaded_or_fail()
+            registry_url = await self._start_registry(token)
+            self._fork("collector", "collector", {"token_file": str(self.files.token)}, self._socks["collector"])
+            tokens = self._tokens()
+            self._fork(
+                "ca",
+                "ca",
+                {"directory": str(self.files.root / "ca"), "token_file": str(self.files.token), "otlp_url": self._otlp()},
+                self._socks["ca"],
+            )
+            await self._ready("ca")
+            (self.files.root / "root.pem").write_bytes((self.files.root / "ca" / "root.pem").read_bytes())
+        async with self.phase("control plane"):
+            async with Registry(registry_url, token) as registry:
+                await registry.wait_leader()
+                await write_mesh(registry, self._mesh_id, topology.to_json(), self._mesh_config())
+                await replace_owner(registry, "mesh", resources)
+                await self._expire_faults(registry)
+            self._start_control(registry_url, tokens)
+        async with self.phase("sidecars"):
+            for plan in self.plans.values():
+                self._start_sidecar(plan, tokens)
+            self._save()
+            await self._all_ready("sidecar")
+        async with self.phase("apps"):
+            await self._apps_listen()
+        async with self.phase("in sync"):
+            await self._synced(token)
+        self._save()
+        self.say(event="done", seconds=time.monotonic() - self._began)
+
+    def _load(self, topology: Topology) -> list[StoredResource]:
+        paths: list[str | Path] = [self.compose_file.parent / "mesh"] if (self.compose_file.parent / "mesh").is_dir() else []
+        paths += [path for path in topology.resource_paths if path not in paths]
+        loaded = load_paths(paths, owner="mesh")
+        for diagnostic in loaded.diagnostics:
+            self.say(event="diagnostic", **diagnostic.to_json())
+        if loaded.errors:
+            raise DevmeshError(
+                f"{len(loaded.errors)} error(s) in the mesh's resources:\n" + "\n".join(map(str, loaded.errors)),
+                "mend them, then devmesh up",
+            )
+        return [StoredResource.of(resource, "mesh") for resource in loaded.resources]
+
+    def _bind_own(self) -> None:
+        for name, ports in (("registry", (8500,)), ("ca", (15011,)), ("control", (15012, 15014)), ("collector", (4318, 16686))):
+            self._socks[name] = [bind_preferring("127.0.0.1", port) for port in ports]
+        for key, name, index in (
+            ("registry", "registry", 0),
+            ("ca", "ca", 0),
+            ("xds", "control", 0),
+            ("control", "control", 1),
+            ("otlp", "collector", 0),
+            ("query", "collector", 1),
+        ):
+            self.ports[key] = port_of(self._socks[name][index])
+
+    def _otlp(self) -> str:
+        return f"http://127.0.0.1:{self.ports['otlp']}/v1/traces"
+
+    def _mesh_config(self) -> dict[str, Any]:
+        demo = {"tracing_sampling": 100.0} if self.settings.get("profile", "demo") == "demo" else {}
+        return {**demo, "mesh_id": self._mesh_id, "access_log_file": "/dev/stdout", **self.settings.get("mesh_config", {})}
+
+    async def _start_launcher(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        log = self.files.log("launcher").open("ab")
+        self._launcher = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "devmesh.launch", str(theirs.fileno()), pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )  # fmt: skip
+        theirs.close()
+        ours.setblocking(False)
+        self._channel = ours
+        asyncio.get_running_loop().add_reader(ours, self._on_launcher)
+
+    async def _loaded_or_fail(self) -> None:
+        try:
+            await asyncio.wait_for(self._loaded.wait(), 20)
+        except TimeoutError as error:
+            raise InternalError("the launcher did not start:\n" + "\n".join(last_lines(self.files.log("launcher")))) from error
+
+    def _on_launcher(self) -> None:
+        if self._channel is None:
+            return
+        message = self._channel.recv(65536)
+        if not message:
+            asyncio.get_running_loop().remove_reader(self._channel)
+            self._channel = None
+            return
+        event = json.loads(message)
+        if event["event"] == "loaded":
+            self._loaded.set()
+            return
+        process = self.processes[event["name"]]
+        if event["event"] == "started":
+            process.pid, process.started = event["pid"], start_time(event["pid"]) or 0
+            self._save()
+        elif event["event"] == "ready":
+            process.ready = True
+        elif event["pid"] == process.pid or not process.pid:
+            self._exited(process, event["status"])
+        process.changed.set()
+
+    def _fork(self, name: str, entry: str, arguments: dict[str, Any], sockets: list[socket.socket], kind: str = "ours") -> None:
+        process = self.processes.setdefault(name, Managed(name, kind))
+        process.request = {"name": name, "entry": entry, "arguments": arguments, "log": str(self.files.log(name))}
+        process.sockets = sockets
+        self._send(process)
+
+    def _send(self, process: Managed) -> None:
+        process.ready, process.status, process.born = False, None, time.monotonic()
+        if self._channel is not None:
+            socket.send_fds(self._channel, [json.dumps(process.request).encode()], [sock.fileno() for sock in process.sockets])
+
+    def _exited(self, process: Managed, status: int) -> None:
+        process.ready, process.status = False, status
+        process.changed.set()
+        if not process.wanted or self.stopping.is_set():
+            return
+        if time.monotonic() - process.born > STABLE_SECONDS:
+            process.backoff = FIRST_BACKOFF
+        wait, process.backoff = process.backoff, min(process.backoff * 2, MAX_BACKOFF)
+        self._task(self._restart(process, wait), f"restart {process.name}")
+
+    async def _restart(self, process: Managed, wait: float) -> None:
+        await asyncio.sleep(wait)
+        if not process.wanted or self.stopping.is_set():
+            return
+        process.restarts += 1
+        if process.kind == "app":
+            await self._spawn_app(process)
+        elif process.kind == "consul":
+            await self._spawn_consul(process)
+        else:
+            self._send(process)
+
+    def _task(self, work: Any, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- the parts -------------------------------------------------------------------------------------------------
+
+    async def _start_registry(self, token: str) -> str:
+        url = f"http://127.0.0.1:{self.ports['registry']}"
+        binary = find_consul({"PATH": os.environ.get("PATH", ""), "DEVMESH_TOOLS": "/nonexistent"})
+        if binary is None:
+            self._fork(
+                "registry",
+                "registry",
+                {"directory": str(self.files.root / "registry"), "token_file": str(self.files.token)},
+                self._socks["registry"],
+            )
+            await self._ready("registry")
+            return url
+        for sock in self._socks["registry"]:
+            sock.close()  # Consul binds by itself
+        spare = [bind("127.0.0.1", 0, "consul") for _ in range(2)]
+        ports = ConsulPorts(self.ports["registry"], *map(port_of, spare))
+        for sock in spare:
+            sock.close()
+        command = consul_command(binary, self.files.root / "consul", ports, token)
+        process = self.processes["registry"] = Managed("registry", "consul", request={"argv": list(command.argv)})
+        await self._spawn_consul(process)
+        return url
+
+    async def _spawn_consul(self, process: Managed) -> None:
+        await self._spawn(process, process.request["argv"], os.environ.copy(), self.files.root)
+        process.ready = True
+
+    def _tokens(self) -> dict[str, Path]:
+        """Workload tokens, minted straight into the CA's store before it starts; the CA keeps their hashes."""
+        Authority.open(self.files.root / "ca")
+        store = TokenStore(self.files.root / "ca" / "tokens.json")
+        out = {}
+        identities = {name: plan.workload.spiffe_id for name, plan in self.plans.items()} | {"controlplane": CONTROL_SPIFFE_ID}
+        for name, spiffe_id in identities.items():
+            path = self.files.workload(name) / "token"
+            write_secret(path, store.mint(name, SpiffeId.parse(spiffe_id)))
+            out[name] = path
+        return out
+
+    def _ca_address(self, token: Path) -> dict[str, str]:
+        return {"url": f"https://127.0.0.1:{self.ports['ca']}", "root_file": str(self.files.root / "root.pem"), "token_file": str(token)}
+
+    def _start_control(self, registry_url: str, tokens: dict[str, Path]) -> None:
+        arguments = {
+            "registry_url": registry_url,
+            "token_file": str(self.files.token),
+            "ca": self._ca_address(tokens["controlplane"]),
+            "spiffe_id": CONTROL_SPIFFE_ID,
+            "otlp_url": self._otlp(),
+        }
+        self._fork("control", "control", arguments, self._socks["control"])
+
+    def _start_sidecar(self, plan: WorkloadPlan, tokens: dict[str, Path]) -> None:
+        workload = plan.workload
+        bootstrap = self.files.workload(workload.name) / "bootstrap.json"
+        write_secret(bootstrap, json.dumps(self._bootstrap(plan, tokens[workload.name]), indent=1))
+        arguments = {"bootstrap": str(bootstrap), "sockets": [one.to_json() for one in plan.sockets]}
+        self._fork(f"{workload.name}-sidecar", "sidecar", arguments, [one.sock for one in plan.sockets], kind="sidecar")
+
+    def _bootstrap(self, plan: WorkloadPlan, token: Path) -> dict[str, Any]:
+        workload = plan.workload
+        kind = "router" if workload.gateway else "sidecar"
+        domain = f"{workload.namespace}.svc.cluster.local"
+        return {
+            "node": {
+                "id": f"{kind}~{workload.ip}~{workload.name}.{workload.namespace}~{domain}",
+                "cluster": f"{workload.service}.{workload.namespace}",
+                "metadata": {
+                    "NAMESPACE": workload.namespace,
+                    "LABELS": dict(workload.labels),
+                    "SERVICE_ACCOUNT": workload.service_account,
+                    "WORKLOAD_NAME": workload.name,
+                    "MESH_ID": self._mesh_id,
+                },
+            },
+            "workload": {
+                "name": workload.name,
+                "service": workload.service,
+                "version": workload.version,
+                "namespace": workload.namespace,
+                "ip": workload.ip,
+                "spiffe_id": workload.spiffe_id,
+                "gateway": workload.gateway,
+            },
+            "xds": {"url": f"https://127.0.0.1:{self.ports['xds']}", "spiffe_id": CONTROL_SPIFFE_ID},
+            "snapshot": None,
+            "ca": self._ca_address(token),
+            "dial": {f"{workload.ip}:{port}": f"127.0.0.1:{app}" for port, app in plan.app_ports.items()},
+            "telemetry": {
+                "otlp_url": self._otlp(),
+                "access_log_file": str(self.files.access_log(workload.name)),
+                "access_log_encoding": self._mesh_config().get("access_log_encoding", "TEXT"),
+            },
+            "mesh": {"outbound_traffic_policy": "ALLOW_ANY", "forbidden_destinations": []},
+        }
+
+    async def _start_app(self, plan: WorkloadPlan) -> None:
+        workload = plan.workload
+        if workload.command is None:
+            return
+        proxy = f"http://{workload.ip}:15001"
+        environment = {
+            **os.environ,
+            **workload.environment,
+            "HTTP_PROXY": proxy,
+            "http_proxy": proxy,
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+            "NODE_USE_ENV_PROXY": "1",
+            "POD_NAME": workload.name,
+            "HOST": "127.0.0.1",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.ports['otlp']}",
+            "OTEL_SERVICE_NAME": f"{workload.service}",
+        }
+        if plan.app_ports:
+            environment["PORT"] = str(next(iter(plan.app_ports.values())))
+        argv = list(workload.command)
+        if argv[0] in ("python", "python3"):
+            argv[0] = sys.executable
+        process = self.processes[workload.name] = Managed(workload.name, "app")
+        process.request = {"argv": argv, "environment": environment, "cwd": workload.working_dir or str(self.compose_file.parent)}
+        await self._spawn_app(process)
+
+    async def _spawn_app(self, process: Managed) -> None:
+        await self._spawn(process, process.request["argv"], process.request["environment"], Path(process.request["cwd"]))
+
+    async def _spawn(self, process: Managed, argv: list[str], environment: dict[str, str], cwd: Path) -> None:
+        process.born, process.ready, process.status = time.monotonic(), False, None
+        fd = os.open(self.files.log(process.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *argv, env=environment, cwd=cwd, stdin=asyncio.subprocess.DEVNULL, stdout=fd, stderr=fd, start_new_session=True
+            )
+        except OSError as error:
+            os.write(fd, f"cannot start {argv[0]}: {error}\n".encode())
+            self._exited(process, 127)
+            return
+        finally:
+            os.close(fd)
+        process.pid, process.started = child.pid, start_time(child.pid) or 0
+        self._task(self._wait(process, child), f"wait for {process.name}")
+
+    async def _wait(self, process: Managed, child: asyncio.subprocess.Process) -> None:
+        self._exited(process, await child.wait())
+
+    # -- readiness -------------------------------------------------------------------------------------------------
+
+    async def _ready(self, name: str) -> None:
+        process = self.processes[name]
+        deadline = self._began + UP_TIMEOUT
+        while not process.ready:
+            process.changed.clear()
+            if process.restarts > 1 or time.monotonic() > deadline:
+                raise DevmeshError(
+                    f"{name} does not become ready; its last lines:\n" + "\n".join(last_lines(self.files.log(name))), f"devmesh logs {name}"
+                )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.changed.wait(), 0.5)
+
+    async def _all_ready(self, kind: str) -> None:
+        await asyncio.gather(*(self._ready(name) for name, process in self.processes.items() if process.kind == kind))
+
+    async def _apps_listen(self) -> None:
+        failed = [name for name in await asyncio.gather(*(self._app_listens(plan) for plan in self.plans.values())) if name]
+        if failed:
+            parts = [
+                f"{name} exits at start (status {self.processes[name].status}); its last lines:\n"
+                + "\n".join(last_lines(self.files.log(name)))
+                for name in failed
+            ]
+            raise DevmeshError("\n".join(parts) + "\nThe rest of the mesh runs.", f"devmesh logs {failed[0]}")
+
+    async def _app_listens(self, plan: WorkloadPlan) -> str | None:
+        process = self.processes.get(plan.workload.name)
+        if process is None or not plan.app_ports:
+            return None
+        port = next(iter(plan.app_ports.values()))
+        while time.monotonic() < self._began + UP_TIMEOUT:
+            if process.status is not None:
+                return process.name
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.01)  # between looks at an app that only its port tells about
+            else:
+                writer.close()
+                process.ready = True
+                return None
+        return process.name
+
+    async def _synced(self, token: str) -> None:
+        """Until the control plane has every sidecar's acknowledgement and every workload's health."""
+        wanted = {name for name, plan in self.plans.items() if not plan.workload.gateway}
+        deadline = self._began + UP_TIMEOUT
+        headers = {"Authorization": f"Bearer {token}"}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            while time.monotonic() < deadline:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get(f"http://127.0.0.1:{self.ports['control']}/v1/proxies") as response:
+                        proxies = {one["workload"]: one for one in (await response.json())["proxies"]} if response.status == 200 else {}
+                    async with session.get(f"http://127.0.0.1:{self.ports['control']}/v1/status") as response:
+                        endpoints = set((await response.json()).get("endpoints", ())) if response.status == 200 else set()
+                    if (
+                        len(proxies) == len(self.plans)
+                        and all(p["connected"] and p["synced"] for p in proxies.values())
+                        and wanted <= endpoints
+                    ):
+                        return
+                await asyncio.sleep(0.02)
+        raise DevmeshError("not every sidecar acknowledged its configuration in time", "devmesh proxy-status")
+
+    # -- faults with an end ----------------------------------------------------------------------------------------
+
+    async def _expire_faults(self, registry: Registry) -> None:
+        now = time.time_ns() / 1e9
+        gone = [
+            (one.owner, one.key)
+            for one in await list_resources(registry, "fault")
+            if float(one.document.get("spec", {}).get("until") or now + 1) <= now
+        ]
+        if gone:
+            await delete_resources(registry, gone)
+
+    async def watch_faults(self, registry_url: str, token: str) -> None:
+        """Remove faults whose time is over, once a second."""
+        async with Registry(registry_url, token) as registry:
+            while not self.stopping.is_set():
+                with contextlib.suppress(DevmeshError):
+                    await self._expire_faults(registry)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.stopping.wait(), 1.0)
+
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        gateway = next((plan for plan in self.plans.values() if plan.workload.gateway), None)
+        return {
+            "supervisor": {"pid": os.getpid(), "started": start_time(os.getpid())},
+            "launcher": {"pid": self._launcher.pid, "started": start_time(self._launcher.pid)} if self._launcher else None,
+            "compose_file": str(self.compose_file),
+            "mesh_id": self._mesh_id,
+            "ports": self.ports,
+            "gateway_url": gateway.url() if gateway else None,
+            "workloads": {name: self._workload_state(plan) for name, plan in self.plans.items()},
+            "processes": [process.to_json() for process in self.processes.values()],
+        }
+
+    def _workload_state(self, plan: WorkloadPlan) -> dict[str, Any]:
+        ports = {one.role: one.port for one in plan.sockets if one.role in ("admin", "health", "prometheus")}
+        workload = plan.workload
+        return {
+            "service": workload.service,
+            "version": workload.version,
+            "namespace": workload.namespace,
+            "ip": workload.ip,
+            "spiffe_id": workload.spiffe_id,
+            "gateway": workload.gateway,
+            "url": plan.url(),
+            **ports,
+        }
+
+    def _save(self) -> None:
+        self.files.write_state(self.state())
+
+    async def serve_commands(self) -> asyncio.Server:
+        self.files.control_socket.unlink(missing_ok=True)
+        return await asyncio.start_unix_server(self._command, self.files.control_socket)
+
+    async def _command(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            command = json.loads(await reader.readline() or b"{}")
+            answer = await self._run_command(command)
+        except (ValueError, KeyError) as error:
+            answer = {"error": str(error)}
+        with contextlib.suppress(ConnectionError):
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+            writer.close()
+
+    async def _run_command(self, command: dict[str, Any]) -> dict[str, Any]:
+        if command["command"] == "status":
+            return self.state()
+        if command["command"] == "down":
+            self.stopping.set()
+            await self.stop()
+            return {"stopped": True}
+        names = [name for name, plan in self.plans.items() if command.get("target") in (name, plan.workload.service)]
+        if not names:
+            return {"error": f"no workload or service {command.get('target')!r}"}
+        for name in names:
+            await self._act(command["command"], self.processes[name])
+        return {"workloads": names}
+
+    async def _act(self, action: str, process: Managed) -> None:
+        process.wanted = False
+        if action in ("stop", "restart") and process.pid:
+            await asyncio.to_thread(stop_all, [(process.pid, process.started)], GRACE)
+        if action in ("start", "restart"):
+            process.wanted = True
+            await self._spawn_app(process)
+
+    async def stop(self) -> None:
+        """Apps, then sidecars (they drain), then our own, then the launcher."""
+        for process in self.processes.values():
+            process.wanted = False
+        for kinds in (("app",), ("sidecar",), ("ours", "consul")):
+            found = [(p.pid, p.started) for p in self.processes.values() if p.kind in kinds and p.pid]
+            await asyncio.to_thread(stop_all, found, GRACE)
+        if self._launcher is not None and self._launcher.returncode is None:
+            self._launcher.terminate()
+            await self._launcher.wait()
+        for path in (self.files.state, self.files.control_socket):
+            path.unlink(missing_ok=True)
+
+
+def clean_up(files: MeshFiles) -> bool:
+    """Stop what a killed supervisor left; True when there was something."""
+    state = files.read_state()
+    if state is None:
+        return False
+    left = [(p["pid"], p["started"]) for p in state.get("processes", ()) if p["pid"]]
+    for one in (state.get("launcher"), state.get("supervisor")):
+        if one and one["pid"] != os.getpid():
+            left.append((one["pid"], one["started"]))
+    alive = [(pid, started) for pid, started in left if is_same(pid, started)]
+    stop_all(alive, GRACE)
+    files.state.unlink(missing_ok=True)
+    files.control_socket.unlink(missing_ok=True)
+    return bool(alive)
+
+
+async def supervise(compose_file: Path, settings: dict[str, Any], report: IO[str]) -> int:
+    files = MeshFiles.of(compose_file)
+    supervisor = Supervisor(compose_file, files, settings, report)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, supervisor.stopping.set)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        files.make()
+        lock = files.lock()
+        if clean_up(files):
+            supervisor.say(event="note", message="stopped what a killed supervisor had left running")
+        mesh_number, mesh_lock = claim_mesh_number()
+    except DevmeshError as error:
+        supervisor.say(event="error", message=error.message, hint=error.hint, status=error.exit_status)
+        return error.exit_status
+    with lock, mesh_lock:
+        return await _live(supervisor, mesh_number, files)
+
+
+async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
+    server = await supervisor.serve_commands()
+    started = False
+    try:
+        await supervisor.up(number)
+        started = True
+    except DevmeshError as error:
+        supervisor.say(event="error", message=error.message, hint=error.hint, status=error.exit_status)
+        started = bool(supervisor.processes) and "The rest of the mesh runs." in error.message
+    except Exception as error:  # noqa: BLE001 - `up` must hear of it, whatever it is
+        import traceback  # noqa: PLC0415 - only then
+
+        traceback.print_exc()
+        supervisor.say(event="error", message=f"{type(error).__name__}: {error}", hint=f"see {files.log('supervisor')}", status=70)
+    if started:
+        supervisor._save()  # noqa: SLF001 - same module
+        registry_url = f"http://127.0.0.1:{supervisor.ports['registry']}"
+        watcher = asyncio.create_task(supervisor.watch_faults(registry_url, files.mesh_token()), name="fault expiry")
+        await supervisor.stopping.wait()
+        watcher.cancel()
+    supervisor.stopping.set()
+    await supervisor.stop()
+    server.close()
+    return 0 if started else 1
+
+
+def main() -> None:
+    compose_file, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
+    report = os.fdopen(os.dup(1), "w")
+    files = MeshFiles.of(compose_file)
+    files.make()
+    fd = os.open(files.log("supervisor"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    sys.exit(asyncio.run(supervise(compose_file, settings, report)))
+
+
+if __name__ == "__main__":
+    main()
