@@ -23,11 +23,23 @@ Resolve = Callable[["HttpConnection", RequestHead], "tuple[HttpManager, Stream] 
 
 
 class HttpConnection(asyncio.Protocol):
-    """One downstream connection. `resolve` is set where each request names its own destination (proxy requests)."""
+    """One downstream connection.
 
-    def __init__(self, proxy: Proxy, manager: HttpManager, stream: Stream, resolve: Resolve | None = None) -> None:
+    `resolve` is set where each request names its own destination (proxy requests); `relocate` finds the connection's chain in the
+    configuration in force, None when it would not be accepted there any more (a port that became STRICT).
+    """
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        manager: HttpManager,
+        stream: Stream,
+        resolve: Resolve | None = None,
+        relocate: Callable[[], HttpManager | None] | None = None,
+    ) -> None:
         self.proxy, self.manager, self.stream = proxy, manager, stream
-        self._resolve = resolve
+        self._resolve, self._relocate = resolve, relocate
+        self._config = proxy.config
         self.transport: asyncio.Transport | None = None
         self._buffer = b""
         self._body: Body = NoBody()
@@ -98,7 +110,20 @@ class HttpConnection(asyncio.Protocol):
         if b"\n" in start.replace(b"\r\n", b"") or not line.replace(b"-", b"").replace(b"_", b"").isalnum():
             self._refuse(BadRequest(400, b"Bad Request", "http1.codec_error"))
 
+    def _follow_configuration(self) -> bool:
+        """A request meets the configuration in force when it begins, also on an old connection; False: the connection had to go."""
+        if self._relocate is None or self._config is self.proxy.config:
+            return True
+        manager = self._relocate()
+        if manager is None:
+            self.close()
+            return False
+        self._config, self.manager = self.proxy.config, manager
+        return True
+
     def _begin(self, raw: bytes) -> bool:
+        if not self._follow_configuration():
+            return False
         try:
             head, self._body = parse_request(raw)
         except BadRequest as error:

@@ -205,8 +205,16 @@ class Accepted(asyncio.Protocol):
         if isinstance(network, HttpManager) and h2:
             return TcpConnection(self._proxy, self._proxy.as_tcp(network, self._original, self._direction), stream)
         if isinstance(network, HttpManager):
-            return HttpConnection(self._proxy, network, stream)
+            return HttpConnection(self._proxy, network, stream, relocate=lambda: self._relocate(first, peer))
         return TcpConnection(self._proxy, network, stream)
+
+    def _relocate(self, first: First, peer: Peer | None) -> HttpManager | None:
+        """The same connection's chain in the configuration that is in force now."""
+        listener = self._proxy.config.listeners.get(self._listener.name)
+        chain = select_chain(listener, self._original[1], first) if listener is not None else None
+        if chain is None or not isinstance(chain.network, HttpManager) or (chain.tls is None) != (peer is None):
+            return None
+        return chain.network
 
     def _remote(self) -> str:
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
