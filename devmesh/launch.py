@@ -87,7 +87,7 @@ class Launcher:
 
     def serve(self) -> None:
         wake_read, wake_write = os.pipe()
-        os.set_blocking(wake_write, False)  # noqa: FBT003 - os's own signature
+        os.set_blocking(wake_write, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake_write)
         supervised = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -15,6 +15,7 @@ from devmesh.cli.output import Format
 from devmesh.errors import DevmeshError
 from devmesh.mesh import Mesh
 
+Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 KINDS = ("listeners", "routes", "clusters", "endpoints", "secrets")
 
 
@@ -71,8 +72,8 @@ def proxy_config(kind: str, service: str, compose_file: Compose = None, form: Ou
     output.table(columns, rows)
 
 
-def _listeners(found: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    rows = []
+def _listeners(found: list[dict[str, Any]]) -> Rows:
+    rows: list[tuple[str, ...]] = []
     for one in found:
         address = one["address"]["socket_address"]
         rows.append(
@@ -87,8 +88,8 @@ def _listeners(found: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple
     return ("NAME", "ADDRESS", "PORT", "DIRECTION", "CHAINS"), rows
 
 
-def _routes(found: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    rows = []
+def _routes(found: list[dict[str, Any]]) -> Rows:
+    rows: list[tuple[str, ...]] = []
     for table in found:
         for host in table["virtual_hosts"]:
             for route in host.get("routes", ()):
@@ -110,12 +111,12 @@ def _routes(found: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[st
     return ("TABLE", "HOST", "MATCH", "TO", "VIRTUAL SERVICE"), rows
 
 
-def _clusters(found: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _clusters(found: list[dict[str, Any]]) -> Rows:
     return ("NAME", "TYPE", "POLICY"), [(one["name"], one.get("type", ""), one.get("lb_policy", "")) for one in found]
 
 
-def _endpoints(found: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    rows = []
+def _endpoints(found: list[dict[str, Any]]) -> Rows:
+    rows: list[tuple[str, ...]] = []
     for one in found:
         for group in one.get("endpoints", ()):
             for host in group["lb_endpoints"]:
@@ -135,4 +136,4 @@ def curl(context: typer.Context, from_service: str, url: str, compose_file: Comp
     if binary is None:
         raise DevmeshError("curl is not installed", "apt-get install curl")
     # The proxy port is the workload's identity; nothing may bypass it.
-    os.execv(binary, ["curl", "-sS", "--noproxy", "", "--proxy", f"http://{one['ip']}:15001", *context.args, url])
+    os.execv(binary, ["curl", "-sS", "--noproxy", "", "--proxy", f"http://{one['ip']}:15001", *context.args, url])  # noqa: S606 - no shell on purpose

@@ -73,7 +73,7 @@ def _print_urls(urls: dict[str, Any]) -> None:
 
 def down(
     file: ComposeFile = None, volumes: Annotated[bool, typer.Option("--volumes", help="Forget what the mesh kept, too.")] = False
-) -> None:  # noqa: FBT002 - typer's form
+) -> None:
     """Stop everything that `up` started."""
     mesh = Mesh.of(file)
     stopped = asyncio.run(mesh.down())
@@ -107,8 +107,8 @@ def status(compose_file: Compose = None, form: Output = Format.table) -> None:
 def logs(
     service: Annotated[str | None, typer.Argument(help="A service, workload or part (control, ca, registry, collector).")] = None,
     compose_file: Compose = None,
-    access: Annotated[bool, typer.Option("--access", help="The sidecars' access logs, as Istio prints them.")] = False,  # noqa: FBT002 - typer's form
-    follow: Annotated[bool, typer.Option("-f", "--follow")] = False,  # noqa: FBT002 - as above
+    access: Annotated[bool, typer.Option("--access", help="The sidecars' access logs, as Istio prints them.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow")] = False,
     tail: Annotated[int, typer.Option(help="Lines of each log.")] = 100,
 ) -> None:
     """App and sidecar logs, one prefix each."""

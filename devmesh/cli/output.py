@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.table import Table
 from devmesh.errors import DevmeshError
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     table = "table"
     json = "json"
     yaml = "yaml"
@@ -66,5 +66,5 @@ def _safe(text: str) -> str:
     return text.replace("[", "\\[")
 
 
-def mark(value: bool) -> str:  # noqa: FBT001 - a cell
+def mark(value: bool) -> str:
     return "yes" if value else "no"

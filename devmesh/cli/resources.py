@@ -179,7 +179,7 @@ def analyze(
     else:
         say(found)
         output.note(f"{len(loaded.resources)} resources, {len(found)} messages")
-    if any(one.severity == "error" or one.severity == fail_on for one in found):
+    if any(one.severity in {"error", fail_on} for one in found):
         raise typer.Exit(1)
 
 

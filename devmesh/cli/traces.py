@@ -23,7 +23,7 @@ def _url(mesh: Mesh) -> str:
 @app.command("list")
 def list_(
     service: Annotated[str | None, typer.Option(help="Only traces that this service took part in.")] = None,
-    errors: Annotated[bool, typer.Option("--errors", help="Only failed ones.")] = False,  # noqa: FBT002 - typer's form
+    errors: Annotated[bool, typer.Option("--errors", help="Only failed ones.")] = False,
     limit: Annotated[int, typer.Option()] = 20,
     compose_file: Compose = None,
     form: Output = Format.table,
@@ -73,7 +73,7 @@ def show(trace_id: str, compose_file: Compose = None, form: Output = Format.tabl
 
 async def _spans(url: str, trace_id: str) -> list[Span]:
     if len(trace_id) < 32:
-        for one in await list_traces(url, None, 200, False):  # noqa: FBT003 - all of them
+        for one in await list_traces(url, None, 200, False):
             if one.trace_id.startswith(trace_id):
                 trace_id = one.trace_id
                 break

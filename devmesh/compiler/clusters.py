@@ -21,9 +21,9 @@ from devmesh.config.model import Resource
 from devmesh.config.topology_types import Service, ServicePort
 
 M = TypeVar("M", bound=BaseModel)
-HTTP2 = {"explicit_http_config": {"http2_protocol_options": {}}}
+HTTP2: Json = {"explicit_http_config": {"http2_protocol_options": {}}}
 LB_POLICIES = {"LEAST_CONN": "LEAST_REQUEST", "LEAST_REQUEST": "LEAST_REQUEST", "RANDOM": "RANDOM", "ROUND_ROBIN": "ROUND_ROBIN"}
-DOWNSTREAM_PROTOCOL = {"use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}}}
+DOWNSTREAM_PROTOCOL: Json = {"use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def header(name: str, match: StringMatch, *, inverted: bool = False) -> Json:
 
 
 def _empty(match: StringMatch) -> bool:
-    return match.exact is None and match.prefix is None and match.regex is None or match.regex == "*" or match.prefix == ""
+    return (match.exact is None and match.prefix is None and match.regex is None) or match.regex == "*" or match.prefix == ""
 
 
 def _query(name: str, match: StringMatch) -> Json:

@@ -46,7 +46,7 @@ async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
 class Agent:
     """One sidecar's conversation. `parse` raises ConfigError for a snapshot that cannot be run, `swap` puts one in force."""
 
-    def __init__(  # noqa: PLR0913 - every effect is an argument
+    def __init__(
         self,
         url: str,
         node: Json,

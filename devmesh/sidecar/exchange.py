@@ -78,9 +78,41 @@ class Downstream(Protocol):
 
 class Exchange:
     __slots__ = (
-        "_handle", "action", "attempt", "attempts", "body", "body_bytes", "cluster", "deadline", "downstream", "ended", "fault_decision", "head", "host",
-        "idle_deadline", "manager", "mirrors", "original_target", "proxy", "record", "replayable", "request_done", "response_started", "route", "started",
-        "stream", "stream_deadline", "tried", "upgrade", "weighted", "cors_origin", "set_cookie", "hash_value", "response_body", "hash_done", "sent_head",
+        "_handle",
+        "action",
+        "attempt",
+        "attempts",
+        "body",
+        "body_bytes",
+        "cluster",
+        "cors_origin",
+        "deadline",
+        "downstream",
+        "ended",
+        "fault_decision",
+        "hash_done",
+        "hash_value",
+        "head",
+        "host",
+        "idle_deadline",
+        "manager",
+        "mirrors",
+        "original_target",
+        "proxy",
+        "record",
+        "replayable",
+        "request_done",
+        "response_body",
+        "response_started",
+        "route",
+        "sent_head",
+        "set_cookie",
+        "started",
+        "stream",
+        "stream_deadline",
+        "tried",
+        "upgrade",
+        "weighted",
     )  # fmt: skip
 
     def __init__(self, proxy: Proxy, downstream: Downstream, manager: HttpManager, stream: Stream, head: RequestHead) -> None:
@@ -399,9 +431,9 @@ class Exchange:
         self.record.status = head.status
         self.record.details = "via_upstream"
         self.record.upstream_service_time = self.proxy.now() - self.started
-        if self.record.flags & Flag.URX == 0 and self.attempts > 1 and self._exhausted(head):
-            self.record.flags |= Flag.URX
-        elif self._exhausted(head) and self.attempts > 1:
+        if (self.record.flags & Flag.URX == 0 and self.attempts > 1 and self._exhausted(head)) or (
+            self._exhausted(head) and self.attempts > 1
+        ):
             self.record.flags |= Flag.URX
         pairs = head.headers
         _drop_response_hops(pairs)

@@ -62,7 +62,7 @@ def string_predicate(owner: str, matcher: Mapping[str, Any]) -> Predicate:
     raise ConfigError(owner, f"string matcher {sorted(matcher)} is not supported")
 
 
-def _range(owner: str, matcher: Mapping[str, Any]) -> Predicate:
+def _range(matcher: Mapping[str, Any]) -> Predicate:
     start, end = int(matcher.get("start", 0)), int(matcher.get("end", 0))
 
     def inside(value: bytes | None) -> bool:
@@ -109,7 +109,7 @@ def _header_value(owner: str, matcher: Mapping[str, Any]) -> Predicate:
     if "safe_regex_match" in matcher:
         return string_predicate(owner, {"safe_regex": matcher["safe_regex_match"]})
     if "range_match" in matcher:
-        return _range(owner, matcher["range_match"])
+        return _range(matcher["range_match"])
     return lambda value: value is not None
 
 

@@ -61,7 +61,7 @@ class Proxy:
         self.spiffe_id, self.gateway = spiffe_id, gateway
         self.telemetry: Recorder = telemetry or NoTelemetry()
         self.now, self.wall_ns = now, wall_ns
-        self.rng = rng or random.Random()
+        self.rng = rng or random.Random()  # noqa: S311 - balancing and sampling, no secret
         self.peer_metadata: Headers = peer_metadata or []
         self.config = EMPTY
         self.contexts = Contexts(identity, self._secret)
@@ -92,7 +92,7 @@ class Proxy:
         loop = asyncio.get_running_loop()
         for spec in specs:
             self.own_addresses.add((spec.address, spec.port))
-            spec.sock.setblocking(False)
+            spec.sock.setblocking(False)  # noqa: FBT003 - socket's own signature
             self._servers.append(await loop.create_server(self._factory(spec), sock=spec.sock, backlog=1024))
 
     def _factory(self, spec: SocketSpec) -> Callable[[], asyncio.Protocol]:
@@ -151,7 +151,7 @@ class Proxy:
         for connection in [c for c in self.connections if c.idle()]:
             connection.close()
         deadline = self.now() + timeout
-        while self.exchanges and self.now() < deadline:
+        while self.exchanges and self.now() < deadline:  # noqa: ASYNC110 - bounded, only while draining
             await asyncio.sleep(0.02)
         await self.close()
 

@@ -341,9 +341,8 @@ class Upstreams:
             detector.tick(self.now())
         balancer = self._balancers.get(cluster.name)
         ejected = self.ejected(cluster.name)
-        if balancer is None or balancer.ejected != ejected or balancer.cluster is not cluster:
-            if balancer is None or balancer.ejected != ejected or balancer.cluster != cluster:
-                balancer = self._balancers[cluster.name] = Balancer(cluster, ejected)
+        if balancer is None or balancer.ejected != ejected or balancer.cluster != cluster:
+            balancer = self._balancers[cluster.name] = Balancer(cluster, ejected)
         return balancer.choose(hash_value, self.active, self._rng, tried, tries)
 
     def active(self, key: str) -> int:

@@ -50,11 +50,11 @@ def test_everything_wrong_is_reported_at_once_with_its_place():
         '-:13:5 spec.http[0].timeout: 5 is not a duration: write a number and its unit in quotes, such as "0.5s" | None',
         '-:14:5 unknown field "spec.http[0].retrys" | did you mean "retries"?',
         '-:15:28 spec.http[0].retries.perTryTimeout: 1 is not a duration: write a number and its unit in quotes, such as "0.5s" | None',
-        '-:16:21 spec.http[0].fault.delay.fixedDelay: "1x" is not a duration: write a number and its unit, such as "0.5s", "1m" or "300ms" | None',  # noqa: E501 - read whole
+        '-:16:21 spec.http[0].fault.delay.fixedDelay: "1x" is not a duration: write a number and its unit, such as "0.5s", "1m" or "300ms" | None',
         '-:19:1 unknown kind "VirtualServce" in "networking.istio.io" | did you mean "VirtualService"?',
         '-:26:10 spec.mtls.mode: "strict" is not one of UNSET, DISABLE, PERMISSIVE, STRICT | did you mean "STRICT"?',
         "-:28:1 metadata.name is missing | add metadata: {name: ...}",
-        '-:30:68 spec.trafficPolicy.tls.mode: "ISTIO_MUTAL" is not one of DISABLE, SIMPLE, MUTUAL, ISTIO_MUTUAL | did you mean "ISTIO_MUTUAL"?',  # noqa: E501 - read whole
+        '-:30:68 spec.trafficPolicy.tls.mode: "ISTIO_MUTAL" is not one of DISABLE, SIMPLE, MUTUAL, ISTIO_MUTUAL | did you mean "ISTIO_MUTUAL"?',
     ]
     # fmt: on
 

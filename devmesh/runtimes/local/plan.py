@@ -24,7 +24,7 @@ def claim_mesh_number() -> tuple[int, IO[str]]:
     directory = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"devmesh-{os.getuid()}"
     directory.mkdir(mode=0o700, exist_ok=True)
     if directory.stat().st_uid != os.getuid():
-        raise DevmeshError(f"{directory} belongs to somebody else", f"remove it, or set XDG_RUNTIME_DIR")
+        raise DevmeshError(f"{directory} belongs to somebody else", "remove it, or set XDG_RUNTIME_DIR")
     for number in range(MESHES):
         file = (directory / f"mesh-{number}.lock").open("w")
         try:

@@ -56,7 +56,7 @@ def owner_of_port(port: int) -> str:
         return "another process"
     for directory in Path("/proc").glob("[0-9]*/fd"):
         with contextlib.suppress(OSError):
-            if any(os.readlink(fd) == f"socket:[{inode}]" for fd in directory.iterdir()):
+            if any(str(fd.readlink()) == f"socket:[{inode}]" for fd in directory.iterdir()):
                 name = (directory.parent / "comm").read_text().strip()
                 return f"{name} (pid {directory.parent.name})"
     return "another process"

@@ -186,7 +186,7 @@ class Supervisor:
             sys.executable, "-m", "devmesh.launch", str(theirs.fileno()), pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )  # fmt: skip
         theirs.close()
-        ours.setblocking(False)
+        ours.setblocking(False)  # noqa: FBT003 - socket's own signature
         self._channel = ours
         asyncio.get_running_loop().add_reader(ours, self._on_launcher)
 

@@ -79,7 +79,11 @@ async def traced(request: web.Request, handler: Callable) -> web.StreamResponse:
         from opentelemetry import propagate, trace
 
         context = propagate.extract({k.lower(): v for k, v in request.headers.items()})
-    with span(f"{request.method} {request.match_info.route.resource.canonical if request.match_info.route.resource else 'unknown'}", "server", context) as current:
+    with span(
+        f"{request.method} {request.match_info.route.resource.canonical if request.match_info.route.resource else 'unknown'}",
+        "server",
+        context,
+    ) as current:
         if current is not None:
             request["context"] = trace.set_span_in_context(current)
         return await handler(request)

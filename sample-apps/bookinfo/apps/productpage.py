@@ -38,7 +38,7 @@ def caller(request: web.Request) -> dict[str, str]:
 async def details_of(request: web.Request, number: int) -> tuple[int, object]:
     try:
         status, body = await get(request, f"http://details:9080/details/{number}", seconds=DETAILS_SECONDS, headers=caller(request))
-    except (ClientError, asyncio.TimeoutError):
+    except (TimeoutError, ClientError):
         status, body = 500, None
     return (200, body) if status == 200 else (status, {"error": "Sorry, product details are currently unavailable for this book."})
 
@@ -48,7 +48,7 @@ async def reviews_of(request: web.Request, number: int) -> tuple[int, object]:
     for _ in range(REVIEWS_TRIES):
         try:
             status, body = await get(request, f"http://reviews:9080/reviews/{number}", seconds=REVIEWS_SECONDS, headers=caller(request))
-        except (ClientError, asyncio.TimeoutError):
+        except (TimeoutError, ClientError):
             status = 500
             continue
         if status == 200:
@@ -83,7 +83,14 @@ SIGN_IN = (
 def render_details(status: int, details: object) -> str:
     if status != 200 or not isinstance(details, dict):
         return f'<div class="error"><h4>Error fetching product details!</h4><p>{html.escape(error_of(details))}</p></div>'
-    rows = (("Type", "type"), ("Pages", "pages"), ("Publisher", "publisher"), ("Language", "language"), ("ISBN-10", "ISBN-10"), ("ISBN-13", "ISBN-13"))
+    rows = (
+        ("Type", "type"),
+        ("Pages", "pages"),
+        ("Publisher", "publisher"),
+        ("Language", "language"),
+        ("ISBN-10", "ISBN-10"),
+        ("ISBN-13", "ISBN-13"),
+    )
     return "<dl>" + "".join(f"<dt>{label}</dt><dd>{html.escape(str(details.get(key, '')))}</dd>" for label, key in rows) + "</dl>"
 
 
@@ -99,7 +106,13 @@ def render_review(review: dict) -> str:
     rating = review.get("rating")
     if rating and "stars" in rating:
         color = "red" if rating["color"] == "red" else "black"
-        stars = f'<span class="stars {color}" title="{rating["stars"]} of 5">' + "&#9733;" * rating["stars"] + "<i>" + "&#9733;" * (5 - rating["stars"]) + "</i></span>"
+        stars = (
+            f'<span class="stars {color}" title="{rating["stars"]} of 5">'
+            + "&#9733;" * rating["stars"]
+            + "<i>"
+            + "&#9733;" * (5 - rating["stars"])
+            + "</i></span>"
+        )
     elif rating:
         stars = f'<span class="norating">{html.escape(str(rating.get("error", "")))}</span>'
     return f"<blockquote><p>{html.escape(review['text'])}</p><footer>{html.escape(review['reviewer'])} {stars}</footer></blockquote>"
@@ -143,10 +156,14 @@ async def product_reviews(request: web.Request) -> web.Response:
 
 async def product_ratings(request: web.Request) -> web.Response:
     try:
-        status, body = await get(request, f"http://ratings:9080/ratings/{int(request.match_info['id'])}", seconds=3, headers=caller(request))
-    except (ClientError, asyncio.TimeoutError):
+        status, body = await get(
+            request, f"http://ratings:9080/ratings/{int(request.match_info['id'])}", seconds=3, headers=caller(request)
+        )
+    except (TimeoutError, ClientError):
         status, body = 500, None
-    return web.json_response(body if status == 200 else {"error": "Sorry, product ratings are currently unavailable for this book."}, status=status)
+    return web.json_response(
+        body if status == 200 else {"error": "Sorry, product ratings are currently unavailable for this book."}, status=status
+    )
 
 
 async def health(_: web.Request) -> web.Response:

@@ -1,6 +1,5 @@
 """reviews: v1 without stars, v2 with black ones, v3 with red ones (ENABLE_RATINGS, STAR_COLOR), as Istio's images are configured."""
 
-import asyncio
 import os
 
 from aiohttp import ClientError, web
@@ -34,7 +33,7 @@ def rating(stars: dict[str, int], name: str) -> dict[str, object]:
 async def stars_of(request: web.Request, number: str) -> dict[str, int]:
     try:
         status, body = await get(request, f"http://ratings:9080/ratings/{number}", seconds=SECONDS)
-    except (ClientError, asyncio.TimeoutError):
+    except (TimeoutError, ClientError):
         return {}
     return dict(body["ratings"]) if status == 200 and isinstance(body, dict) else {}
 

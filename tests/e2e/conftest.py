@@ -1,0 +1,94 @@
+"""One Bookinfo mesh of real processes for the whole session, in a folder of its own."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+DEVMESH = str(Path(sys.executable).with_name("devmesh"))
+
+
+@dataclass
+class RunningMesh:
+    folder: Path
+    gateway: str = ""
+
+    def devmesh(self, *arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([DEVMESH, *arguments], cwd=self.folder, capture_output=True, text=True, check=False, timeout=90, input=stdin)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        return orjson.loads(self.devmesh(*arguments, "-o", "json").stdout)
+
+    def up(self) -> None:
+        self.devmesh("up")
+        state = orjson.loads((self.folder / ".devmesh" / "state.json").read_bytes())
+        self.gateway = state["gateway_url"]
+
+    def state(self) -> Any:
+        return orjson.loads((self.folder / ".devmesh" / "state.json").read_bytes())
+
+    def pid(self, process: str) -> int:
+        return next(one["pid"] for one in self.state()["processes"] if one["name"] == process)
+
+    def page(self, session: str = "") -> str:
+        arguments = ["curl", "-s", "-m", "10", f"{self.gateway}/productpage"]
+        if session:
+            arguments += ["-b", f"session={session}"]
+        return subprocess.run(arguments, capture_output=True, text=True, check=False).stdout
+
+    def login(self, user: str) -> str:
+        done = subprocess.run(["curl", "-s", "-i", "-d", f"username={user}&passwd=x", f"{self.gateway}/login"], capture_output=True, text=True, check=True)
+        found = re.search(r"session=([^;]+)", done.stdout)
+        assert found, done.stdout
+        return found[1]
+
+    def served_by(self, session: str = "") -> str:
+        found = re.search(r"served by <code>([^<]*)", self.page(session))
+        return found[1] if found else ""
+
+    def clean(self) -> None:
+        """Back to what the files say."""
+        self.devmesh("fault", "clear", check=False)
+        applied = [one for one in self.json("get")["resources"] if one["owner"] == "apply"]
+        for one in applied:
+            self.devmesh("delete", one["kind"], one["metadata"]["name"])
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for a condition, failing after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.05)  # between looks at another process
+
+
+def copy_sample(name: str, target: Path) -> Path:
+    shutil.copytree(ROOT / "sample-apps" / name, target, ignore=shutil.ignore_patterns(".devmesh", "__pycache__"))
+    return target
+
+
+@pytest.fixture(scope="session")
+def bookinfo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    os.environ.setdefault("NO_COLOR", "1")
+    mesh = RunningMesh(copy_sample("bookinfo", tmp_path_factory.mktemp("e2e") / "bookinfo"))
+    mesh.up()
+    yield mesh
+    mesh.devmesh("down")
+
+
+@pytest.fixture
+def clean_bookinfo(bookinfo: RunningMesh) -> Iterator[RunningMesh]:
+    yield bookinfo
+    bookinfo.clean()

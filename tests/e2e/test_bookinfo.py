@@ -1,0 +1,126 @@
+"""Istio's Bookinfo tasks with their own YAML, through real processes."""
+
+import re
+import subprocess
+from collections import Counter
+
+import pytest
+
+from tests.e2e.conftest import RunningMesh, until
+
+pytestmark = pytest.mark.e2e
+
+
+def apply_task(mesh: RunningMesh, *names: str) -> None:
+    arguments = [argument for name in names for argument in ("-f", f"tasks/{name}.yaml")]
+    mesh.devmesh("apply", *arguments)
+
+
+def test_up_leaves_every_workload_ready_and_in_sync(bookinfo):
+    workloads = bookinfo.json("status")["workloads"]
+    assert len(workloads) == 7
+    for one in workloads:
+        assert one["ready"] and one["synced"], one
+        assert one["certificate"]["spiffe_id"].startswith("spiffe://cluster.local/ns/"), one
+
+
+def test_the_page_shows_details_and_reviews_through_the_gateway(bookinfo):
+    page = bookinfo.page()
+    assert "The Comedy of Errors" in page
+    assert "PublisherA" in page
+    assert "An extremely entertaining play by Shakespeare" in page
+
+
+def test_jason_alone_is_routed_to_reviews_v2(clean_bookinfo):
+    apply_task(clean_bookinfo, "destination-rule-all", "virtual-service-all-v1")
+    apply_task(clean_bookinfo, "virtual-service-reviews-test-v2")
+    jason = clean_bookinfo.login("jason")
+    assert {clean_bookinfo.served_by() for _ in range(5)} == {"reviews-v1"}
+    assert {clean_bookinfo.served_by(jason) for _ in range(5)} == {"reviews-v2"}
+
+
+def test_an_abort_for_jason_hides_the_stars_from_him_alone(clean_bookinfo):
+    apply_task(clean_bookinfo, "destination-rule-all", "virtual-service-all-v1")
+    apply_task(clean_bookinfo, "virtual-service-reviews-test-v2", "virtual-service-ratings-test-abort")
+    jason = clean_bookinfo.login("jason")
+    assert "Ratings service is currently unavailable" in clean_bookinfo.page(jason)
+    assert "Ratings service is currently unavailable" not in clean_bookinfo.page()
+
+
+def test_a_delay_longer_than_the_page_waits_shows_the_bug_of_the_task(clean_bookinfo):
+    apply_task(clean_bookinfo, "destination-rule-all", "virtual-service-all-v1")
+    apply_task(clean_bookinfo, "virtual-service-reviews-test-v2", "virtual-service-ratings-test-delay")
+    assert "Sorry, product reviews are currently unavailable" in clean_bookinfo.page(clean_bookinfo.login("jason"))
+
+
+@pytest.mark.parametrize(("task", "expected"), [("reviews-50-v3", {"reviews-v1": 0.5, "reviews-v3": 0.5}), ("reviews-80-20", {"reviews-v1": 0.8, "reviews-v2": 0.2})])
+def test_traffic_shifts_within_four_standard_deviations(clean_bookinfo, task, expected):
+    apply_task(clean_bookinfo, "destination-rule-all", f"virtual-service-{task}")
+    rounds = 200
+    url = "http://reviews:9080/reviews/0"
+    done = clean_bookinfo.devmesh("curl", "productpage", url, *[url] * (rounds - 1), "-w", "\n")
+    seen = Counter(re.findall(r'"podname": "([^"]+)"', done.stdout))
+    assert sum(seen.values()) == rounds
+    assert set(seen) == set(expected)
+    for pod, share in expected.items():
+        deviation = (rounds * share * (1 - share)) ** 0.5
+        assert abs(seen[pod] - rounds * share) <= 4 * deviation, seen
+
+
+def test_a_request_timeout_at_reviews_loses_the_reviews(clean_bookinfo):
+    apply_task(clean_bookinfo, "destination-rule-all", "request-timeouts")
+    assert "Sorry, product reviews are currently unavailable" in clean_bookinfo.page()
+
+
+def test_a_fault_degrades_the_page_counts_its_hits_and_clear_heals_it(clean_bookinfo):
+    apply_task(clean_bookinfo, "destination-rule-all", "virtual-service-all-v1")
+    apply_task(clean_bookinfo, "virtual-service-reviews-test-v2")
+    jason = clean_bookinfo.login("jason")
+    clean_bookinfo.devmesh("fault", "inject", "ratings", "--abort", "503", "--percent", "100")
+    assert "Ratings service is currently unavailable" in clean_bookinfo.page(jason)
+    (fault,) = clean_bookinfo.json("fault", "list")["faults"]
+    assert fault["hits"] == 1
+    log = clean_bookinfo.folder / ".devmesh" / "logs" / "ratings-v1.access.log"
+    until(lambda: " 503 FI fault_filter_abort " in log.read_text())
+    assert "fired 1 times" in clean_bookinfo.devmesh("fault", "clear").stdout
+    assert "Ratings service is currently unavailable" not in clean_bookinfo.page(jason)
+
+
+def test_with_retries_every_attempt_at_a_failing_service_is_seen(clean_bookinfo):
+    retries = "spec: {hosts: [ratings], http: [{route: [{destination: {host: ratings}}], retries: {attempts: 3, retryOn: 5xx}}]}"
+    clean_bookinfo.devmesh("apply", "-f", "-", stdin=f"apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: ratings}}\n{retries}\n")
+    clean_bookinfo.devmesh("fault", "inject", "ratings", "--abort", "503")
+    assert clean_bookinfo.devmesh("curl", "reviews-v2", "http://ratings:9080/ratings/0", "-o", "/dev/null", "-w", "%{http_code}").stdout == "503"
+    (fault,) = clean_bookinfo.json("fault", "list")["faults"]
+    assert fault["hits"] == 4
+
+
+def test_a_fault_at_an_unknown_service_is_an_error_with_a_suggestion(bookinfo):
+    done = bookinfo.devmesh("fault", "inject", "ratingz", "--abort", "503", check=False)
+    assert done.returncode == 1
+    assert "hint: did you mean ratings?" in done.stderr
+
+
+def test_strict_mtls_closes_plain_http_and_keeps_the_mesh_working(clean_bookinfo):
+    url = clean_bookinfo.json("status")["urls"]["services"]["details"]
+    plain = ["curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", f"{url}/details/0"]
+    assert subprocess.run(plain, capture_output=True, text=True, check=False).stdout == "200"
+    strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: STRICT}}\n"
+    clean_bookinfo.devmesh("apply", "-f", "-", stdin=strict)
+    assert subprocess.run(plain, capture_output=True, text=True, check=False).returncode != 0
+    assert clean_bookinfo.json("status")["urls"]["services"]["details"] == "mtls only"
+    assert "PublisherA" in clean_bookinfo.page()
+
+
+def test_unknown_fields_are_refused_with_their_place(bookinfo):
+    text = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\nspec:\n  hosts: [reviews]\n  http:\n  - rout:\n    - destination: {host: reviews}\n"
+    done = bookinfo.devmesh("apply", "-f", "-", check=False, stdin=text)
+    assert done.returncode == 1
+    assert "-:7" in done.stderr
+    assert "route" in done.stderr
+
+
+def test_a_foreign_host_header_at_an_admin_port_is_refused(bookinfo):
+    port = bookinfo.state()["ports"]["control"]
+    done = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: evil.example", f"http://127.0.0.1:{port}/v1/status"], capture_output=True, text=True, check=False)
+    assert done.stdout == "403"
