@@ -1,22 +1,24 @@
-"""Traces for the command line, over Jaeger's query API v3: the embedded collector and a real Jaeger answer alike."""
+"""Traces for the command line, from Jaeger's API v3: devmesh's collector and a real Jaeger answer alike."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 
-from devmesh.collector import otlp
-from devmesh.collector.store import KINDS, StoredSpan
 from devmesh.errors import DevmeshError
+
+KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
+STATUS_ERROR = 2
+TIMEOUT = aiohttp.ClientTimeout(total=15)
+# Whether a trace failed is known only once it is here.
+ERRORS_DEPTH = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Times in UTC, duration in seconds."""
+    """A span; `start` is aware, `duration` in seconds, `kind` one of KINDS."""
 
     trace_id: str
     span_id: str
@@ -27,84 +29,113 @@ class Span:
     start: datetime
     duration: float
     error: bool
-    attributes: Mapping[str, str]
+    attributes: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class TraceSummary:
+    """A trace in one line; `start` is aware, `duration` in seconds, `root` is `service: operation`."""
+
     trace_id: str
     start: datetime
     duration: float
-    services: tuple[str, ...]
+    services: list[str]
     spans: int
     error: bool
     root: str
 
 
-async def _get(url: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
-            session.get(url + path, params=parameters) as response,
-        ):
-            if response.status == 404:
-                raise DevmeshError("no such trace", "devmesh traces list")
-            if response.status != 200:
-                raise DevmeshError(f"{url}{path} answered {response.status}: {(await response.text())[:200]}")
-            return await response.json(content_type=None)
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise DevmeshError(f"the collector at {url} does not answer: {error}", "devmesh status") from error
-
-
-async def list_traces(url: str, service: str | None = None, limit: int = 20, errors_only: bool = False) -> list[TraceSummary]:  # noqa: FBT001, FBT002 - the CLI's flag
-    """Newest first."""
-    services = [service] if service else (await _get(url, "/api/v3/services"))["services"]
+async def list_traces(url: str, service: str | None = None, limit: int = 20, errors_only: bool = False) -> list[TraceSummary]:  # noqa: FBT001, FBT002 - the CLI's contract
+    """The newest traces first; raises DevmeshError when nothing answers at `url`."""
     now = datetime.now(UTC)
     window = {
-        "query.start_time_min": (now - timedelta(days=7)).isoformat(),
-        "query.start_time_max": (now + timedelta(minutes=5)).isoformat(),
+        "query.start_time_min": "1970-01-02T00:00:00Z",
+        "query.start_time_max": (now + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "query.search_depth": str(max(limit, ERRORS_DEPTH) if errors_only else limit),
     }
-    found: dict[str, list[StoredSpan]] = {}
-    for name in services:
-        answer = await _get(url, "/api/v3/traces", {**window, "query.service_name": name, "query.search_depth": str(max(limit, 20))})
-        for span in otlp.spans(answer["result"]):
-            spans = found.setdefault(span.trace_id, [])
-            if all(known.span_id != span.span_id for known in spans):
-                spans.append(span)
-    listed = sorted((_summary(trace_id, spans) for trace_id, spans in found.items()), key=lambda one: one.start, reverse=True)
-    return [one for one in listed if one.error or not errors_only][:limit]
-
-
-def _summary(trace_id: str, spans: list[StoredSpan]) -> TraceSummary:
-    first = min(spans, key=lambda span: span.start)
-    ids = {span.span_id for span in spans}
-    root = next((span for span in sorted(spans, key=lambda s: s.start) if span.parent_id not in ids), first)
-    end = max(span.end for span in spans)
-    services = tuple(sorted({span.service for span in spans}))
-    failed = any(span.error for span in spans)
-    return TraceSummary(
-        trace_id, _when(first.start), (end - first.start) / 1e9, services, len(spans), failed, f"{root.service}: {root.name}"
-    )
+    traces: dict[str, dict[str, Span]] = {}
+    async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
+        services = [service] if service else (await _get(session, url, "/api/v3/services")).get("services", [])
+        for one in services:
+            for span in _spans(await _get(session, url, "/api/v3/traces", {**window, "query.service_name": one})):
+                traces.setdefault(span.trace_id, {})[span.span_id] = span
+    found = sorted((_summary(list(spans.values())) for spans in traces.values()), key=lambda trace: trace.start, reverse=True)
+    return [trace for trace in found if trace.error or not errors_only][:limit]
 
 
 async def get_trace(url: str, trace_id: str) -> list[Span]:
-    answer = await _get(url, f"/api/v3/traces/{trace_id}")
-    return [
-        Span(
-            s.trace_id,
-            s.span_id,
-            s.parent_id,
-            s.name,
-            s.service,
-            KINDS[s.kind],
-            _when(s.start),
-            (s.end - s.start) / 1e9,
-            s.error,
-            s.attributes,
-        )
-        for s in otlp.spans(answer["result"])
-    ]
+    """All spans of a trace by start; raises DevmeshError when it is not known or nothing answers."""
+    async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
+        spans = list(_spans(await _get(session, url, f"/api/v3/traces/{trace_id}")))
+    if not spans:
+        raise DevmeshError(f"no trace {trace_id}")
+    return sorted(spans, key=lambda span: span.start)
 
 
-def _when(nanoseconds: int) -> datetime:
-    return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
+async def _get(session: aiohttp.ClientSession, url: str, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+    try:
+        async with session.get(url.rstrip("/") + path, params=query) as response:
+            # Jaeger says text/plain; 404 is its word for "none".
+            body = await response.json(content_type=None)
+            if response.status not in (200, 404):
+                raise DevmeshError(f"{url}{path}: {response.status} {(body.get('error') or {}).get('message', '')}")
+            return body if response.status == 200 else {}
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        raise DevmeshError(f"no trace store answers at {url}: {error}", hint="devmesh status") from error
+
+
+def _spans(answer: Mapping[str, Any]) -> Iterator[Span]:
+    for group in (answer.get("result") or {}).get("resourceSpans") or []:
+        service = _attributes(group.get("resource") or {}).get("service.name", "unknown_service")
+        for scoped in group.get("scopeSpans") or []:
+            for span in scoped.get("spans") or []:
+                yield _span(span, service)
+
+
+def _span(span: Mapping[str, Any], service: str) -> Span:
+    start, end = int(span.get("startTimeUnixNano", 0)), int(span.get("endTimeUnixNano", 0))
+    kind = int(span.get("kind", 0))
+    return Span(
+        trace_id=span["traceId"],
+        span_id=span["spanId"],
+        parent_id=span.get("parentSpanId", ""),
+        name=span.get("name", ""),
+        service=service,
+        kind=KINDS[kind] if kind < len(KINDS) else KINDS[0],
+        start=datetime.fromtimestamp(start // 10**9, UTC) + timedelta(microseconds=start % 10**9 // 1000),
+        duration=max(0, end - start) / 1e9,
+        error=(span.get("status") or {}).get("code") == STATUS_ERROR,
+        attributes=_attributes(span),
+    )
+
+
+def _attributes(owner: Mapping[str, Any]) -> dict[str, Any]:
+    return {item["key"]: _value(item.get("value") or {}) for item in owner.get("attributes") or []}
+
+
+def _value(value: Mapping[str, Any]) -> Any:
+    for kind, content in value.items():
+        if kind == "intValue":
+            return int(content)
+        if kind == "arrayValue":
+            return [_value(item) for item in content.get("values") or []]
+        if kind == "kvlistValue":
+            return _attributes({"attributes": content.get("values")})
+        return content
+    return None
+
+
+def _summary(spans: list[Span]) -> TraceSummary:
+    ids = {span.span_id for span in spans}
+    root = min(spans, key=lambda span: (span.parent_id in ids, bool(span.parent_id), span.start))
+    start = min(span.start for span in spans)
+    end = max(span.start + timedelta(seconds=span.duration) for span in spans)
+    return TraceSummary(
+        trace_id=root.trace_id,
+        start=start,
+        duration=(end - start).total_seconds(),
+        services=sorted({span.service for span in spans}),
+        spans=len(spans),
+        error=any(span.error for span in spans),
+        root=f"{root.service}: {root.name}",
+    )

@@ -1,116 +1,147 @@
-"""OTLP/HTTP (opentelemetry.io/docs/specs/otlp): protobuf or JSON into stored spans, JSON out."""
+"""OTLP requests, protobuf or JSON, to spans of the store, and back to OTLP JSON.
 
-from __future__ import annotations
+opentelemetry-proto is imported with the first request: it is half of what the collector would otherwise start with.
+"""
 
 import base64
-from collections.abc import Iterator, Mapping
-from typing import Any
+import binascii
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from devmesh.collector.store import ERROR, StoredSpan
+from devmesh.collector.store import StoredSpan
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-
-class BadTraces(Exception):
-    """A body that is no ExportTraceServiceRequest."""
-
-
-def parse(body: bytes, content_type: str) -> Json:
-    """The request as OTLP-JSON with hex ids. Raises BadTraces."""
-    try:
-        if content_type == "application/json":
-            value: Json = orjson.loads(body)
-            if not isinstance(value, dict):
-                raise BadTraces("not an object")
-            return value
-        return _from_protobuf(body)
-    except ValueError as error:
-        raise BadTraces(str(error)) from error
+# Span.SpanKind in opentelemetry/proto/trace/v1/trace.proto, in Jaeger's words.
+KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
+STATUS_ERROR = 2
+PROTOBUF = "application/x-protobuf"
+JSON = "application/json"
 
 
-def _from_protobuf(body: bytes) -> Json:
-    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415 - 60 ms that readiness need not wait for
-    from google.protobuf.message import DecodeError  # noqa: PLC0415 - as above
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: PLC0415 - as above
-
-    request = ExportTraceServiceRequest()
-    try:
-        request.ParseFromString(body)
-    except DecodeError as error:
-        raise BadTraces(str(error)) from error
-    value: Json = MessageToDict(request, use_integers_for_enums=True)
-    for span in _raw_spans(value):
-        # Protobuf's JSON form has bytes as base64; OTLP's own has ids in hex.
-        for key in ("traceId", "spanId", "parentSpanId"):
-            if key in span:
-                span[key] = base64.b64decode(span[key]).hex()
-    return value
+class BadBodyError(ValueError):
+    """The body is not what its content type says."""
 
 
-def _raw_spans(value: Mapping[str, Any]) -> Iterator[Json]:
-    for resource in value.get("resourceSpans", ()):
-        for scope in resource.get("scopeSpans", ()):
-            yield from scope.get("spans", ())
+def decode(body: bytes, content_type: str) -> tuple[list[StoredSpan], int]:
+    """The spans of an ExportTraceServiceRequest, and how many were refused for their ids; raises BadBodyError."""
+    request = _from_json(body) if content_type == JSON else _from_protobuf(body)
+    spans = list(_spans(request))
+    good = [span for span in spans if span is not None]
+    return good, len(spans) - len(good)
 
 
-def spans(value: Mapping[str, Any]) -> Iterator[StoredSpan]:
-    """Raises BadTraces for a span without ids or times."""
-    try:
-        for resource in value.get("resourceSpans", ()):
-            described = resource.get("resource", {})
-            service = _attributes(described).get("service.name", "unknown_service")
-            for scope in resource.get("scopeSpans", ()):
-                for span in scope.get("spans", ()):
-                    yield _span(span, service, described, scope.get("scope", {}))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadTraces(f"malformed span: {error}") from error
-
-
-def _span(span: Json, service: str, resource: Json, scope: Json) -> StoredSpan:
-    trace_id, span_id = str(span["traceId"]).lower(), str(span["spanId"]).lower()
-    if len(trace_id) != 32 or len(span_id) != 16:
-        raise ValueError("ids must be 16 and 8 bytes in hex")
-    return StoredSpan(
-        trace_id=trace_id,
-        span_id=span_id,
-        parent_id=str(span.get("parentSpanId", "")).lower(),
-        name=str(span.get("name", "")),
-        kind=int(span.get("kind", 0)),
-        start=int(span["startTimeUnixNano"]),
-        end=int(span["endTimeUnixNano"]),
-        error=int(span.get("status", {}).get("code", 0)) == ERROR,
-        service=service,
-        attributes=_attributes(span),
-        resource=resource,
-        scope=scope,
-        span=span,
+def encode_response(content_type: str, refused: int, message: str) -> bytes:
+    """ExportTraceServiceResponse in the request's own encoding, as OTLP/HTTP demands."""
+    if content_type == JSON:
+        return orjson.dumps({"partialSuccess": {"rejectedSpans": str(refused), "errorMessage": message} if refused else {}})
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: PLC0415 - see the module's docstring
+        ExportTracePartialSuccess,
+        ExportTraceServiceResponse,
     )
 
-
-def _attributes(owner: Mapping[str, Any]) -> dict[str, str]:
-    return {one["key"]: text(one.get("value", {})) for one in owner.get("attributes", ())}
-
-
-def text(value: Mapping[str, Any]) -> str:
-    """An AnyValue as Jaeger's tags show it."""
-    for key in ("stringValue", "intValue", "doubleValue"):
-        if key in value:
-            return str(value[key])
-    if "boolValue" in value:
-        return "true" if value["boolValue"] else "false"
-    return orjson.dumps(value).decode()
+    if not refused:
+        return ExportTraceServiceResponse().SerializeToString()
+    partial = ExportTracePartialSuccess(rejected_spans=refused, error_message=message)
+    return ExportTraceServiceResponse(partial_success=partial).SerializeToString()
 
 
-def render(found: list[StoredSpan]) -> Json:
-    """OTLP-JSON TracesData, one resourceSpans a service and resource."""
-    groups: dict[bytes, list[StoredSpan]] = {}
-    for span in found:
-        groups.setdefault(orjson.dumps([span.resource, span.scope]), []).append(span)
-    return {
-        "resourceSpans": [
-            {"resource": group[0].resource, "scopeSpans": [{"scope": group[0].scope, "spans": [one.span for one in group]}]}
-            for group in groups.values()
-        ]
-    }
+def resource_spans(spans: Iterable[StoredSpan]) -> list[dict[str, Any]]:
+    """Spans as OTLP JSON's `resourceSpans`, grouped by resource and scope."""
+    grouped: dict[bytes, dict[bytes, list[orjson.Fragment]]] = {}
+    for span in spans:
+        grouped.setdefault(span.resource, {}).setdefault(span.scope, []).append(orjson.Fragment(span.body))
+    return [
+        {
+            "resource": orjson.Fragment(resource),
+            "scopeSpans": [{"scope": orjson.Fragment(scope), "spans": bodies} for scope, bodies in scopes.items()],
+        }
+        for resource, scopes in grouped.items()
+    ]
+
+
+def _from_protobuf(body: bytes) -> "ExportTraceServiceRequest":
+    from google.protobuf.message import DecodeError  # noqa: PLC0415 - see the module's docstring
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: PLC0415 - as above
+        ExportTraceServiceRequest,
+    )
+
+    try:
+        return ExportTraceServiceRequest.FromString(body)
+    except DecodeError as error:
+        raise BadBodyError(str(error)) from error
+
+
+def _from_json(body: bytes) -> "ExportTraceServiceRequest":
+    from google.protobuf.json_format import ParseDict, ParseError  # noqa: PLC0415 - see the module's docstring
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: PLC0415 - as above
+        ExportTraceServiceRequest,
+    )
+
+    try:
+        document = orjson.loads(body)
+        for span in _json_spans(document):
+            _rewrite_ids(span, _hex_to_base64)
+        return ParseDict(document, ExportTraceServiceRequest(), ignore_unknown_fields=True)
+    except (orjson.JSONDecodeError, ParseError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise BadBodyError(str(error)) from error
+
+
+def _json_spans(document: Any) -> Iterator[dict[str, Any]]:
+    for resource in document.get("resourceSpans") or []:
+        for scope in resource.get("scopeSpans") or []:
+            yield from scope.get("spans") or []
+
+
+def _rewrite_ids(span: dict[str, Any], rewrite: Any) -> None:
+    """OTLP JSON has ids in hex where protobuf's own JSON has base64."""
+    for owner in (span, *(span.get("links") or [])):
+        for key in ("traceId", "spanId", "parentSpanId"):
+            if owner.get(key):
+                owner[key] = rewrite(owner[key])
+
+
+def _hex_to_base64(text: str) -> str:
+    return base64.b64encode(binascii.unhexlify(text)).decode()
+
+
+def _base64_to_hex(text: str) -> str:
+    return base64.b64decode(text).hex()
+
+
+def _spans(request: "ExportTraceServiceRequest") -> Iterator[StoredSpan | None]:
+    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415 - see the module's docstring
+
+    for group in request.resource_spans:
+        resource = MessageToDict(group.resource)
+        service = next((a.value.string_value for a in group.resource.attributes if a.key == "service.name"), "") or "unknown_service"
+        resource_body = orjson.dumps(resource)
+        for scoped in group.scope_spans:
+            scope_body = orjson.dumps(MessageToDict(scoped.scope))
+            for span in scoped.spans:
+                yield _span(span, MessageToDict(span, use_integers_for_enums=True), service, resource_body, scope_body)
+
+
+def _span(message: Any, body: dict[str, Any], service: str, resource: bytes, scope: bytes) -> StoredSpan | None:
+    """None for ids that are not an id: 16 and 8 bytes, not all zero (trace.proto)."""
+    if len(message.trace_id) != 16 or len(message.span_id) != 8 or not any(message.trace_id) or not any(message.span_id):
+        return None
+    _rewrite_ids(body, _base64_to_hex)
+    body.setdefault("status", {})
+    return StoredSpan(
+        trace_id=message.trace_id.hex(),
+        span_id=message.span_id.hex(),
+        parent_id=message.parent_span_id.hex() if any(message.parent_span_id) else "",
+        name=message.name,
+        service=service,
+        kind=KINDS[message.kind] if message.kind < len(KINDS) else KINDS[0],
+        start=message.start_time_unix_nano,
+        end=max(message.start_time_unix_nano, message.end_time_unix_nano),
+        error=message.status.code == STATUS_ERROR,
+        body=orjson.dumps(body),
+        resource=resource,
+        scope=scope,
+    )

@@ -1,114 +1,155 @@
-"""Traces in memory, bounded: the trace that was updated longest ago goes first. Timestamps are the senders', however old."""
-
-from __future__ import annotations
+"""Spans in memory, bounded: the trace that was updated longest ago goes first. Pure and synchronous."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-MAX_TRACES = 5000
+import orjson
+
+MAX_TRACES = 5_000
 MAX_SPANS = 200_000
-ERROR = 2  # opentelemetry.proto.trace.v1.Status.StatusCode
-SERVER = 2
-KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
+# A loop that never ends its trace must not push out all the others.
+MAX_SPANS_OF_TRACE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSpan:
-    """One span as OTLP-JSON, with what queries ask for taken out."""
+    """A span; times are nanoseconds since the epoch, the bodies are OTLP JSON as it is answered."""
 
     trace_id: str
     span_id: str
     parent_id: str
     name: str
-    kind: int
-    start: int  # ns since the epoch
+    service: str
+    kind: str
+    start: int
     end: int
     error: bool
-    service: str
-    attributes: Mapping[str, str]
-    resource: Mapping[str, Any]
-    scope: Mapping[str, Any]
-    span: Mapping[str, Any]
+    body: bytes
+    resource: bytes
+    scope: bytes
+
+    def attributes(self) -> dict[str, str]:
+        """Attributes of span and resource as text, the way a search compares them; `error` is the status."""
+        found: dict[str, str] = {}
+        for owner in (self.resource, self.body):
+            for item in orjson.loads(owner).get("attributes", []):
+                found[item["key"]] = _text(item.get("value") or {})
+        if self.error:
+            found["error"] = "true"
+        return found
 
 
 @dataclass(slots=True)
-class Trace:
+class StoredTrace:
+    trace_id: str
     spans: dict[str, StoredSpan] = field(default_factory=dict)
+    services: set[str] = field(default_factory=set)
+    start: int = 0
+    end: int = 0
+    error: bool = False
 
-    @property
-    def start(self) -> int:
-        return min(span.start for span in self.spans.values())
+    def put(self, span: StoredSpan) -> None:
+        self.start = min(self.start, span.start) if self.spans else span.start
+        self.end = max(self.end, span.end)
+        self.error = self.error or span.error
+        self.services.add(span.service)
+        self.spans[span.span_id] = span
 
-    @property
-    def end(self) -> int:
-        return max(span.end for span in self.spans.values())
+    def root(self) -> StoredSpan:
+        """The earliest span whose parent is not here: the true root, or the best we have until it arrives."""
+        tops = [span for span in self.spans.values() if span.parent_id not in self.spans]
+        return min(tops or self.spans.values(), key=lambda span: (bool(span.parent_id), span.start))
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """None means no limit; times in ns since the epoch, durations in ns."""
+    """A search: one span of a trace must meet all of it. Times and durations in nanoseconds."""
 
-    service: str | None = None
-    operation: str | None = None
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    service: str = ""
+    operation: str = ""
     start_min: int | None = None
     start_max: int | None = None
     duration_min: int | None = None
     duration_max: int | None = None
-    limit: int = 100
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    errors: bool = False
+    limit: int = 20
+
+    def meets(self, span: StoredSpan) -> bool:
+        if (self.service and span.service != self.service) or (self.operation and span.name != self.operation):
+            return False
+        if not _within(span.start, self.start_min, self.start_max):
+            return False
+        if not _within(span.end - span.start, self.duration_min, self.duration_max):
+            return False
+        return not self.attributes or self.attributes.items() <= span.attributes().items()
 
 
-class Store:
-    def __init__(self, max_traces: int = MAX_TRACES, max_spans: int = MAX_SPANS) -> None:
-        self._traces: OrderedDict[str, Trace] = OrderedDict()
-        self._max_traces, self._max_spans = max_traces, max_spans
-        self._spans = 0
-        self.evicted = 0
+class TraceStore:
+    def __init__(self, max_traces: int = MAX_TRACES, max_spans: int = MAX_SPANS, max_spans_of_trace: int = MAX_SPANS_OF_TRACE) -> None:
+        self._max_traces = max_traces
+        self._max_spans = max_spans
+        self._max_spans_of_trace = min(max_spans, max_spans_of_trace)
+        self._traces: OrderedDict[str, StoredTrace] = OrderedDict()
+        self.span_count = 0
 
-    def add(self, span: StoredSpan) -> None:
-        trace = self._traces.setdefault(span.trace_id, Trace())
+    def __len__(self) -> int:
+        return len(self._traces)
+
+    def add(self, spans: Iterable[StoredSpan]) -> int:
+        """Take spans in any order and of any age; give how many were refused because their trace is full."""
+        refused = sum(not self._put(span) for span in spans)
+        while len(self._traces) > self._max_traces or self.span_count > self._max_spans:
+            _, oldest = self._traces.popitem(last=False)
+            self.span_count -= len(oldest.spans)
+        return refused
+
+    def _put(self, span: StoredSpan) -> bool:
+        trace = self._traces.get(span.trace_id)
+        if trace is None:
+            trace = self._traces[span.trace_id] = StoredTrace(span.trace_id)
         self._traces.move_to_end(span.trace_id)
-        self._spans += span.span_id not in trace.spans
-        trace.spans[span.span_id] = span
-        while len(self._traces) > self._max_traces or (self._spans > self._max_spans and len(self._traces) > 1):
-            _, gone = self._traces.popitem(last=False)
-            self._spans -= len(gone.spans)
-            self.evicted += 1
+        # An exporter that saw no answer sends the same span again: it replaces itself.
+        if span.span_id not in trace.spans:
+            if len(trace.spans) >= self._max_spans_of_trace:
+                return False
+            self.span_count += 1
+        trace.put(span)
+        return True
 
-    def get(self, trace_id: str) -> Trace | None:
+    def trace(self, trace_id: str) -> StoredTrace | None:
         return self._traces.get(trace_id)
 
     def services(self) -> list[str]:
-        return sorted({span.service for trace in self._traces.values() for span in trace.spans.values()})
+        return sorted({service for trace in self._traces.values() for service in trace.services})
 
-    def operations(self, service: str, kind: str | None = None) -> list[tuple[str, str]]:
-        found = {(s.name, KINDS[s.kind]) for t in self._traces.values() for s in t.spans.values() if s.service == service}
-        return sorted(pair for pair in found if not kind or pair[1] == kind)
+    def operations(self, service: str, kind: str = "") -> list[tuple[str, str]]:
+        """The (name, kind) pairs that a service's spans have."""
+        spans = (span for trace in self._of(service) for span in trace.spans.values())
+        return sorted({(span.name, span.kind) for span in spans if span.service == service and kind in ("", span.kind)})
 
-    def find(self, query: Query) -> Iterator[Trace]:
-        """Newest first; a trace fits when one of its spans does."""
-        newest = sorted((t for t in self._traces.values() if self._fits(t, query)), key=lambda trace: trace.start, reverse=True)
-        yield from newest[: query.limit]
+    def _of(self, service: str) -> Iterator[StoredTrace]:
+        return (trace for trace in self._traces.values() if not service or service in trace.services)
 
-    def _fits(self, trace: Trace, query: Query) -> bool:
-        start = trace.start
-        if query.start_min is not None and start < query.start_min:
-            return False
-        if query.start_max is not None and start > query.start_max:
-            return False
-        return any(_span_fits(span, query) for span in trace.spans.values())
+    def find(self, query: Query) -> list[StoredTrace]:
+        """The newest traces that meet a query."""
+        found: list[StoredTrace] = []
+        for trace in sorted(self._of(query.service), key=lambda trace: trace.start, reverse=True):
+            if len(found) >= query.limit:
+                break
+            if (trace.error or not query.errors) and any(query.meets(span) for span in trace.spans.values()):
+                found.append(trace)
+        return found
 
 
-def _span_fits(span: StoredSpan, query: Query) -> bool:
-    duration = span.end - span.start
-    if query.service and span.service != query.service:
-        return False
-    if query.operation and span.name != query.operation:
-        return False
-    if query.duration_min is not None and duration < query.duration_min:
-        return False
-    if query.duration_max is not None and duration > query.duration_max:
-        return False
-    return all(span.attributes.get(key) == value for key, value in query.attributes.items())
+def _within(value: int, low: int | None, high: int | None) -> bool:
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def _text(value: Mapping[str, object]) -> str:
+    for kind, content in value.items():
+        if kind == "boolValue":
+            return "true" if content else "false"
+        return content if isinstance(content, str) else orjson.dumps(content).decode()
+    return ""
