@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from devmesh.compiler.security import namespace_mode
 from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, seconds, secret
 from devmesh.compiler.world import World, resolve_host
 from devmesh.config.istio_destination import (
@@ -88,7 +89,7 @@ def _cluster(world: World, service: Service, port: ServicePort, subset: str, pol
     name = cluster_name(service.hostname, port.port, subset)
     istio: Json = {"services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]}
     if resource is not None:
-        istio["config"] = config_path("networking.istio.io", "v1", resource.key.namespace, "destination-rule", resource.key.name)
+        istio["config"] = _config(resource)
     if subset:
         istio["subset"] = subset
     cluster: Json = {
@@ -122,6 +123,8 @@ def _load_balancer(cluster: Json, settings: LoadBalancerSettings | None) -> None
         return
     if settings.simple in LB_POLICIES:
         cluster["lb_policy"] = LB_POLICIES[settings.simple]
+        if cluster["lb_policy"] == "ROUND_ROBIN":
+            del cluster["lb_policy"]  # the enum's zero, which proto-JSON leaves out
     elif settings.simple == "PASSTHROUGH":
         cluster["type"], cluster["lb_policy"] = "ORIGINAL_DST", "CLUSTER_PROVIDED"
         del cluster["eds_cluster_config"]
@@ -223,13 +226,15 @@ def _tls(world: World, cluster: Json, service: Service, port: ServicePort, subse
     """Auto mTLS without `tls`; else what the mode says."""
     if tls is not None and tls.mode == "DISABLE":
         return
+    if tls is None and namespace_mode(world, service.namespace) == "DISABLE":
+        return
     if tls is not None and tls.mode in ("SIMPLE", "MUTUAL"):
         cluster["transport_socket"] = _originated(tls)
         return
     sni = f"outbound_.{port.port}_.{subset}_.{service.hostname}"
     sans = list(tls.subject_alt_names) if tls is not None and tls.subject_alt_names else _service_sans(world, service)
     socket = _istio_mutual(sans, tls.sni if tls is not None and tls.sni else sni, http2=port.protocol == "http2")
-    if tls is not None:
+    if tls is not None or cluster["type"] == "ORIGINAL_DST":
         cluster["transport_socket"] = socket
         return
     cluster["transport_socket_matches"] = [
@@ -302,7 +307,7 @@ def black_hole() -> Json:
     return {"name": "BlackHoleCluster", "alt_stat_name": "BlackHoleCluster;", "type": "STATIC", "connect_timeout": "10s"}
 
 
-def inbound(service: Service, port: ServicePort) -> Json:
+def inbound(world: World, service: Service, port: ServicePort) -> Json:
     name = f"inbound|{port.target_port}||"
     cluster: Json = {
         "name": name,
@@ -322,4 +327,13 @@ def inbound(service: Service, port: ServicePort) -> Json:
         cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS: {"@type": TYPE + HTTP_OPTIONS, **HTTP2}}
     elif port.protocol == "auto":
         cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS: {"@type": TYPE + HTTP_OPTIONS, **DOWNSTREAM_PROTOCOL}}
+    found = rule_for(world, service, service.namespace)
+    if found is not None and found[1].traffic_policy is not None:
+        resource, rule = found
+        cluster["metadata"]["filter_metadata"]["istio"]["config"] = _config(resource)
+        _connection_pool(cluster, policy_for(rule.traffic_policy, port.port).connection_pool)
     return cluster
+
+
+def _config(resource: Resource) -> str:
+    return config_path("networking.istio.io", "v1", resource.key.namespace, "destination-rule", resource.key.name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from devmesh.compiler import clusters, endpoints
-from devmesh.compiler.clusters import rule_for
+from devmesh.compiler.clusters import policy_for, rule_for
 from devmesh.compiler.listeners import Listeners
 from devmesh.compiler.shared import Json
 from devmesh.compiler.tables import Tables, http_ports
@@ -43,7 +43,7 @@ def _sidecar(world: World, proxy: Workload, tables: Tables, listeners: Listeners
     seen: dict[str, Json] = {}
     for service in world.services_of(proxy):
         for port in service.ports:
-            cluster = clusters.inbound(service, port)
+            cluster = clusters.inbound(world, service, port)
             known = seen.setdefault(cluster["name"], cluster)
             if known is not cluster:
                 known["metadata"]["filter_metadata"]["istio"]["services"] += cluster["metadata"]["filter_metadata"]["istio"]["services"]
@@ -76,7 +76,9 @@ def _assignment(world: World, service: Service, port: ServicePort, cluster: Json
     subset = cluster["name"].split("|")[2]
     rule = rule_for(world, service, proxy.namespace)
     labels = next((dict(s.labels) for s in rule[1].subsets if s.name == subset), {}) if rule is not None and subset else {}
-    return endpoints.assignment(world, cluster["name"], service, port, labels)
+    tls = policy_for(rule[1].traffic_policy, port.port).tls if rule is not None else None
+    plaintext = tls is not None and tls.mode == "DISABLE"
+    return endpoints.assignment(world, cluster["name"], service, port, labels, plaintext=plaintext)
 
 
 def names(world: World) -> Json:

@@ -10,10 +10,10 @@ from devmesh.compiler.world import World, matches
 from devmesh.config.topology_types import Service, ServicePort, Workload
 
 
-def assignment(world: World, name: str, service: Service, port: ServicePort, labels: Mapping[str, str]) -> Json:
-    """One cluster's endpoints; `labels` are the subset's."""
+def assignment(world: World, name: str, service: Service, port: ServicePort, labels: Mapping[str, str], *, plaintext: bool) -> Json:
+    """One cluster's endpoints; `labels` are the subset's; `plaintext`: a DestinationRule turned TLS off."""
     hosts = [
-        _endpoint(world, service, port, workload)
+        _endpoint(world, service, port, workload, plaintext=plaintext)
         for workload in world.workloads_of(service)
         if workload.name in world.ready and (not labels or matches(labels, workload.labels))
     ]
@@ -22,11 +22,11 @@ def assignment(world: World, name: str, service: Service, port: ServicePort, lab
     return {"cluster_name": name, "endpoints": [{"locality": {}, "lb_endpoints": hosts, "load_balancing_weight": len(hosts)}]}
 
 
-def _endpoint(world: World, service: Service, port: ServicePort, workload: Workload) -> Json:
+def _endpoint(world: World, service: Service, port: ServicePort, workload: Workload, *, plaintext: bool) -> Json:
     app = workload.labels.get("app", service.name)
     version = workload.labels.get("version", "")
     metadata: Json = {"istio": {"workload": f"{workload.name};{workload.namespace};{app};{version};Kubernetes"}}
-    if accepts_mtls(world, workload, port.target_port):
+    if not plaintext and accepts_mtls(world, workload, port.target_port):
         metadata = {"envoy.transport_socket_match": {"tlsMode": "istio"}, **metadata}
     return {
         "endpoint": {"address": socket_address(workload.ip, port.target_port)},

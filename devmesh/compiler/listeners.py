@@ -133,17 +133,17 @@ class Listeners:
         ]
         for service, port in ports:
             chains += self._service_chains(service, port)
-        skipped = [{"destination_port_range": {"start": n, "end": n + 1}} for n in [*sorted(http), 15006]]
-        disabled = {"or_match": {"rules": skipped}} if len(skipped) > 1 else skipped[0]
+        plain = [p.target_port for _, p in ports if mtls_mode(self.world, self.proxy, p.target_port) == "DISABLE"]
+        inspectors = [ORIGINAL_DST]
+        if mtls_mode(self.world, self.proxy, 0) != "DISABLE" or len(plain) < len(ports):
+            inspectors.append({**TLS_INSPECTOR, "filter_disabled": _disabled_at([*sorted(plain), 15006])})
+        if mtls_mode(self.world, self.proxy, 0) != "STRICT" or any(p.protocol == "auto" for _, p in ports):
+            inspectors.append({**HTTP_INSPECTOR, "filter_disabled": _disabled_at([*sorted(http), 15006])})
         return {
             "name": "virtualInbound",
             "address": socket_address("0.0.0.0", 15006),
             "filter_chains": chains,
-            "listener_filters": [
-                ORIGINAL_DST,
-                {**TLS_INSPECTOR, "filter_disabled": {"destination_port_range": {"start": 15006, "end": 15007}}},
-                {**HTTP_INSPECTOR, "filter_disabled": disabled},
-            ],
+            "listener_filters": inspectors,
             **SNIFFED,
             "traffic_direction": "INBOUND",
             "max_connections_to_accept_per_socket_event": 1,
@@ -188,6 +188,7 @@ class Listeners:
             chains.append(_chain(match, tcp, "virtualInbound", ["istio-peer-exchange", "h2", "http/1.1"]))
         if mode != "STRICT":
             chains.append(_chain({"transport_protocol": "raw_buffer"}, tcp, "virtualInbound", None))
+        if mode == "PERMISSIVE":
             chains.append(_chain({"transport_protocol": "tls"}, tcp, "virtualInbound", None))
         return chains
 
@@ -214,6 +215,7 @@ class Listeners:
             chains.append(_chain(_port_match(port, "raw_buffer", ["http/1.1", "h2c"]), http, label, None))
         if mode != "STRICT":
             chains.append(_chain(_port_match(port, "raw_buffer", None), tcp, label, None))
+        if mode == "PERMISSIVE":
             chains.append(_chain(_port_match(port, "tls", None), tcp, label, None))
         return chains
 
@@ -253,6 +255,12 @@ class Listeners:
             "traffic_direction": "OUTBOUND",
             "max_connections_to_accept_per_socket_event": 1,
         }
+
+
+def _disabled_at(ports: list[int]) -> Json:
+    """A ListenerFilterChainMatchPredicate for these ports."""
+    rules = [{"destination_port_range": {"start": port, "end": port + 1}} for port in ports]
+    return {"or_match": {"rules": rules}} if len(rules) > 1 else rules[0]
 
 
 def _port_match(port: ServicePort, transport: str, protocols: list[str] | None) -> Json:

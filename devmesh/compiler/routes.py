@@ -19,6 +19,7 @@ from devmesh.config.istio_networking import (
     HTTPRedirect,
     HTTPRetry,
     HTTPRoute,
+    Percent,
     VirtualService,
 )
 from devmesh.config.model import Resource
@@ -112,6 +113,7 @@ class RouteBuilder:
             out["direct_response"] = _direct_response(http.direct_response)
         else:
             self._forward(out, http, match)
+        out["decorator"] = {"operation": self._operation(http, match)}
         self._edits(out, http.headers)
         filters = self._filters(http)
         if filters:
@@ -123,7 +125,7 @@ class RouteBuilder:
     def _forward(self, out: Json, http: HTTPRoute, match: HTTPMatchRequest | None) -> None:
         action: Json = {"timeout": seconds(http.timeout) if http.timeout is not None else "0s"}
         destinations = [one for one in http.route if len(http.route) == 1 or one.weight > 0]
-        if len(destinations) == 1:
+        if len(http.route) == 1:
             only = destinations[0]
             action["cluster"] = self._cluster(only.destination)
             self._destination_headers(out, action, only.headers)
@@ -142,16 +144,16 @@ class RouteBuilder:
         if hashing:
             action["hash_policy"] = hashing
         out["route"] = {**action, **out.pop("_host_rewrite", {})}
-        out["decorator"] = {"operation": self._operation(http, match)}
 
     def _operation(self, http: HTTPRoute, match: HTTPMatchRequest | None) -> str:
-        destination = http.route[0].destination if http.route else None
-        host = self._host(destination)
+        """What tracing names: the only destination, else the VirtualService's first host as written."""
+        only = http.route[0].destination if len(http.route) == 1 and http.redirect is None and http.direct_response is None else None
+        host = self._host(only) if only is not None else self.spec.hosts[0]
         path = "/*"
         if match is not None and match.uri is not None:
             uri = match.uri
             path = uri.exact if uri.exact is not None else f"{uri.prefix}*" if uri.prefix is not None else str(uri.regex)
-        return f"{host}:{self._port(destination)}{path}"
+        return f"{host}:{self._port(only) if only is not None else self.port}{path}"
 
     def _host(self, destination: Destination | None) -> str:
         return resolve_host(destination.host, self.namespace) if destination is not None else ""
@@ -222,15 +224,14 @@ class RouteBuilder:
             if percent > 0:
                 out.append(self._mirror(http.mirror, percent))
         for mirror in http.mirrors:
-            percent = mirror.percentage.value if mirror.percentage is not None else 100.0
-            if percent > 0 and mirror.destination is not None:
-                out.append(self._mirror(mirror.destination, percent))
+            if mirror.destination is not None and (mirror.percentage is None or mirror.percentage.value > 0):
+                out.append(self._mirror(mirror.destination, mirror.percentage.value if mirror.percentage is not None else None))
         return out
 
-    def _mirror(self, destination: Destination, percent: float) -> Json:
+    def _mirror(self, destination: Destination, percent: float | None) -> Json:
         return {
             "cluster": self._cluster(destination),
-            "runtime_fraction": {"default_value": million(percent)},
+            "runtime_fraction": {"default_value": million(percent) if percent is not None else {"numerator": 100}},
             "trace_sampled": False,
             "disable_shadow_host_suffix_append": True,
         }
@@ -248,10 +249,10 @@ class RouteBuilder:
         out: Json = {}
         if redirect.authority:
             out["host_redirect"] = redirect.authority
-        if redirect.uri:
-            out["path_redirect"] = redirect.uri
-        elif redirect.prefix_rewrite:
+        if redirect.prefix_rewrite and not redirect.uri:
             out["prefix_rewrite"] = redirect.prefix_rewrite
+        else:
+            out["path_redirect"] = redirect.uri
         if redirect.scheme:
             out["scheme_redirect"] = redirect.scheme
         if redirect.port is not None:
@@ -340,26 +341,23 @@ def retry_policy(retries: HTTPRetry) -> Json:
 def fault(injection: HTTPFaultInjection) -> Json:
     out: Json = {"@type": f"{TYPE}envoy.extensions.filters.http.fault.v3.HTTPFault"}
     if injection.delay is not None:
-        delay: Json = {
-            "percentage": million(injection.delay.percentage.value)
-            if injection.delay.percentage is not None
-            else {"denominator": "MILLION"}
-        }
+        delay = _percentage(injection.delay.percentage)
         if injection.delay.fixed_delay is not None:
             delay["fixed_delay"] = seconds(injection.delay.fixed_delay)
         out["delay"] = delay
     if injection.abort is not None:
-        abort: Json = {
-            "percentage": million(injection.abort.percentage.value)
-            if injection.abort.percentage is not None
-            else {"denominator": "MILLION"}
-        }
+        abort = _percentage(injection.abort.percentage)
         if injection.abort.http_status is not None:
             abort["http_status"] = injection.abort.http_status
         elif injection.abort.grpc_status is not None:
             abort["grpc_status"] = GRPC_CODES.index(injection.abort.grpc_status)
         out["abort"] = abort
     return out
+
+
+def _percentage(percent: Percent | None) -> Json:
+    """A fault without one never fires: istiod leaves it out, and Envoy takes that for 0."""
+    return {"percentage": million(percent.value)} if percent is not None else {}
 
 
 def cors(policy: CorsPolicy) -> Json:
@@ -378,8 +376,7 @@ def cors(policy: CorsPolicy) -> Json:
     if policy.allow_credentials is not None:
         out["allow_credentials"] = policy.allow_credentials
     out["filter_enabled"] = {"default_value": {"numerator": 100}}
-    if policy.unmatched_preflights != "UNSPECIFIED":
-        out["forward_not_matching_preflights"] = policy.unmatched_preflights == "FORWARD"
+    out["forward_not_matching_preflights"] = policy.unmatched_preflights != "IGNORE"
     return out
 
 

@@ -19,17 +19,21 @@ CIPHERS = [
 
 def mtls_mode(world: World, workload: Workload, port: int) -> str:
     """STRICT, PERMISSIVE or DISABLE."""
-    mode = "PERMISSIVE"
-    for policy in _mesh_wide(world, ROOT_NAMESPACE) + (
-        [] if workload.namespace == ROOT_NAMESPACE else _mesh_wide(world, workload.namespace)
-    ):
-        mode = _mode(policy.mtls.mode if policy.mtls is not None else "UNSET", mode)
+    mode = namespace_mode(world, workload.namespace)
     own = _own(world, workload)
     if own is None:
         return mode
     mode = _mode(own.mtls.mode if own.mtls is not None else "UNSET", mode)
     per_port = own.port_level_mtls.get(port)
     return _mode(per_port.mode, mode) if per_port is not None else mode
+
+
+def namespace_mode(world: World, namespace: str) -> str:
+    """What holds for workloads of a namespace that no selector names."""
+    mode = "PERMISSIVE"
+    for policy in _mesh_wide(world, ROOT_NAMESPACE) + ([] if namespace == ROOT_NAMESPACE else _mesh_wide(world, namespace)):
+        mode = _mode(policy.mtls.mode if policy.mtls is not None else "UNSET", mode)
+    return mode
 
 
 def _mode(mode: str, inherited: str) -> str:

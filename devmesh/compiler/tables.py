@@ -43,7 +43,8 @@ class Tables:
 
     def outbound(self, port: int) -> Json:
         hosts = [host for service in _sorted_services(self.world) if (host := self._service_host(service, port)) is not None]
-        hosts += self._foreign_hosts(port, {host["name"] for host in hosts})
+        if port == 80:  # where istiod puts hosts that no registry knows
+            hosts += self._foreign_hosts(port, {host["name"] for host in hosts})
         hosts.sort(key=lambda host: host["name"])
         return _table(str(port), [*hosts, self._catch_all()])
 
@@ -137,22 +138,22 @@ class Tables:
     def gateway(self, port: int) -> Json | None:
         """`http.<port>`: the virtual hosts of every Gateway server that binds this target port."""
         hosts: dict[str, Json] = {}
-        found = False
+        numbers: list[int] = []
         for resource, _, server in gateway_servers(self.world, self.proxy):
             if target_port(self.world, self.proxy, server) != port:
                 continue
-            found = True
+            numbers.append(server.port.number if server.port is not None else port)
             for name, host in self._gateway_hosts(resource, server).items():
                 known = hosts.get(name)
                 if known is None:
                     hosts[name] = host
                 else:
                     known["routes"] += host["routes"]
-        if not found:
+        if not numbers:
             return None
         listed = sorted(hosts.values(), key=lambda host: host["name"])
         if not listed:
-            listed = [{"name": f"blackhole:{port}", "domains": ["*"]}]
+            listed = [{"name": f"blackhole:{numbers[0]}", "domains": ["*"]}]
         return _table(f"http.{port}", listed)
 
     def _gateway_hosts(self, gateway: Resource, server: Server) -> dict[str, Json]:

@@ -49,7 +49,9 @@ class RunningMesh:
         return subprocess.run(arguments, capture_output=True, text=True, check=False).stdout
 
     def login(self, user: str) -> str:
-        done = subprocess.run(["curl", "-s", "-i", "-d", f"username={user}&passwd=x", f"{self.gateway}/login"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["curl", "-s", "-i", "-d", f"username={user}&passwd=x", f"{self.gateway}/login"], capture_output=True, text=True, check=True
+        )
         found = re.search(r"session=([^;]+)", done.stdout)
         assert found, done.stdout
         return found[1]

@@ -20,7 +20,8 @@ def test_up_leaves_every_workload_ready_and_in_sync(bookinfo):
     workloads = bookinfo.json("status")["workloads"]
     assert len(workloads) == 7
     for one in workloads:
-        assert one["ready"] and one["synced"], one
+        assert one["ready"], one
+        assert one["synced"], one
         assert one["certificate"]["spiffe_id"].startswith("spiffe://cluster.local/ns/"), one
 
 
@@ -53,7 +54,10 @@ def test_a_delay_longer_than_the_page_waits_shows_the_bug_of_the_task(clean_book
     assert "Sorry, product reviews are currently unavailable" in clean_bookinfo.page(clean_bookinfo.login("jason"))
 
 
-@pytest.mark.parametrize(("task", "expected"), [("reviews-50-v3", {"reviews-v1": 0.5, "reviews-v3": 0.5}), ("reviews-80-20", {"reviews-v1": 0.8, "reviews-v2": 0.2})])
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [("reviews-50-v3", {"reviews-v1": 0.5, "reviews-v3": 0.5}), ("reviews-80-20", {"reviews-v1": 0.8, "reviews-v2": 0.2})],
+)
 def test_traffic_shifts_within_four_standard_deviations(clean_bookinfo, task, expected):
     apply_task(clean_bookinfo, "destination-rule-all", f"virtual-service-{task}")
     rounds = 200
@@ -88,9 +92,14 @@ def test_a_fault_degrades_the_page_counts_its_hits_and_clear_heals_it(clean_book
 
 def test_with_retries_every_attempt_at_a_failing_service_is_seen(clean_bookinfo):
     retries = "spec: {hosts: [ratings], http: [{route: [{destination: {host: ratings}}], retries: {attempts: 3, retryOn: 5xx}}]}"
-    clean_bookinfo.devmesh("apply", "-f", "-", stdin=f"apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: ratings}}\n{retries}\n")
+    clean_bookinfo.devmesh(
+        "apply", "-f", "-", stdin=f"apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: ratings}}\n{retries}\n"
+    )
     clean_bookinfo.devmesh("fault", "inject", "ratings", "--abort", "503")
-    assert clean_bookinfo.devmesh("curl", "reviews-v2", "http://ratings:9080/ratings/0", "-o", "/dev/null", "-w", "%{http_code}").stdout == "503"
+    assert (
+        clean_bookinfo.devmesh("curl", "reviews-v2", "http://ratings:9080/ratings/0", "-o", "/dev/null", "-w", "%{http_code}").stdout
+        == "503"
+    )
     (fault,) = clean_bookinfo.json("fault", "list")["faults"]
     assert fault["hits"] == 4
 
@@ -122,5 +131,10 @@ def test_unknown_fields_are_refused_with_their_place(bookinfo):
 
 def test_a_foreign_host_header_at_an_admin_port_is_refused(bookinfo):
     port = bookinfo.state()["ports"]["control"]
-    done = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: evil.example", f"http://127.0.0.1:{port}/v1/status"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: evil.example", f"http://127.0.0.1:{port}/v1/status"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout == "403"

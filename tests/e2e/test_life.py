@@ -85,7 +85,9 @@ def test_a_port_in_use_names_the_port(tmp_path, bookinfo):
     taken = int(bookinfo.gateway.rpartition(":")[2])
     folder = copy_sample("bookinfo", tmp_path / "busy")
     compose = folder / "compose.yaml"
-    compose.write_text(compose.read_text().replace("  details-v1:\n    <<: *app\n", f'  details-v1:\n    <<: *app\n    ports: ["{taken}:9080"]\n'))
+    compose.write_text(
+        compose.read_text().replace("  details-v1:\n    <<: *app\n", f'  details-v1:\n    <<: *app\n    ports: ["{taken}:9080"]\n')
+    )
     done = RunningMesh(folder).devmesh("up", check=False)
     assert done.returncode == 1
     assert f"127.0.0.1:{taken}" in done.stderr

@@ -1,0 +1,55 @@
+"""The columns of the square: our compiler and Istio's, over one topology and one YAML."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from devmesh.compiler import World, compile_proxy
+from devmesh.config.loader import load_text
+from devmesh.config.topology import Topology
+from tests.square.normalise import normalise
+
+HERE = Path(__file__).parent
+CASES = sorted((HERE / "cases").glob("*.yaml"))
+TOPOLOGY = HERE / "topology.json"
+# A caller, a callee and the gateway see every kind of configuration that these cases make.
+WORKLOADS = ("productpage-v1", "reviews-v1", "istio-ingressgateway")
+
+
+def topology() -> Topology:
+    value = json.loads(TOPOLOGY.read_text())
+    for service in value["services"]:
+        for port in service["ports"]:
+            port.setdefault("targetPort", port["port"])
+    return Topology.from_json(value)
+
+
+def ours(case: Path) -> dict[str, Any]:
+    loaded = load_text(case.read_text(), case.name)
+    assert not loaded.errors, [str(one) for one in loaded.errors]
+    world = World.from_topology(topology(), loaded.resources)
+    return {name: normalise(compile_proxy(world, name).snapshot.to_json()) for name in WORKLOADS}
+
+
+def istio(case: Path, oracle: Path) -> dict[str, Any]:
+    arguments = [argument for name in WORKLOADS for argument in ("-for", name)]
+    done = subprocess.run([oracle, "-topology", TOPOLOGY, "-f", case, *arguments], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return {name: normalise(xds) for name, xds in json.loads(done.stdout).items()}
+
+
+def golden_file(case: Path) -> Path:
+    return HERE / "golden" / f"{case.stem}.json.gz"
+
+
+def golden(case: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(gzip.decompress(golden_file(case).read_bytes()))
+    return value
+
+
+def write_golden(case: Path, value: dict[str, Any]) -> None:
+    golden_file(case).write_bytes(gzip.compress(json.dumps(value, sort_keys=True).encode(), 9, mtime=0))
