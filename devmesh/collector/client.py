@@ -48,10 +48,13 @@ class TraceSummary:
 async def list_traces(url: str, service: str | None = None, limit: int = 20, errors_only: bool = False) -> list[TraceSummary]:  # noqa: FBT001, FBT002 - the CLI's contract
     """The newest traces first; raises DevmeshError when nothing answers at `url`."""
     now = datetime.now(UTC)
+    depth = str(max(limit, ERRORS_DEPTH) if errors_only else limit)
     window = {
         "query.start_time_min": "1970-01-02T00:00:00Z",
         "query.start_time_max": (now + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "query.search_depth": str(max(limit, ERRORS_DEPTH) if errors_only else limit),
+        # api_v3's proto says search_depth, Jaeger 2's HTTP gateway reads num_traces only.
+        "query.search_depth": depth,
+        "query.num_traces": depth,
     }
     traces: dict[str, dict[str, Span]] = {}
     async with aiohttp.ClientSession(timeout=TIMEOUT) as session:

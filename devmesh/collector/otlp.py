@@ -5,6 +5,7 @@ opentelemetry-proto is imported with the first request: it is half of what the c
 
 import base64
 import binascii
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,28 @@ JSON = "application/json"
 
 class BadBodyError(ValueError):
     """The body is not what its content type says."""
+
+
+class TooLargeError(ValueError):
+    """The body is larger, unpacked, than what is allowed."""
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """Undo `Content-Encoding`: gzip, deflate or none; raises BadBodyError and TooLargeError."""
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise BadBodyError(f"content encoding {encoding!r} is not supported")
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # a gzip or zlib header, whichever there is
+    try:
+        unpacked = unpacker.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise BadBodyError(str(error)) from error
+    if len(unpacked) > limit:
+        raise TooLargeError
+    if not unpacker.eof:
+        raise BadBodyError("the compressed body ends early")
+    return unpacked
 
 
 def decode(body: bytes, content_type: str) -> tuple[list[StoredSpan], int]:

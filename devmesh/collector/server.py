@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from devmesh.collector import otlp, page
 from devmesh.collector.store import Query, StoredTrace, TraceStore
@@ -58,13 +57,15 @@ class Collector:
             supported = f"[{otlp.JSON}, {otlp.PROTOBUF}]"
             return web.Response(status=415, text=f"415 unsupported media type, supported: {supported}")
         try:
-            # aiohttp has undone gzip and deflate by now, and its size limit counts what came out.
-            spans, refused = otlp.decode(await request.read(), content_type)
-        except (otlp.BadBodyError, HttpProcessingError) as error:
+            body = otlp.decompress(await request.read(), request.headers.get("Content-Encoding", ""), MAX_BODY_BYTES)
+            spans, refused = otlp.decode(body, content_type)
+        except otlp.TooLargeError:
+            return web.Response(status=413, text=f"Maximum request body size {MAX_BODY_BYTES} exceeded.")
+        except otlp.BadBodyError as error:
             return web.Response(status=400, text=f"not an OTLP trace request: {error}\n")
         refused += self._store.add(spans)
-        body = otlp.encode_response(content_type, refused, "invalid ids, or the trace is full")
-        return web.Response(body=body, content_type=content_type)
+        answer = otlp.encode_response(content_type, refused, "invalid ids, or the trace is full")
+        return web.Response(body=answer, content_type=content_type)
 
     # Jaeger's API v3
 
@@ -206,7 +207,8 @@ async def serve(otlp_sock: socket.socket, query_sock: socket.socket, token: str,
         loop.add_signal_handler(number, stop.set)
     collector = Collector(token)
     faces = ((collector.otlp_app(), otlp_sock), (collector.query_app(), query_sock))
-    runners = [(web.AppRunner(app, access_log=None, shutdown_timeout=0.1), sock) for app, sock in faces]
+    # aiohttp's own decompression answers 500 to a broken body.
+    runners = [(web.AppRunner(app, access_log=None, shutdown_timeout=0.1, auto_decompress=False), sock) for app, sock in faces]
     try:
         for runner, sock in runners:
             await runner.setup()

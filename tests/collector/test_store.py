@@ -1,0 +1,85 @@
+"""The store's bounds and searches."""
+
+import pytest
+
+from devmesh.collector.store import Query, StoredSpan, TraceStore
+
+BODY = (
+    b'{"attributes":[{"key":"a","value":{"stringValue":"x"}},{"key":"n","value":{"intValue":"5"}},{"key":"b","value":{"boolValue":true}}]}'
+)
+
+
+def span(trace_id="t1", span_id="s1", **changes):
+    values = {"parent_id": "", "name": "GET /", "service": "front", "kind": "server", "start": 100, "end": 200, "error": False}
+    values |= {"body": BODY, "resource": b'{"attributes":[{"key":"r","value":{"stringValue":"y"}}]}', "scope": b"{}"}
+    return StoredSpan(trace_id=trace_id, span_id=span_id, **(values | changes))
+
+
+def test_the_trace_updated_longest_ago_goes_first():
+    store = TraceStore(max_traces=2)
+    store.add([span("t1"), span("t2"), span("t1", "s2"), span("t3")])
+    assert store.trace("t2") is None
+    assert store.trace("t1") is not None
+    assert len(store) == 2
+    assert store.span_count == 3
+
+
+def test_the_bound_on_spans_holds():
+    store = TraceStore(max_spans=3)
+    store.add([span("t1", "1"), span("t1", "2"), span("t2", "1"), span("t2", "2")])
+    assert store.trace("t1") is None
+    assert store.span_count == 2
+
+
+def test_a_full_trace_refuses_spans_and_leaves_the_others_alone():
+    store = TraceStore(max_spans_of_trace=2)
+    assert store.add([span("t2"), *(span("t1", str(number)) for number in range(5))]) == 3
+    assert store.trace("t2") is not None
+
+
+def test_a_span_sent_twice_is_one():
+    store = TraceStore()
+    store.add([span(), span()])
+    assert store.span_count == 1
+
+
+def test_spans_out_of_order_join_and_the_root_is_found():
+    store = TraceStore()
+    store.add([span(span_id="child", parent_id="root", start=150, end=400, service="back", error=True)])
+    store.add([span(span_id="root")])
+    trace = store.trace("t1")
+    assert (trace.start, trace.end, trace.error, trace.services) == (100, 400, True, {"front", "back"})
+    assert trace.root().span_id == "root"
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        (Query(), ["new", "old"]),
+        (Query(limit=1), ["new"]),
+        (Query(service="front"), ["old"]),
+        (Query(service="front", operation="GET /"), ["old"]),
+        (Query(service="front", operation="GET /new"), []),
+        (Query(start_min=1_000), ["new"]),
+        (Query(start_max=1_000), ["old"]),
+        (Query(duration_min=500), ["new"]),
+        (Query(duration_max=500), ["old"]),
+        (Query(attributes={"a": "x", "n": "5", "b": "true", "r": "y"}), ["new", "old"]),
+        (Query(attributes={"a": "z"}), []),
+        (Query(attributes={"error": "true"}), ["new"]),
+        (Query(errors=True), ["new"]),
+    ],
+)
+def test_search(query, found):
+    store = TraceStore()
+    new = span("new", service="back", name="GET /new", start=2_000, end=3_000, error=True, kind="client")
+    store.add([new, span("old")])
+    assert [trace.trace_id for trace in store.find(query)] == found
+
+
+def test_services_and_operations():
+    store = TraceStore()
+    store.add([span(), span(span_id="s2", kind="client", name="b"), span("t2", service="back")])
+    assert store.services() == ["back", "front"]
+    assert store.operations("front") == [("GET /", "server"), ("b", "client")]
+    assert store.operations("front", "client") == [("b", "client")]
