@@ -56,6 +56,7 @@ class Echo:
         self.workload = workload
         self.hits: list[dict[str, Any]] = []
         self.server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
 
     @property
     def port(self) -> int:
@@ -66,10 +67,17 @@ class Echo:
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
 
     async def stop(self) -> None:
+        """Close what is open too, so that no handler is left to be cancelled."""
         assert self.server is not None
         self.server.close()
+        while self._open:
+            writer = self._open.pop()
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -90,6 +98,7 @@ class Echo:
                 payload = b"" if method == "HEAD" else json.dumps(seen).encode()
                 writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(payload)}\r\nx-app: {self.workload}\r\n\r\n".encode() + payload)
                 await writer.drain()
+        self._open.discard(writer)
         writer.close()
 
 
@@ -202,7 +211,7 @@ async def request(port: int, method: str, target: str, headers: dict[str, str], 
         lines.append(f"content-length: {len(body)}")
     writer.write(("\r\n".join([*lines, "", ""]) + body).encode())
     try:
-        return await asyncio.wait_for(_answer(reader, method), 20)
+        return await asyncio.wait_for(_answer(reader, method), 5)
     finally:
         writer.close()
 

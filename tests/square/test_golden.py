@@ -34,6 +34,8 @@ def test_the_golden_files_are_what_istios_compiler_says_today(case):
 def test_a_changed_field_is_noticed():
     case = next(case for case in CASES if case.stem.endswith("-timeout"))
     changed = copy.deepcopy(golden(case))
-    host = next(h for t in changed["productpage-v1"]["routes"] for h in t["virtual_hosts"] if h["name"] == "reviews.default.svc.cluster.local:9080")
+    host = next(
+        h for t in changed["productpage-v1"]["routes"] for h in t["virtual_hosts"] if h["name"] == "reviews.default.svc.cluster.local:9080"
+    )
     host["routes"][0]["route"]["timeout"] = "0.6s"
     assert ours(case) != changed
