@@ -283,6 +283,7 @@ class Exchange:
         new_host = get_header(head.headers, b":authority") or host
         remove_header(head.headers, b":authority")
         if new_host is not None and new_host != head.authority:
+            set_header(head.headers, b"x-envoy-original-host", head.authority)
             head.authority = new_host
             set_header(head.headers, b"host", new_host)
         if action.timeout is not None:
@@ -575,8 +576,7 @@ class Exchange:
         if self.route is not None:
             for edits in self._edits():
                 headers.apply_edits(pairs, edits.response_add, edits.response_remove, context)
-            if reply.details != "cors_response":
-                cors.on_response(self.route.cors, self.cors_origin, pairs)
+            cors.on_response(self.route.cors, self.cors_origin, pairs)
         self.response_started = True
         if self.attempt is not None:
             self.attempt.abandon()

@@ -20,12 +20,13 @@ from urllib.parse import urlsplit
 Xds = dict[str, list[dict[str, Any]]]
 # What istiod adds for Istio's own Envoy build, or that only says where configuration comes from.
 ISTIO_ONLY = ("istio.", "envoy.filters.http.grpc_stats")
-# Response headers that differ by clock or chance.
-VOLATILE = frozenset({"date", "x-envoy-upstream-service-time", "x-request-id"})
+# Response headers that differ by clock or chance, how an empty answer to HEAD is framed (RFC 9110 section
+# 9.3.2 leaves it open), and whether a connection outlives a reply that overtook its request body.
+VOLATILE = frozenset({"date", "x-envoy-upstream-service-time", "x-request-id", "transfer-encoding", "connection"})
 # Request headers that differ by chance, or that only one of the two sends (docs/differences.md).
 VOLATILE_REQUEST = frozenset(
     {
-        "x-request-id", "traceparent", "tracestate", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id", "x-envoy-expected-rq-timeout-ms",
+        "x-request-id", "grpc-timeout", "traceparent", "tracestate", "x-envoy-peer-metadata", "x-envoy-peer-metadata-id", "x-envoy-expected-rq-timeout-ms",
         "x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "x-b3-parentspanid", "content-length", "host-port",
     }
 )  # fmt: skip
@@ -220,7 +221,7 @@ async def _answer(reader: asyncio.StreamReader, method: str) -> Answer:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = dict(line.lower().split(": ", 1) if line.endswith(":") is False else (line[:-1].lower(), "") for line in head[1:] if line)
     payload = b""
-    if headers.get("transfer-encoding") == "chunked":
+    if method != "HEAD" and headers.get("transfer-encoding") == "chunked":
         payload = await _chunks(reader)
     elif method != "HEAD" and headers.get("content-length"):
         payload = await reader.readexactly(int(headers["content-length"]))
