@@ -246,6 +246,7 @@ class Supervisor:
         process.restarts += 1
         if process.kind == "app":
             await self._spawn_app(process)
+            await self._app_listens(self.plans[process.name])
         elif process.kind == "consul":
             await self._spawn_consul(process)
         else:
@@ -435,7 +436,8 @@ class Supervisor:
         if process is None or not plan.app_ports:
             return None
         port = next(iter(plan.app_ports.values()))
-        while time.monotonic() < self._began + UP_TIMEOUT:
+        deadline = time.monotonic() + UP_TIMEOUT
+        while time.monotonic() < deadline:
             if process.status is not None:
                 return process.name
             try:
@@ -558,6 +560,7 @@ class Supervisor:
         if action in ("start", "restart"):
             process.wanted = True
             await self._spawn_app(process)
+            await self._app_listens(self.plans[process.name])
 
     async def stop(self) -> None:
         """Apps, then sidecars (they drain), then our own, then the launcher."""
