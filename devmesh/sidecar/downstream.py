@@ -46,6 +46,7 @@ class HttpConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._response_done = True
         self._chunked = False
+        self._head = b""  # written together with the first piece of the body: one packet, one TLS record
         self._close_after = False
         self._tunnelled: UpstreamConnection | None = None
         self.last_active = proxy.now()
@@ -189,18 +190,25 @@ class HttpConnection(asyncio.Protocol):
         if self._close_after or self.proxy.draining or (self._exchange is not None and not self._body.done and status >= 400):
             self._close_after = True
             headers.append((b"connection", b"close"))
-        self._write_head(status, reason or replies.reason_phrase(status), headers)
+        self._head = _render_head(status, reason or replies.reason_phrase(status), headers)
+        asyncio.get_running_loop().call_soon(self._flush_head)
+
+    def _flush_head(self) -> None:
+        head, self._head = self._head, b""
+        if head and self.transport is not None:
+            self.transport.write(head)
 
     def _write_head(self, status: int, reason: bytes, headers: Headers) -> None:
         if self.transport is not None:
-            lines = [b"HTTP/1.1 %d " % status + reason, *(name + b": " + value for name, value in headers), b"", b""]
-            self.transport.write(b"\r\n".join(lines))
+            self.transport.write(_render_head(status, reason, headers))
 
     def send_data(self, data: bytes) -> None:
         if self.transport is not None:
-            self.transport.write(b"%x\r\n" % len(data) + data + b"\r\n" if self._chunked else data)
+            head, self._head = self._head, b""
+            self.transport.write(head + (b"%x\r\n" % len(data) + data + b"\r\n" if self._chunked else data))
 
     def send_end(self) -> None:
+        self._flush_head()
         if self._chunked and self.transport is not None:
             self.transport.write(b"0\r\n\r\n")
         self._chunked = False
@@ -252,9 +260,7 @@ class HttpConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         if self._tunnelled is not None and self._tunnelled.transport is not None:
             self._tunnelled.transport.close()
-        elif self._exchange is not None and self._body.done:
-            return True  # half-closed after its request: it still reads the answer
-        return False
+        return False  # as Envoy, which takes a half-closed HTTP client for one that left (enable_half_close is for TCP)
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
@@ -284,6 +290,10 @@ class HttpConnection(asyncio.Protocol):
     def resume_reading(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
+
+
+def _render_head(status: int, reason: bytes, headers: Headers) -> bytes:
+    return b"\r\n".join([b"HTTP/1.1 %d " % status + reason, *[name + b": " + value for name, value in headers], b"", b""])
 
 
 def _wants_close(headers: Headers) -> bool:

@@ -7,6 +7,7 @@ Order of the layers, as Istio configures Envoy: identity headers, route, fault (
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 import uuid
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from devmesh.sidecar.message import Headers, RequestHead, ResponseHead, get_head
 from devmesh.sidecar.mirror import Mirrored
 from devmesh.sidecar.record import Direction, Flag, Record
 from devmesh.sidecar.replies import LocalReply
-from devmesh.sidecar.resilience import Failure, Outcome, backoff, should_retry
+from devmesh.sidecar.resilience import ClusterLoad, Failure, Outcome, backoff, should_retry
 from devmesh.sidecar.routing import redirect_location, rewrite_target, select_cluster, select_route, select_virtual_host
 from devmesh.sidecar.telemetry import tracing
 from devmesh.sidecar.tls import Peer
@@ -78,8 +79,10 @@ class Downstream(Protocol):
 
 class Exchange:
     __slots__ = (
+        "_backing_off",
         "_handle",
         "action",
+        "active",
         "attempt",
         "attempts",
         "body",
@@ -145,7 +148,9 @@ class Exchange:
         self.hash_value: int | None = None
         self.hash_done = self.sent_head = False
         self.response_body: Body | None = None
+        self.active = True  # something passed since the last sweep
         self._handle: asyncio.TimerHandle | None = None
+        self._backing_off: ClusterLoad | None = None  # counts this exchange's retry until it starts
 
     # -- the request -----------------------------------------------------------------------------------------------
 
@@ -161,12 +166,21 @@ class Exchange:
             self.reply(replies.ROUTE_NOT_FOUND)
             return
         self.record.route_name, self.record.route_origin = self.route.name, self.route.origin
-        if isinstance(self.route.action, RouteAction) and self.route.action.timeout is not None:
-            self.deadline = self.started + self.route.action.timeout
+        if isinstance(self.route.action, RouteAction):
+            self._choose_cluster(self.route.action)
         if self.upgrade and not self._may_upgrade():
             self.reply(replies.UPGRADE_REFUSED)
             return
         self._inject_fault()
+
+    def _choose_cluster(self, action: RouteAction) -> None:
+        """Before the filters, as Envoy: a request that a fault aborts was meant for a cluster too."""
+        if action.timeout is not None:
+            self.deadline = self.started + action.timeout
+        self.weighted = select_cluster(action, self.proxy.rng.random())
+        self.cluster = self.proxy.config.clusters.get(self.weighted.name) if self.weighted is not None else None
+        if self.cluster is not None:
+            self.record.upstream_cluster = self.cluster.name
 
     def _identify(self) -> None:
         """Headers that say who and where: request id, forwarding, client certificate, trace."""
@@ -255,16 +269,12 @@ class Exchange:
 
     def _forward(self, route: Route, action: RouteAction) -> None:
         self.action = action
-        self.weighted = select_cluster(action, self.proxy.rng.random())
         if action.max_stream_duration is not None:
             self.stream_deadline = self.started + action.max_stream_duration
         self._edit_request(route, action)
-        cluster = self.proxy.config.clusters.get(self.weighted.name) if self.weighted is not None else None
-        if cluster is None:
+        if self.cluster is None:
             self.reply(replies.CLUSTER_NOT_FOUND)
             return
-        self.cluster = cluster
-        self.record.upstream_cluster = cluster.name
         for mirror in action.mirrors:
             if self.proxy.rng.random() < mirror.fraction:
                 self.mirrors.append(Mirrored(self.proxy, mirror.cluster, self.head))
@@ -302,6 +312,7 @@ class Exchange:
 
     def data(self, data: bytes) -> None:
         """A piece of the request body."""
+        self.active = True
         self.record.bytes_received += len(data)
         self.body_bytes += len(data)
         for mirror in self.mirrors:
@@ -348,8 +359,8 @@ class Exchange:
         alpn = (
             HTTP_ALPN
             if tls is not None and any(name.startswith(b"istio") for name in tls.alpn)
-            else (b"http/1.1",)
-            if tls is not None and tls.alpn
+            else tuple(name for name in tls.alpn if name != b"h2")
+            if tls is not None
             else ()
         )
         attempt = Attempt(self, self.proxy.upstreams, Target(cluster, endpoint, tls, alpn), deadline)
@@ -471,6 +482,7 @@ class Exchange:
 
     def attempt_data(self, attempt: Attempt, data: bytes) -> None:
         if attempt is self.attempt and self.response_started and not self.ended:
+            self.active = True
             self.record.bytes_sent += len(data)
             self.downstream.send_data(data)
 
@@ -488,7 +500,7 @@ class Exchange:
             self.downstream.reset()
             self.finish()
             return
-        if "TLS_error" in details:
+        if "|" in details:
             self.record.transport_failure = details.partition("|")[2]
         if self._may_retry(Outcome(failure)):
             self._retry()
@@ -513,14 +525,20 @@ class Exchange:
             return
         load = self.proxy.upstreams.load(self.cluster.name)
         load.retries += 1
+        self._backing_off = load
         wait = backoff(self.action.retry, self.attempts, self.proxy.rng)
 
         def again() -> None:
-            load.retries -= 1
             self._handle = None
+            self._end_backoff()
             self._attempt()
 
         self._handle = asyncio.get_running_loop().call_later(wait, again)
+
+    def _end_backoff(self) -> None:
+        if self._backing_off is not None:
+            self._backing_off.retries -= 1
+            self._backing_off = None
 
     # -- time, endings ---------------------------------------------------------------------------------------------
 
@@ -534,6 +552,19 @@ class Exchange:
             self._timed_out(replies.MAX_DURATION)
         elif self.attempt is not None and not self.attempt.over and self.attempt.deadline is not None and now >= self.attempt.deadline:
             self._per_try_timed_out(self.attempt)
+        elif self.active:
+            self.active = False
+            limit = self._idle_limit()
+            self.idle_deadline = now + limit if limit is not None else None
+        elif self.idle_deadline is not None and now >= self.idle_deadline:
+            self._timed_out(replies.STREAM_IDLE)
+
+    def _idle_limit(self) -> float | None:
+        """stream_idle_timeout, which a route may replace. A tunnel has none: its bytes pass without the exchange."""
+        if self.record.status == 101:
+            return None
+        own = self.action.idle_timeout if self.action is not None else None
+        return own if own is not None else self.manager.stream_idle_timeout
 
     def _timed_out(self, reply: LocalReply) -> None:
         self._observe_timeout()
@@ -604,6 +635,7 @@ class Exchange:
         self.ended = True
         if self._handle is not None:
             self._handle.cancel()
+        self._end_backoff()
         for mirror in self.mirrors:
             mirror.cut_off()
         self.record.duration = self.proxy.now() - self.started
@@ -627,7 +659,12 @@ class Exchange:
 
 
 def http_date() -> bytes:
-    return formatdate(usegmt=True).encode()
+    return _date_of(int(time.time_ns() // 1_000_000_000))
+
+
+@functools.lru_cache(maxsize=1)
+def _date_of(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
 
 
 def _upgrade(pairs: Headers) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 from collections import deque
 from collections.abc import Callable
@@ -341,7 +342,7 @@ class Upstreams:
             detector.tick(self.now())
         balancer = self._balancers.get(cluster.name)
         ejected = self.ejected(cluster.name)
-        if balancer is None or balancer.ejected != ejected or balancer.cluster != cluster:
+        if balancer is None or balancer.ejected != ejected or (balancer.cluster is not cluster and balancer.cluster != cluster):
             balancer = self._balancers[cluster.name] = Balancer(cluster, ejected)
         return balancer.choose(hash_value, self.active, self._rng, tried, tries)
 
@@ -403,7 +404,9 @@ class Upstreams:
         except TimeoutError:
             failed("connection_timeout")
         except OSError as error:
-            failed(f"remote_connection_failure|delayed_connect_error:_{(error.strerror or str(error)).replace(' ', '_')}")
+            # asyncio's own strerror names the address; Envoy's details name the error
+            text = os.strerror(error.errno) if error.errno else str(error)
+            failed(f"remote_connection_failure|delayed_connect_error:_{text.replace(' ', '_')}")
 
     def _protocol(
         self, target: Target, made: Callable[[Peer], asyncio.Protocol], failed: Callable[[str], None]

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 import devmesh.compiler
+from devmesh.config.devmesh_v1 import Fault
 from devmesh.config.effects import WITHOUT_EFFECT, without_effect
 from devmesh.config.istio_networking import Abort, Delay, DestinationRule, Server, ServerTLSSettings, TLSCertificate
 from devmesh.config.kinds import KINDS
@@ -27,7 +28,14 @@ def test_the_table_names_fields_that_exist():
 
 
 # Refused by check_virtual_service and check_gateway, as istiod does, or named there as a whole (HTTPS servers).
-ANSWERED_ELSEWHERE = {(Delay, "exponential_delay"), (Abort, "http2_error"), (Server, "default_endpoint")}
+# The compiler reads a Fault as it was written (`from`), the supervisor ends it (`until`).
+ANSWERED_ELSEWHERE = {
+    (Delay, "exponential_delay"),
+    (Abort, "http2_error"),
+    (Server, "default_endpoint"),
+    (Fault, "from_"),
+    (Fault, "until"),
+}
 ANSWERED_MESSAGES = {ServerTLSSettings, TLSCertificate}
 
 

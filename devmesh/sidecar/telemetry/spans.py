@@ -6,6 +6,7 @@ Attribute names: OTel stable HTTP semantic conventions, and Istio's tags beside 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from devmesh.sidecar.message import get_header
@@ -30,8 +31,13 @@ class Workload:
     cluster_id: str = "Kubernetes"
 
 
+# Observed on Envoy 1.40: `URX,UT` and `URX,UC`, although URX is the higher bit.
+PRINTED = (Flag.URX, *(flag for flag in Flag if flag and flag is not Flag.URX))
+
+
+@functools.cache  # few combinations occur, and IntFlag's membership test is slow
 def flags_text(flags: Flag) -> str:
-    return ",".join(flag.name or "" for flag in Flag if flag and flag in flags) or "-"
+    return ",".join(flag.name or "" for flag in PRINTED if flag in flags) or "-"
 
 
 class SpanEncoder:
