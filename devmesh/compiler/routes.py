@@ -342,6 +342,8 @@ def fault(injection: HTTPFaultInjection) -> Json:
     out: Json = {"@type": f"{TYPE}envoy.extensions.filters.http.fault.v3.HTTPFault"}
     if injection.delay is not None:
         delay = _percentage(injection.delay.percentage)
+        if not delay and injection.delay.percent:
+            delay = {"percentage": {"numerator": injection.delay.percent}}  # the deprecated whole-number form
         if injection.delay.fixed_delay is not None:
             delay["fixed_delay"] = seconds(injection.delay.fixed_delay)
         out["delay"] = delay

@@ -6,7 +6,6 @@ from pydantic import BaseModel
 
 from devmesh.config.istio_networking import (
     ClientTLSSettings,
-    Delay,
     DestinationRule,
     HTTPCookie,
     HTTPMatchRequest,
@@ -42,7 +41,6 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (ClientTLSSettings, "ca_crl"): "revocation lists are not supported yet",
     (HTTPMatchRequest, "stat_prefix"): "there are no per-route statistics",
     (VirtualService, "tls"): "SNI routing is not supported yet",
-    (Delay, "percent"): "deprecated: use percentage.value",
     (HTTPRoute, "delegate"): "delegation to another VirtualService is not supported yet, so the route is left out",
     (L4MatchAttributes, "destination_subnets"): "a service here has one address",
     (L4MatchAttributes, "source_subnet"): "all workloads of this mesh are in one place",
