@@ -246,9 +246,11 @@ class Supervisor:
         process.restarts += 1
         if process.kind == "app":
             await self._spawn_app(process)
+            self._save()
             await self._app_listens(self.plans[process.name])
         elif process.kind == "consul":
             await self._spawn_consul(process)
+            self._save()
         else:
             self._send(process)
 
@@ -560,6 +562,7 @@ class Supervisor:
         if action in ("start", "restart"):
             process.wanted = True
             await self._spawn_app(process)
+            self._save()
             await self._app_listens(self.plans[process.name])
 
     async def stop(self) -> None:
