@@ -402,7 +402,11 @@ async def test_everything_written_survives_a_kill(registry, server):
     await registry.register(workload())
     await server.restart()
     async with Registry(server.url, TOKEN) as again:
-        assert [pair.key for pair in (await again.kv_list("devmesh/"))[1]] == ["devmesh/b", "devmesh/mesh-id"]
+        # A Consul that has just come back answers with nothing until its ACLs are read again.
+        async def keys_are_back():
+            return [pair.key for pair in (await again.kv_list("devmesh/"))[1]] == ["devmesh/b", "devmesh/mesh-id"]
+
+        await until(again, keys_are_back)
 
         async def is_back():
             return [instance.id for instance in (await again.health_service("reviews"))[1]] == ["reviews-v1"]
