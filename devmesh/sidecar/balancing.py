@@ -6,17 +6,19 @@ Envoy's "Supported load balancers"; ring hash and Maglev hash `address:port` wit
 from __future__ import annotations
 
 import bisect
+import functools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import xxhash
 
 from devmesh.sidecar.config import Cluster, Endpoint, HashPolicy
-from devmesh.sidecar.message import RequestHead, get_header
-from devmesh.sidecar.routing import cookie
+from devmesh.sidecar.message import RequestHead
+from devmesh.sidecar.routing import cookie, pseudo_header, query_value
 
-MAGLEV_TABLE_SIZE = 65537  # Envoy's default table_size
+MASK = 2**64 - 1
+HASHING = frozenset({"RING_HASH", "MAGLEV"})
 Active = Callable[[str], int]  # requests under way at `address:port`
 
 
@@ -33,129 +35,181 @@ class Hash:
 
 
 def request_hash(policies: tuple[HashPolicy, ...], head: RequestHead, source_ip: str, rng: random.Random) -> Hash:
-    """RouteAction.hash_policy combined as Envoy: rotate left by one, then xor."""
+    """RouteAction.hash_policy combined as Envoy: rotate left by one, then xor; a terminal policy ends it once there is a hash."""
     total: int | None = None
     made: bytes | None = None
     for policy in policies:
-        value, new_cookie = _policy_value(policy, head, source_ip, rng)
+        digest, new_cookie = _digest(policy, head, source_ip, rng)
         made = made or new_cookie
-        if value is None:
-            continue
-        digest = xxhash.xxh64_intdigest(value)
-        total = digest if total is None else (((total << 1) | (total >> 63)) & (2**64 - 1)) ^ digest
-        if policy.terminal:
+        if digest is not None:
+            total = digest if total is None else (((total << 1) | (total >> 63)) & MASK) ^ digest
+        if policy.terminal and total is not None:
             break
     return Hash(total, made)
 
 
-def _policy_value(policy: HashPolicy, head: RequestHead, source_ip: str, rng: random.Random) -> tuple[bytes | None, bytes | None]:
+def _digest(policy: HashPolicy, head: RequestHead, source_ip: str, rng: random.Random) -> tuple[int | None, bytes | None]:
     if policy.kind == "header":
-        return (head.authority if policy.name in (b":authority", b"host") else get_header(head.headers, policy.name)), None
+        return _header_digest(head, policy.name), None
     if policy.kind == "source_ip":
-        return source_ip.encode(), None
+        return xxhash.xxh64_intdigest(source_ip.encode()), None
     if policy.kind == "query":
-        return _query_value(head, policy.name), None
+        value = query_value(head.target.partition(b"?")[2], policy.name)
+        return (None if value is None else xxhash.xxh64_intdigest(value)), None
     value = cookie(head.headers, policy.name)
-    if value is not None or policy.cookie_ttl is None:
-        return value, None
+    if value is not None:
+        return xxhash.xxh64_intdigest(value), None
+    if policy.cookie_ttl is None:
+        return None, None
     made = b"%016x" % rng.getrandbits(64)
-    age = b"; Max-Age=%d" % int(policy.cookie_ttl) if policy.cookie_ttl else b""
+    return xxhash.xxh64_intdigest(made), _set_cookie(policy, policy.cookie_ttl, made)
+
+
+def _header_digest(head: RequestHead, name: bytes) -> int | None:
+    """Several values are sorted, each hash the seed of the next."""
+    if name[:1] == b":" or name == b"host":
+        value = pseudo_header(head, name)
+        return None if value is None else xxhash.xxh64_intdigest(value)
+    values = sorted(value for key, value in head.headers if key == name)
+    return functools.reduce(lambda seed, value: xxhash.xxh64_intdigest(value, seed=seed), values, 0) if values else None
+
+
+def _set_cookie(policy: HashPolicy, ttl: float, value: bytes) -> bytes:
+    """A lifetime of 0 makes a session cookie."""
+    age = b"; Max-Age=%d" % int(ttl) if ttl else b""
     path = b"; Path=" + policy.cookie_path if policy.cookie_path else b""
-    return made, policy.name + b'="' + made + b'"' + age + path + b"; HttpOnly"
+    return policy.name + b'="' + value + b'"' + age + path + policy.cookie_attributes + b"; HttpOnly"
 
 
-def _query_value(head: RequestHead, name: bytes) -> bytes | None:
-    for pair in head.target.partition(b"?")[2].split(b"&"):
-        key, _, value = pair.partition(b"=")
-        if key == name:
-            return value
-    return None
-
-
-@dataclass(slots=True)
 class Balancer:
     """Chooses for one cluster; rebuilt when its endpoints or ejections change."""
 
-    cluster: Cluster
-    ejected: frozenset[str] = frozenset()
-    _usable: tuple[Endpoint, ...] = ()
-    _credit: dict[str, float] = field(default_factory=dict)
-    _ring: list[tuple[int, Endpoint]] = field(default_factory=list)
-    _ring_keys: list[int] = field(default_factory=list)
-    _maglev: list[Endpoint] = field(default_factory=list)
+    __slots__ = ("_levels", "cluster", "ejected")
 
-    def __post_init__(self) -> None:
-        self._usable = usable(self.cluster, self.ejected)
-        if self.cluster.lb_policy == "RING_HASH" and self._usable:
-            self._ring = build_ring(self._usable, *self.cluster.ring_hash)
-            self._ring_keys = [point for point, _ in self._ring]
-        if self.cluster.lb_policy == "MAGLEV" and self._usable:
-            self._maglev = build_maglev(self._usable)
+    def __init__(self, cluster: Cluster, ejected: frozenset[str] = frozenset()) -> None:
+        self.cluster, self.ejected = cluster, ejected
+        self._levels = [(load, _Picker(cluster, hosts)) for load, hosts in priority_loads(cluster, ejected)]
 
     def choose(
         self, hash_value: int | None, active: Active, rng: random.Random, tried: frozenset[str] = frozenset(), tries: int = 1
     ) -> Endpoint | None:
-        """One endpoint, or None when no one is healthy. A retry re-picks up to `tries` times to leave `tried` (previous_hosts)."""
-        pick = self._pick(hash_value, active, rng)
-        for _ in range(tries if tried else 0):
-            if pick is None or key_of(pick) not in tried:
+        """One endpoint, or None when no one is healthy. A retry picks again, up to `tries` times, to leave `tried` (previous_hosts)."""
+        if not self._levels:
+            return None
+        picker = self._levels[0][1] if len(self._levels) == 1 else self._level(rng.getrandbits(64) if hash_value is None else hash_value)
+        pick = picker.pick(hash_value, active, rng, 0)
+        for attempt in range(1, tries + 1 if tried else 1):
+            if key_of(pick) not in tried:
                 break
-            pick = self._pick(None if hash_value is None else rng.getrandbits(64), active, rng)
+            pick = picker.pick(hash_value, active, rng, attempt)
         return pick
 
-    def _pick(self, hash_value: int | None, active: Active, rng: random.Random) -> Endpoint | None:
-        hosts = self._usable
-        if not hosts:
-            return None
+    def _level(self, mark: int) -> _Picker:
+        left = mark % 100
+        for load, picker in self._levels:
+            left -= load
+            if left < 0:
+                return picker
+        return self._levels[-1][1]
+
+
+@dataclass(slots=True)
+class _Picker:
+    """One policy over the hosts of one priority."""
+
+    cluster: Cluster
+    hosts: tuple[Endpoint, ...]
+    _keys: tuple[str, ...] = ()
+    _weighted: bool = False
+    _credit: list[float] = field(default_factory=list)
+    _ring: list[tuple[int, Endpoint]] = field(default_factory=list)
+    _points: list[int] = field(default_factory=list)
+    _maglev: tuple[Endpoint, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._keys = tuple(map(key_of, self.hosts))
+        self._credit = [0.0] * len(self.hosts)
+        self._weighted = len({host.weight for host in self.hosts}) > 1
+        if self.cluster.lb_policy == "RING_HASH":
+            self._ring = build_ring(self.hosts, *self.cluster.ring_hash)
+            self._points = [point for point, _ in self._ring]
+        elif self.cluster.lb_policy == "MAGLEV":
+            self._maglev = build_maglev(self.hosts, self.cluster.maglev_table_size)
+
+    def pick(self, hash_value: int | None, active: Active, rng: random.Random, attempt: int) -> Endpoint:
+        hosts = self.hosts
         if len(hosts) == 1:
             return hosts[0]
         policy = self.cluster.lb_policy
         if policy == "ROUND_ROBIN":
-            return self._round_robin(hosts)
-        if policy == "RING_HASH":
-            point = rng.getrandbits(64) if hash_value is None else hash_value
-            return self._ring[bisect.bisect_left(self._ring_keys, point) % len(self._ring)][1]
-        if policy == "MAGLEV":
-            point = rng.getrandbits(64) if hash_value is None else hash_value
-            return self._maglev[point % len(self._maglev)]
-        if policy == "RANDOM":
-            return _weighted(hosts, {}, rng)
-        return self._least_request(hosts, active, rng)
+            return self._round_robin()
+        if policy == "RANDOM":  # Envoy's takes no notice of weights
+            return rng.choice(hosts)
+        if policy in HASHING:
+            return self._hashed(rng.getrandbits(64) if hash_value is None else hash_value, attempt)
+        return self._least_request(active, rng)
 
-    def _least_request(self, hosts: tuple[Endpoint, ...], active: Active, rng: random.Random) -> Endpoint:
+    def _hashed(self, point: int, attempt: int) -> Endpoint:
+        """Another attempt is the ring's next point; Maglev's takes another slot (ring_hash_lb.cc, maglev_lb.cc)."""
+        if self._ring:
+            return self._ring[(bisect.bisect_left(self._points, point) % len(self._ring) + attempt) % len(self._ring)][1]
+        if attempt:
+            point ^= (MASK - attempt + 1) & MASK
+        return self._maglev[point % len(self._maglev)]
+
+    def _least_request(self, active: Active, rng: random.Random) -> Endpoint:
         """Power of N choices; unequal weights are lowered by load as weight / (active + 1)."""
-        if len({host.weight for host in hosts}) > 1:
-            return _weighted(hosts, {key_of(h): h.weight / (active(key_of(h)) + 1) for h in hosts}, rng)
-        return min((rng.choice(hosts) for _ in range(self.cluster.least_request_choices)), key=lambda host: active(key_of(host)))
+        hosts, keys = self.hosts, self._keys
+        if self._weighted:
+            return rng.choices(hosts, [host.weight / (active(key) + 1) for host, key in zip(hosts, keys, strict=True)])[0]
+        best = int(rng.random() * len(hosts))
+        for _ in range(self.cluster.least_request_choices - 1):
+            other = int(rng.random() * len(hosts))
+            if active(keys[other]) < active(keys[best]):
+                best = other
+        return hosts[best]
 
-    def _round_robin(self, hosts: tuple[Endpoint, ...]) -> Endpoint:
+    def _round_robin(self) -> Endpoint:
         """Smooth weighted round robin: each gains its weight, the richest pays the total."""
         total = 0
-        best = hosts[0]
-        for host in hosts:
-            key = key_of(host)
+        credit = self._credit
+        for index, host in enumerate(self.hosts):
+            credit[index] += host.weight
             total += host.weight
-            self._credit[key] = self._credit.get(key, 0) + host.weight
-            if self._credit[key] > self._credit.get(key_of(best), 0):
-                best = host
-        self._credit[key_of(best)] -= total
-        return best
+        best = max(range(len(credit)), key=credit.__getitem__)
+        credit[best] -= total
+        return self.hosts[best]
 
 
-def usable(cluster: Cluster, ejected: frozenset[str]) -> tuple[Endpoint, ...]:
-    """The healthy endpoints of the highest priority that has any; all of it below the panic threshold."""
-    for priority in sorted({endpoint.priority for endpoint in cluster.endpoints}):
-        level = tuple(e for e in cluster.endpoints if e.priority == priority)
-        healthy = tuple(e for e in level if e.healthy and key_of(e) not in ejected)
-        if 100.0 * len(healthy) < cluster.panic_threshold * len(level):
-            return level
-        if healthy:
-            return healthy
-    return ()
+def priority_loads(cluster: Cluster, ejected: frozenset[str]) -> list[tuple[int, tuple[Endpoint, ...]]]:
+    """(percent of the requests, hosts) of every priority that gets some: Envoy's "Priority levels" and "Panic threshold" pages.
+
+    A level's health is its healthy share times the overprovisioning factor; what it cannot take goes to the next. Levels below the panic
+    threshold use all their hosts, unless the levels together have full health; when all are in panic, the numbers of hosts decide.
+    """
+    if not cluster.endpoints:
+        return []
+    levels = [[e for e in cluster.endpoints if e.priority == p] for p in range(max(e.priority for e in cluster.endpoints) + 1)]
+    healthy = [tuple(e for e in level if e.healthy and key_of(e) not in ejected) for level in levels]
+    health = [min(100, cluster.overprovisioning * len(up) // len(all_)) if all_ else 0 for up, all_ in zip(healthy, levels, strict=True)]
+    full = min(100, sum(health))
+    panic = [full < 100 and 100.0 * len(up) < cluster.panic_threshold * max(1, len(all_)) for up, all_ in zip(healthy, levels, strict=True)]
+    loads = _shares([100 * len(level) // len(cluster.endpoints) for level in levels], 100) if all(panic) else _shares(health, full)
+    used = [tuple(all_) if p else up for p, all_, up in zip(panic, levels, healthy, strict=True)]
+    return [(load, hosts) for load, hosts in zip(loads, used, strict=True) if load and hosts]
 
 
-def _weighted(hosts: tuple[Endpoint, ...], weights: Mapping[str, float], rng: random.Random) -> Endpoint:
-    return rng.choices(hosts, [weights.get(key_of(h), h.weight) for h in hosts])[0]
+def _shares(health: list[int], full: int) -> list[int]:
+    """Percents that sum to 100, filled from the front; what rounding leaves goes to the first that has any."""
+    left = 100
+    out = []
+    for one in health:
+        out.append(min(left, one * 100 // full) if full else 0)
+        left -= out[-1]
+    first = next((index for index, load in enumerate(out) if load), None)
+    if first is not None:
+        out[first] += left
+    return out
 
 
 def build_ring(hosts: tuple[Endpoint, ...], minimum: int, maximum: int) -> list[tuple[int, Endpoint]]:
@@ -176,9 +230,9 @@ def build_ring(hosts: tuple[Endpoint, ...], minimum: int, maximum: int) -> list[
     return ring
 
 
-def build_maglev(hosts: tuple[Endpoint, ...]) -> list[Endpoint]:
+@functools.lru_cache(maxsize=8)  # 65537 slots take a while, and an ejection that ends brings the old hosts back
+def build_maglev(hosts: tuple[Endpoint, ...], size: int) -> tuple[Endpoint, ...]:
     """Google's Maglev table over equal or weighted hosts (Envoy maglev_lb.cc)."""
-    size = MAGLEV_TABLE_SIZE
     largest = max(host.weight for host in hosts)
     offsets = [xxhash.xxh64_intdigest(key_of(h).encode()) % size for h in hosts]
     skips = [xxhash.xxh64_intdigest(key_of(h).encode(), seed=1) % (size - 1) + 1 for h in hosts]
@@ -200,4 +254,4 @@ def build_maglev(hosts: tuple[Endpoint, ...]) -> list[Endpoint]:
             table[slot] = host
             following[i] += 1
             filled += 1
-    return [entry for entry in table if entry is not None]
+    return tuple(entry for entry in table if entry is not None)

@@ -24,6 +24,7 @@ class Predicate(Protocol):
 class HeaderMatcher:
     name: bytes  # lower-case; b":method", b":authority", b":path", b":scheme" too
     matches: Predicate
+    inverted: bool = False  # already in `matches`; of several values one must match, or all when inverted
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class HeaderEdit:
     name: bytes
     value: bytes  # may hold %COMMAND% operators, expanded by filters.headers
     append: str  # APPEND_IF_EXISTS_OR_ADD | OVERWRITE_IF_EXISTS_OR_ADD | ADD_IF_ABSENT | OVERWRITE_IF_EXISTS
+    keep_empty: bool = False  # else a value that comes out empty is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class HashPolicy:
     cookie_ttl: float | None = None
     cookie_path: bytes = b""
     terminal: bool = False
+    cookie_attributes: bytes = b""  # "; SameSite=Strict; Secure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +128,8 @@ class RouteAction:
     max_stream_duration: float | None = None
     retry: RetryPolicy | None = None
     prefix_rewrite: bytes | None = None
-    regex_rewrite: tuple[object, bytes] | None = None  # compiled RE2, substitution
+    regex_rewrite: tuple[object, object] | None = None  # compiled RE2, function from match to text
     host_rewrite: bytes | None = None
-    auto_host_rewrite: bool = False
     hash_policies: tuple[HashPolicy, ...] = ()
     mirrors: tuple[Mirror, ...] = ()
     upgrade_websocket: bool | None = None
@@ -143,6 +145,7 @@ class RedirectAction:
     https: bool = False
     port: int | None = None
     strip_query: bool = False
+    regex: tuple[object, object] | None = None  # as RouteAction.regex_rewrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +303,7 @@ class OutlierDetection:
     base_ejection_time: float = 30.0
     max_ejection_time: float = 300.0
     max_ejection_percent: int = 10
+    always_eject_one: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +331,8 @@ class Cluster:
     idle_timeout: float | None = 3600.0
     least_request_choices: int = 2
     ring_hash: tuple[int, int] = (1024, 8 * 1024 * 1024)
-    use_hostname_for_hashing: bool = False
+    maglev_table_size: int = 65537
+    overprovisioning: int = 140  # percent; ClusterLoadAssignment.policy
     original_dst_port: int | None = None  # upstream_port_override
     bind_address: str | None = None
     protocol: str = "http1"  # http1 | http2 | auto | downstream

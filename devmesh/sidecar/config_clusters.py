@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 from devmesh.sidecar.config import CircuitBreakers, Cluster, ConfigError, Endpoint, OutlierDetection, TlsContext, TransportChoice
-from devmesh.sidecar.config_routes import limit, seconds
+from devmesh.sidecar.config_common import Json, limit, optional_number, refuse, seconds
 
-Json = Mapping[str, Any]
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 KINDS = frozenset({"EDS", "STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST"})
 POLICIES = frozenset({"ROUND_ROBIN", "LEAST_REQUEST", "RING_HASH", "RANDOM", "MAGLEV", "CLUSTER_PROVIDED"})
+UNREAD_CLUSTER = ("cluster_type", "load_balancing_policy", "health_checks", "lb_subset_config", "transport_socket_matcher")
+UNREAD_VALIDATION = (
+    "verify_certificate_spki", "verify_certificate_hash", "crl", "custom_validator_config", "max_verify_depth", "allow_expired_certificate",
+    "require_signed_certificate_timestamp",
+)  # fmt: skip
+SAN_MATCHES = ("exact", "prefix", "suffix", "contains")
 
 
 def parse_cluster(cluster: Json, assignments: Mapping[str, Json]) -> Cluster:
@@ -22,28 +27,29 @@ def parse_cluster(cluster: Json, assignments: Mapping[str, Json]) -> Cluster:
         raise ConfigError(name, f"cluster type {kind} is not supported")
     if policy not in POLICIES:
         raise ConfigError(name, f"lb_policy {policy} is not supported")
+    refuse(name, cluster, UNREAD_CLUSTER)
     service = (cluster.get("metadata", {}).get("filter_metadata", {}).get("istio", {}).get("services") or [{}])[0]
     http = cluster.get("typed_extension_protocol_options", {}).get(HTTP_OPTIONS, {})
     common = http.get("common_http_protocol_options", {})
+    assignment = _assignment(cluster, assignments)
     return Cluster(
         name=name,
         kind=kind,
         lb_policy=policy,
-        endpoints=_endpoints(cluster, assignments),
+        endpoints=_endpoints(cluster, assignment),
         connect_timeout=seconds(cluster.get("connect_timeout"), 5.0) or 5.0,
         breakers=_breakers(cluster.get("circuit_breakers", {})),
         outlier=_outlier(cluster["outlier_detection"]) if "outlier_detection" in cluster else None,
         transports=tuple(_choice(name, choice) for choice in cluster.get("transport_socket_matches", ())),
         tls=_transport(name, cluster.get("transport_socket")),
-        panic_threshold=_panic(cluster.get("common_lb_config", {})),
-        max_requests_per_connection=common.get("max_requests_per_connection", cluster.get("max_requests_per_connection")),
+        panic_threshold=_panic(name, cluster.get("common_lb_config", {})),
+        max_requests_per_connection=optional_number(common.get("max_requests_per_connection", cluster.get("max_requests_per_connection"))),
         idle_timeout=limit(common.get("idle_timeout"), 3600.0),
         least_request_choices=int(cluster.get("least_request_lb_config", {}).get("choice_count", 2)),
-        ring_hash=_ring(cluster.get("ring_hash_lb_config", {})),
-        use_hostname_for_hashing=bool(
-            cluster.get("common_lb_config", {}).get("consistent_hashing_lb_config", {}).get("use_hostname_for_hashing")
-        ),
-        original_dst_port=cluster.get("original_dst_lb_config", {}).get("upstream_port_override"),
+        ring_hash=_ring(name, cluster.get("ring_hash_lb_config", {})),
+        maglev_table_size=int(cluster.get("maglev_lb_config", {}).get("table_size", 65537)),
+        overprovisioning=int(assignment.get("policy", {}).get("overprovisioning_factor", 140)),
+        original_dst_port=optional_number(cluster.get("original_dst_lb_config", {}).get("upstream_port_override")),
         bind_address=cluster.get("upstream_bind_config", {}).get("source_address", {}).get("address"),
         protocol=_protocol(http),
         service=service.get("host", ""),
@@ -60,21 +66,30 @@ def _protocol(http: Json) -> str:
     return "http2" if "http2_protocol_options" in http.get("explicit_http_config", {}) else "http1"
 
 
-def _panic(common: Json) -> float:
+def _panic(name: str, common: Json) -> float:
+    refuse(name, common.get("consistent_hashing_lb_config", {}), ("use_hostname_for_hashing", "hash_balance_factor"))
     threshold = common.get("healthy_panic_threshold")
     return 50.0 if threshold is None else float(threshold.get("value", 0.0))
 
 
-def _ring(ring: Json) -> tuple[int, int]:
+def _ring(name: str, ring: Json) -> tuple[int, int]:
+    if ring.get("hash_function", "XX_HASH") != "XX_HASH":
+        raise ConfigError(name, f"hash function {ring['hash_function']} is not supported")
     return int(ring.get("minimum_ring_size", 1024)), int(ring.get("maximum_ring_size", 8 * 1024 * 1024))
 
 
-def _endpoints(cluster: Json, assignments: Mapping[str, Json]) -> tuple[Endpoint, ...]:
+def _assignment(cluster: Json, assignments: Mapping[str, Json]) -> Json:
     if cluster.get("type") == "EDS":
         key = cluster.get("eds_cluster_config", {}).get("service_name") or cluster["name"]
-        assignment = assignments.get(key, {})
-    else:
-        assignment = cluster.get("load_assignment", {})
+        return assignments.get(key, {})
+    own: Json = cluster.get("load_assignment", {})
+    return own
+
+
+def _endpoints(cluster: Json, assignment: Json) -> tuple[Endpoint, ...]:
+    localities = Counter(int(group.get("priority", 0)) for group in assignment.get("endpoints", ()) if group.get("lb_endpoints"))
+    if "locality_weighted_lb_config" in cluster.get("common_lb_config", {}) and any(count > 1 for count in localities.values()):
+        raise ConfigError(cluster["name"], "weights between localities are not supported")
     return tuple(
         _endpoint(host, int(group.get("priority", 0)))
         for group in assignment.get("endpoints", ())
@@ -130,6 +145,7 @@ def _outlier(outlier: Json) -> OutlierDetection:
     base = seconds(outlier.get("base_ejection_time"), 30.0) or 30.0
     return OutlierDetection(
         **numbers,
+        always_eject_one=bool(outlier.get("always_eject_one_host")),
         split_local_origin=bool(outlier.get("split_external_local_origin_errors")),
         interval=seconds(outlier.get("interval"), 10.0) or 10.0,
         base_ejection_time=base,
@@ -147,21 +163,23 @@ def _transport(name: str, socket: Json | None) -> TlsContext | None:
         return None
     if not socket["name"].endswith("transport_sockets.tls"):
         raise ConfigError(name, f"transport socket {socket['name']} is not supported")
-    return parse_tls(socket["typed_config"])
+    return parse_tls(name, socket["typed_config"])
 
 
-def parse_tls(context: Json) -> TlsContext:
-    """An UpstreamTlsContext or DownstreamTlsContext."""
+def parse_tls(owner: str, context: Json) -> TlsContext:
+    """An UpstreamTlsContext or DownstreamTlsContext. What would check a peer more strictly than we do is refused."""
     common = context.get("common_tls_context", {})
     combined = common.get("combined_validation_context", {})
     validation = combined.get("validation_context_sds_secret_config", common.get("validation_context_sds_secret_config"))
     checks = combined.get("default_validation_context", common.get("validation_context", {}))
+    refuse(owner, checks, UNREAD_VALIDATION, "validation_context.")
+    refuse(owner, common, ("tls_certificates", "tls_certificate_provider_instance", "custom_handshaker"), "common_tls_context.")
     secrets = common.get("tls_certificate_sds_secret_configs", ())
     params = common.get("tls_params", {})
     return TlsContext(
         secret=secrets[0]["name"] if secrets else "",
         validation=validation["name"] if validation else None,
-        sans=_sans(checks),
+        sans=_sans(owner, checks),
         alpn=tuple(name.encode() for name in common.get("alpn_protocols", ())),
         sni=context.get("sni", ""),
         require_client_certificate=bool(context.get("require_client_certificate")),
@@ -171,11 +189,15 @@ def parse_tls(context: Json) -> TlsContext:
     )
 
 
-def _sans(checks: Json) -> tuple[tuple[str, str], ...]:
+def _sans(owner: str, checks: Json) -> tuple[tuple[str, str], ...]:
     typed = [matcher["matcher"] for matcher in checks.get("match_typed_subject_alt_names", ())]
-    out = []
-    for matcher in [*checks.get("match_subject_alt_names", ()), *typed]:
-        for kind in ("exact", "prefix", "suffix", "contains"):
-            if kind in matcher:
-                out.append((kind, matcher[kind]))
-    return tuple(out)
+    return tuple(_san(owner, matcher) for matcher in [*checks.get("match_subject_alt_names", ()), *typed])
+
+
+def _san(owner: str, matcher: Json) -> tuple[str, str]:
+    """A name that cannot be checked must not be left out: with an empty list every peer of the trust domain would pass."""
+    refuse(owner, matcher, ("ignore_case",), "subject alternative name: ")
+    for kind in SAN_MATCHES:
+        if kind in matcher:
+            return kind, matcher[kind]
+    raise ConfigError(owner, f"subject alternative name matcher {sorted(matcher)} is not supported")

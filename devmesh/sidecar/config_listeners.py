@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from devmesh.sidecar.config import (
     ConfigError,
@@ -18,9 +17,9 @@ from devmesh.sidecar.config import (
     WeightedCluster,
 )
 from devmesh.sidecar.config_clusters import parse_tls
-from devmesh.sidecar.config_routes import limit, parse_fault, parse_route_table, seconds
+from devmesh.sidecar.config_common import Json, limit, optional_number, refuse, seconds
+from devmesh.sidecar.config_routes import parse_fault, parse_route_table
 
-Json = Mapping[str, Any]
 HTTP_MANAGER = "envoy.filters.network.http_connection_manager"
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
 FAULT = "envoy.filters.http.fault"
@@ -28,12 +27,24 @@ ROUTER = "envoy.filters.http.router"
 # grpc_stats only counts; the istio.* filters exist in Istio's Envoy build and their work is done by our telemetry and ALPN choice.
 HTTP_FILTERS = frozenset({FAULT, "envoy.filters.http.cors", ROUTER})
 IGNORED = ("istio.", "envoy.filters.http.grpc_stats")
+LISTENER_FILTERS = frozenset({"tls_inspector", "http_inspector", "original_dst"})
+UNREAD_CHAIN_MATCHES = (
+    "source_prefix_ranges", "source_ports", "source_type", "direct_source_prefix_ranges", "address_suffix",
+)  # fmt: skip
+UNREAD_MANAGER = (
+    "scoped_routes", "local_reply_config", "strip_any_host_port", "strip_matching_host_port", "strip_trailing_host_dot", "xff_num_trusted_hops",
+    "skip_xff_append", "original_ip_detection_extensions", "early_header_mutation_extensions", "internal_address_config",
+)  # fmt: skip
+UNREAD_TCP = ("tunneling_config", "metadata_match", "on_demand", "max_downstream_connection_duration")
 
 
 def parse_listener(listener: Json, tables: Mapping[str, RouteTable]) -> Listener:
     name = listener["name"]
     address = listener["address"]["socket_address"]
+    refuse(name, listener, ("udp_listener_config", "internal_listener", "api_listener", "connection_balance_config"))
     inspectors = {f["name"].rpartition(".")[2] for f in listener.get("listener_filters", ())}
+    if inspectors - LISTENER_FILTERS:
+        raise ConfigError(name, f"listener filter {min(inspectors - LISTENER_FILTERS)} is not supported")
     default = listener.get("default_filter_chain")
     return Listener(
         name=name,
@@ -53,10 +64,13 @@ def parse_listener(listener: Json, tables: Mapping[str, RouteTable]) -> Listener
 
 def _chain(listener: str, chain: Json, tables: Mapping[str, RouteTable]) -> FilterChain:
     match = chain.get("filter_chain_match", {})
+    refuse(listener, match, UNREAD_CHAIN_MATCHES, "filter_chain_match.")
+    if any(r.get("prefix_len") for r in match.get("prefix_ranges", ())):
+        raise ConfigError(listener, "filter_chain_match.prefix_ranges of less than every address is not supported")
     return FilterChain(
         name=chain.get("name", ""),
         match=FilterChainMatch(
-            destination_port=match.get("destination_port"),
+            destination_port=optional_number(match.get("destination_port")),
             prefix_ranges=tuple(f"{r['address_prefix']}/{r.get('prefix_len', 0)}" for r in match.get("prefix_ranges", ())),
             server_names=tuple(match.get("server_names", ())),
             transport_protocol=match.get("transport_protocol", ""),
@@ -72,7 +86,7 @@ def _tls(listener: str, socket: Json | None) -> TlsContext | None:
         return None
     if not socket["name"].endswith("transport_sockets.tls"):
         raise ConfigError(listener, f"transport socket {socket['name']} is not supported")
-    return parse_tls(socket["typed_config"])
+    return parse_tls(listener, socket["typed_config"])
 
 
 def _network(listener: str, filters: list[Json], tables: Mapping[str, RouteTable]) -> HttpManager | TcpProxy:
@@ -81,13 +95,14 @@ def _network(listener: str, filters: list[Json], tables: Mapping[str, RouteTable
         if name == HTTP_MANAGER:
             return _http_manager(listener, network_filter["typed_config"], tables)
         if name == TCP_PROXY:
-            return _tcp_proxy(network_filter["typed_config"])
+            return _tcp_proxy(listener, network_filter["typed_config"])
         if not name.startswith(IGNORED):
             raise ConfigError(listener, f"network filter {name} is not supported")
     raise ConfigError(listener, "a filter chain without a terminal filter")
 
 
-def _tcp_proxy(config: Json) -> TcpProxy:
+def _tcp_proxy(listener: str, config: Json) -> TcpProxy:
+    refuse(listener, config, UNREAD_TCP, "tcp_proxy.")
     if "cluster" in config:
         clusters: tuple[WeightedCluster, ...] = (WeightedCluster(config["cluster"], 1),)
     else:
@@ -103,6 +118,7 @@ def _http_manager(listener: str, manager: Json, tables: Mapping[str, RouteTable]
             raise ConfigError(listener, f"HTTP filter {name} is not supported")
     if not filters or filters[-1] != ROUTER:
         raise ConfigError(listener, "the last HTTP filter must be the router")
+    refuse(listener, manager, UNREAD_MANAGER, "http_connection_manager.")
     tracing = manager.get("tracing")
     common = manager.get("common_http_protocol_options", {})
     return HttpManager(
@@ -119,12 +135,18 @@ def _http_manager(listener: str, manager: Json, tables: Mapping[str, RouteTable]
         stream_idle_timeout=limit(manager.get("stream_idle_timeout"), 300.0),
         request_timeout=limit(manager.get("request_timeout"), None),
         idle_timeout=limit(common.get("idle_timeout"), 3600.0),
-        sampling=float(tracing.get("random_sampling", {}).get("value", 0.0)) if tracing else 0.0,
+        sampling=_sampling(tracing) if tracing is not None else 0.0,
         tracing=tracing is not None,
         access_log="access_log" in manager,
         normalize_path=bool(manager.get("normalize_path")),
         merge_slashes=bool(manager.get("merge_slashes")),
     )
+
+
+def _sampling(tracing: Json) -> float:
+    """Percent; each share defaults to 100 and an empty Percent is 0 (http_connection_manager.proto, Tracing)."""
+    shares = [float(tracing[key].get("value", 0.0)) for key in ("random_sampling", "overall_sampling") if key in tracing]
+    return min(shares, default=100.0)
 
 
 def _filter_fault(listener: str, manager: Json) -> FaultPolicy | None:

@@ -14,10 +14,11 @@ Json = Mapping[str, Any]
 T = TypeVar("T")
 
 
-def parse_snapshot(snapshot: Json) -> ProxyConfig:
+def parse_snapshot(snapshot: Json, namespace: str = "") -> ProxyConfig:
     """Parse `{"version","listeners","routes","clusters","endpoints","names","secrets"}` of proto-JSON with proto field names.
 
-    Raises ConfigError naming the resource that cannot be run; nothing is half applied.
+    `namespace` is the workload's: of several services with one short name its own is meant. Raises ConfigError naming the resource
+    that cannot be run; nothing is half applied.
     """
     assignments = {a["cluster_name"]: a for a in snapshot.get("endpoints", ())}
     routes = {r["name"]: _parsed(r["name"], parse_route_table, r) for r in snapshot.get("routes", ())}
@@ -28,7 +29,7 @@ def parse_snapshot(snapshot: Json) -> ProxyConfig:
         listeners=listeners,
         clusters=clusters,
         routes=routes,
-        names=_names(snapshot.get("names", ())),
+        names=_names(snapshot.get("names", ()), namespace),
         secrets={s["name"]: dict(s) for s in snapshot.get("secrets", ())},
         raw=dict(snapshot),
     )
@@ -42,16 +43,16 @@ def _parsed(name: str, parse: Callable[..., T], *arguments: Any) -> T:
         raise ConfigError(name, f"malformed resource: {type(error).__name__}: {error}") from error
 
 
-def _names(tables: Any) -> dict[str, tuple[str, ...]]:
+def _names(tables: Any, own: str) -> dict[str, tuple[str, ...]]:
     """Istio's NameTable (NDS) with the short forms that a resolver's search list would try."""
     out: dict[str, tuple[str, ...]] = {}
     for table in tables if isinstance(tables, list | tuple) else (tables,):
         for host, entry in table.get("table", {}).items():
             ips = tuple(entry.get("ips", ()))
-            name, namespace = entry.get("shortname", ""), entry.get("namespace", "")
+            name, namespace = entry.get("shortname", "").lower(), entry.get("namespace", "")
             forms = [host, *([f"{name}.{namespace}.svc", f"{name}.{namespace}"] if name and namespace else [])]
             for form in forms:
                 out[form.lower()] = ips
-            if name:
-                out.setdefault(name.lower(), ips)
+            if name and (name not in out or namespace == own):
+                out[name] = ips
     return out

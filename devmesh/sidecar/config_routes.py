@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from typing import Any
 
 from devmesh.sidecar.config import (
     ConfigError,
@@ -23,95 +21,111 @@ from devmesh.sidecar.config import (
     VirtualHost,
     WeightedCluster,
 )
-from devmesh.sidecar.matching import compile_regex, fraction, header_matcher, route_match, string_predicate
+from devmesh.sidecar.config_common import Json, limit, optional_number, refuse, seconds
+from devmesh.sidecar.filters.headers import unknown_operator
+from devmesh.sidecar.matching import compile_regex, fraction, header_matcher, route_match, string_predicate, substitution
 
-Json = Mapping[str, Any]
 FAULT, CORS = "envoy.filters.http.fault", "envoy.filters.http.cors"
+PER_ROUTE = {FAULT: "HTTPFault", CORS: "CorsPolicy"}
 REDIRECT_CODES = {"MOVED_PERMANENTLY": 301, "FOUND": 302, "SEE_OTHER": 303, "TEMPORARY_REDIRECT": 307, "PERMANENT_REDIRECT": 308}
 DEFAULT_ROUTE_TIMEOUT = 15.0  # RouteAction.timeout: "If not specified, the default is 15s"
+# What would change a request's way and is read by nothing here.
+UNREAD_TABLE = ("vhds", "most_specific_header_mutations_wins", "request_mirror_policies", "cluster_specifier_plugins")
+UNREAD_HOST = ("matcher", "rate_limits", "hedge_policy", "request_mirror_policies", "retry_policy_typed_config", "cors")
+UNREAD_ACTION = (
+    "auto_host_rewrite", "host_rewrite_header", "host_rewrite_path_regex", "path_rewrite_policy", "internal_redirect_policy", "hedge_policy",
+    "rate_limits", "metadata_match", "retry_policy_typed_config", "cors", "append_x_forwarded_host",
+)  # fmt: skip
+UNREAD_RETRY = ("retriable_request_headers", "retry_options_predicates", "rate_limited_retry_back_off")
+UNREAD_FAULT = ("upstream_cluster", "downstream_nodes", "response_rate_limit", "max_active_faults")
 
 
-def seconds(value: str | None, default: float | None = None) -> float | None:
-    """A proto-JSON Duration (`"0.500s"`) in seconds."""
-    return default if value is None else float(value[:-1])
-
-
-def limit(value: str | None, default: float | None) -> float | None:
-    """A Duration where `0s` means no limit."""
-    return seconds(value, default) or None
-
-
-def header_edits(message: Json) -> HeaderEdits:
+def header_edits(owner: str, message: Json) -> HeaderEdits:
     return HeaderEdits(
-        tuple(_edit(option) for option in message.get("request_headers_to_add", ())),
+        tuple(_edit(owner, option) for option in message.get("request_headers_to_add", ())),
         tuple(name.lower().encode() for name in message.get("request_headers_to_remove", ())),
-        tuple(_edit(option) for option in message.get("response_headers_to_add", ())),
+        tuple(_edit(owner, option) for option in message.get("response_headers_to_add", ())),
         tuple(name.lower().encode() for name in message.get("response_headers_to_remove", ())),
     )
 
 
-def _edit(option: Json) -> HeaderEdit:
+def _edit(owner: str, option: Json) -> HeaderEdit:
     append = option.get("append_action", "APPEND_IF_EXISTS_OR_ADD")
     if option.get("append") is False:
         append = "OVERWRITE_IF_EXISTS_OR_ADD"
-    return HeaderEdit(option["header"]["key"].lower().encode(), option["header"].get("value", "").encode(), append)
+    value = option["header"].get("value", "").encode()
+    unknown = unknown_operator(value)
+    if unknown is not None:
+        raise ConfigError(owner, f"header {option['header']['key']}: operator {unknown.decode()} is not supported")
+    return HeaderEdit(option["header"]["key"].lower().encode(), value, append, bool(option.get("keep_empty_value")))
 
 
 def parse_route_table(table: Json) -> RouteTable:
     name = table.get("name", "")
-    hosts = tuple(_virtual_host(name, host) for host in table.get("virtual_hosts", ()))
-    exact: dict[bytes, VirtualHost] = {}
-    wildcards: list[tuple[bytes, VirtualHost]] = []
-    default = None
-    for host in hosts:
-        for domain in host.domains:
-            if domain == b"*":
-                default = host
-            elif b"*" in domain:
-                wildcards.append((domain, host))
-            elif domain in exact:
-                raise ConfigError(name, f"Only unique values for domains are permitted. Duplicate entry of domain {domain.decode()}")
-            else:
-                exact[domain] = host
-    # Envoy tries suffix wildcards (*.x) longest first, then prefix wildcards (x.*) longest first.
+    refuse(name, table, UNREAD_TABLE)
+    hosts = tuple(_virtual_host(name, host, table.get("typed_per_filter_config", {})) for host in table.get("virtual_hosts", ()))
+    domains = _domains(name, hosts)
+    # Envoy tries suffix wildcards (*.x) longest first, then prefix wildcards (x.*) longest first; a `*` elsewhere is a plain character.
+    wildcards = [(d, host) for d, host in domains.items() if d != b"*" and (d.startswith(b"*") or d.endswith(b"*"))]
     wildcards.sort(key=lambda pair: (not pair[0].startswith(b"*"), -len(pair[0])))
+    special = {b"*", *(domain for domain, _ in wildcards)}
     return RouteTable(
         name,
         hosts,
-        exact,
+        {domain: host for domain, host in domains.items() if domain not in special},
         tuple(wildcards),
-        default,
+        domains.get(b"*"),
         ignore_port_in_host=bool(table.get("ignore_port_in_host_matching")),
-        edits=header_edits(table),
+        edits=header_edits(name, table),
     )
 
 
-def _virtual_host(table: str, host: Json) -> VirtualHost:
+def _domains(table: str, hosts: tuple[VirtualHost, ...]) -> dict[bytes, VirtualHost]:
+    out: dict[bytes, VirtualHost] = {}
+    for host in hosts:
+        for domain in host.domains:
+            if domain in out:
+                raise ConfigError(table, f"Only unique values for domains are permitted. Duplicate entry of domain {domain.decode()}")
+            out[domain] = host
+    return out
+
+
+def _virtual_host(table: str, host: Json, table_filters: Json) -> VirtualHost:
     owner = f"{table}/{host['name']}"
+    refuse(owner, host, UNREAD_HOST)
     shared = host.get("retry_policy")
+    filters = {**table_filters, **host.get("typed_per_filter_config", {})}
     return VirtualHost(
         name=host["name"],
         domains=tuple(domain.lower().encode() for domain in host["domains"]),
-        routes=tuple(_route(owner, route, shared) for route in host.get("routes", ())),
+        routes=tuple(_route(owner, route, shared, filters) for route in host.get("routes", ())),
         require_tls=host.get("require_tls", "NONE") != "NONE",
         include_attempt_count=bool(host.get("include_request_attempt_count")),
-        edits=header_edits(host),
+        edits=header_edits(owner, host),
     )
 
 
-def _route(owner: str, route: Json, shared_retry: Json | None) -> Route:
-    where = f"{owner}/{route.get('name', '')}"
-    per_filter = route.get("typed_per_filter_config", {})
-    for name in per_filter:
-        if name not in (FAULT, CORS) and not name.startswith("istio."):
+def _per_filter(where: str, filters: Json) -> Json:
+    """Filter configurations of a route, virtual hosts' and tables' among them: the most specific one counts."""
+    for name, config in filters.items():
+        kind = config.get("@type", PER_ROUTE.get(name, "")).rpartition(".")[2]
+        if name in PER_ROUTE and kind != PER_ROUTE[name]:
+            raise ConfigError(where, f"per-route configuration of {name} as {kind} is not supported")
+        if name not in PER_ROUTE and not name.startswith("istio."):
             raise ConfigError(where, f"per-route configuration of {name} is not supported")
+    return filters
+
+
+def _route(owner: str, route: Json, shared_retry: Json | None, filters: Json) -> Route:
+    where = f"{owner}/{route.get('name', '')}"
+    per_filter = _per_filter(where, {**filters, **route.get("typed_per_filter_config", {})})
     metadata = route.get("metadata", {}).get("filter_metadata", {})
     fault_id = metadata.get("devmesh", {}).get("fault", "")
     return Route(
         name=route.get("name", ""),
         match=route_match(where, route["match"]),
         action=_action(where, route, shared_retry),
-        edits=header_edits(route),
+        edits=header_edits(where, route),
         fault=parse_fault(where, per_filter[FAULT], fault_id) if FAULT in per_filter else None,
         cors=_cors(where, per_filter[CORS]) if CORS in per_filter else None,
         origin=metadata.get("istio", {}).get("config", ""),
@@ -123,7 +137,7 @@ def _action(where: str, route: Json, shared_retry: Json | None) -> RouteAction |
     if "route" in route:
         return _forward(where, route["route"], shared_retry)
     if "redirect" in route:
-        return _redirect(route["redirect"])
+        return _redirect(where, route["redirect"])
     if "direct_response" in route:
         return DirectResponseAction(int(route["direct_response"]["status"]), _body(route["direct_response"].get("body", {})))
     if "non_forwarding_action" in route:
@@ -137,7 +151,7 @@ def _body(source: Json) -> bytes:
     return str(source.get("inline_string", "")).encode()
 
 
-def _redirect(redirect: Json) -> RedirectAction:
+def _redirect(where: str, redirect: Json) -> RedirectAction:
     return RedirectAction(
         status=REDIRECT_CODES[redirect.get("response_code", "MOVED_PERMANENTLY")],
         host=_optional(redirect, "host_redirect"),
@@ -145,8 +159,9 @@ def _redirect(redirect: Json) -> RedirectAction:
         prefix=_optional(redirect, "prefix_rewrite"),
         scheme=_optional(redirect, "scheme_redirect"),
         https=bool(redirect.get("https_redirect")),
-        port=redirect.get("port_redirect"),
+        port=optional_number(redirect.get("port_redirect")),
         strip_query=bool(redirect.get("strip_query")),
+        regex=_regex_rewrite(where, redirect.get("regex_rewrite")),
     )
 
 
@@ -155,10 +170,16 @@ def _optional(message: Json, key: str) -> bytes | None:
     return value.encode() if value else None
 
 
+def _regex_rewrite(where: str, rewrite: Json | None) -> tuple[object, object] | None:
+    if rewrite is None:
+        return None
+    return compile_regex(where, rewrite["pattern"]["regex"]), substitution(rewrite.get("substitution", ""))
+
+
 def _forward(where: str, action: Json, shared_retry: Json | None) -> RouteAction:
     clusters = _clusters(where, action)
     retry = action.get("retry_policy", shared_retry)
-    rewrite = action.get("regex_rewrite")
+    refuse(where, action, UNREAD_ACTION, "route.")
     return RouteAction(
         clusters=clusters,
         total_weight=sum(cluster.weight for cluster in clusters),
@@ -167,9 +188,8 @@ def _forward(where: str, action: Json, shared_retry: Json | None) -> RouteAction
         max_stream_duration=limit(action.get("max_stream_duration", {}).get("max_stream_duration"), None),
         retry=_retry(where, retry) if retry else None,
         prefix_rewrite=_optional(action, "prefix_rewrite"),
-        regex_rewrite=(compile_regex(where, rewrite["pattern"]["regex"]), rewrite.get("substitution", "").encode()) if rewrite else None,
+        regex_rewrite=_regex_rewrite(where, action.get("regex_rewrite")),
         host_rewrite=_optional(action, "host_rewrite_literal"),
-        auto_host_rewrite=bool(action.get("auto_host_rewrite")),
         hash_policies=tuple(_hash_policy(where, policy) for policy in action.get("hash_policy", ())),
         mirrors=tuple(_mirror(mirror) for mirror in action.get("request_mirror_policies", ())),
         upgrade_websocket=_websocket(action),
@@ -186,12 +206,18 @@ def _websocket(action: Json) -> bool | None:
 def _clusters(where: str, action: Json) -> tuple[WeightedCluster, ...]:
     if "cluster" in action:
         return (WeightedCluster(action["cluster"], 1),)
-    if "weighted_clusters" in action:
-        return tuple(
-            WeightedCluster(c["name"], int(c.get("weight", 0)), header_edits(c), _optional(c, "host_rewrite_literal"))
-            for c in action["weighted_clusters"]["clusters"]
-        )
-    raise ConfigError(where, f"route action {sorted(action)} names no cluster")
+    if "weighted_clusters" not in action:
+        raise ConfigError(where, f"route action {sorted(action)} names no cluster")
+    clusters = tuple(_weighted(where, cluster) for cluster in action["weighted_clusters"]["clusters"])
+    if not sum(cluster.weight for cluster in clusters):
+        raise ConfigError(where, "Sum of weights in the weighted_cluster must be greater than 0.")
+    return clusters
+
+
+def _weighted(where: str, cluster: Json) -> WeightedCluster:
+    refuse(where, cluster, ("cluster_header", "metadata_match", "typed_per_filter_config"), "weighted_clusters.")
+    edits = header_edits(where, cluster)
+    return WeightedCluster(cluster["name"], int(cluster.get("weight", 0)), edits, _optional(cluster, "host_rewrite_literal"))
 
 
 def _mirror(mirror: Json) -> Mirror:
@@ -200,6 +226,7 @@ def _mirror(mirror: Json) -> Mirror:
 
 
 def _retry(where: str, retry: Json) -> RetryPolicy:
+    refuse(where, retry, UNREAD_RETRY, "retry_policy.")
     back_off = retry.get("retry_back_off", {})
     base = seconds(back_off.get("base_interval"), 0.025) or 0.025
     return RetryPolicy(
@@ -218,10 +245,13 @@ def _retry(where: str, retry: Json) -> RetryPolicy:
 def _hash_policy(where: str, policy: Json) -> HashPolicy:
     terminal = bool(policy.get("terminal"))
     if "header" in policy:
+        refuse(where, policy["header"], ("regex_rewrite",), "hash_policy.header.")
         return HashPolicy("header", policy["header"]["header_name"].lower().encode(), terminal=terminal)
     if "cookie" in policy:
         cookie = policy["cookie"]
-        return HashPolicy("cookie", cookie["name"].encode(), seconds(cookie.get("ttl")), cookie.get("path", "").encode(), terminal)
+        attributes = b"".join(_cookie_attribute(attribute) for attribute in cookie.get("attributes", ()))
+        ttl, path = seconds(cookie.get("ttl")), cookie.get("path", "").encode()
+        return HashPolicy("cookie", cookie["name"].encode(), ttl, path, terminal, attributes)
     if "connection_properties" in policy:
         return HashPolicy("source_ip", b"", terminal=terminal)
     if "query_parameter" in policy:
@@ -229,20 +259,37 @@ def _hash_policy(where: str, policy: Json) -> HashPolicy:
     raise ConfigError(where, f"hash policy {sorted(policy)} is not supported")
 
 
+def _cookie_attribute(attribute: Json) -> bytes:
+    value = attribute.get("value", "")
+    return f"; {attribute['name']}={value}".encode() if value else f"; {attribute['name']}".encode()
+
+
 def parse_fault(where: str, fault: Json, fault_id: str = "") -> FaultPolicy:
     delay, abort = fault.get("delay", {}), fault.get("abort", {})
+    refuse(where, fault, UNREAD_FAULT, "fault.")
+    for part, name in ((delay, "header_delay"), (abort, "header_abort")):
+        if name in part:
+            raise ConfigError(where, f"fault.{name} is not supported")
     return FaultPolicy(
         delay=seconds(delay.get("fixed_delay")),
         delay_fraction=fraction(delay.get("percentage")),
-        abort_status=abort.get("http_status"),
-        abort_grpc_status=abort.get("grpc_status"),
+        abort_status=optional_number(abort.get("http_status")),
+        abort_grpc_status=optional_number(abort.get("grpc_status")),
         abort_fraction=fraction(abort.get("percentage")),
         headers=tuple(header_matcher(where, m) for m in fault.get("headers", ())),
         fault_id=fault_id,
     )
 
 
-def _cors(where: str, policy: Json) -> CorsPolicy:
+def _cors(where: str, policy: Json) -> CorsPolicy | None:
+    """None when `filter_enabled` switches the policy off, which is how Istio writes a route without one."""
+    if "filter_enabled" in policy:
+        share = fraction(policy["filter_enabled"].get("default_value"))
+        if share == 0.0:
+            return None
+        if share < 1.0:
+            raise ConfigError(where, "cors.filter_enabled for a part of the requests is not supported")
+    refuse(where, policy, ("allow_private_network_access",), "cors.")
     return CorsPolicy(
         allow_origin=tuple(string_predicate(where, m) for m in policy.get("allow_origin_string_match", ())),
         allow_methods=policy.get("allow_methods", "").encode(),

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import re2
 
 from devmesh.sidecar.config import ConfigError, HeaderMatcher, PathMatcher, Predicate, RouteMatch
+from devmesh.sidecar.config_common import refuse
+
+REFERENCE = re.compile(rb"\\([0-9\\])")
+INTEGER = re.compile(rb"[+-]?[0-9]{1,19}")
+UNREAD_MATCHES = ("grpc", "tls_context", "dynamic_metadata", "filter_state", "cookies", "connect_matcher", "path_match_policy")
+_QUIET = re2.Options()
+_QUIET.log_errors = False  # the mistake is raised, and must not be printed as well
 
 
 def exactly(text: bytes, *, fold: bool = False) -> Predicate:
@@ -46,7 +54,7 @@ def full_match(owner: str, regex: str) -> Predicate:
 
 def compile_regex(owner: str, regex: str) -> Any:
     try:
-        return re2.compile(regex.encode())
+        return re2.compile(regex.encode(), _QUIET)
     except re2.error as error:
         raise ConfigError(owner, f"regex {regex!r} is not RE2: {error}") from error
 
@@ -62,14 +70,17 @@ def string_predicate(owner: str, matcher: Mapping[str, Any]) -> Predicate:
     raise ConfigError(owner, f"string matcher {sorted(matcher)} is not supported")
 
 
+def substitution(rewrite: str) -> Callable[[Any], bytes]:
+    r"""An RE2 rewrite string: `\0` is the match, `\1` to `\9` its groups, `\\` a backslash (RE2::Rewrite)."""
+    text = rewrite.encode()
+    return lambda match: REFERENCE.sub(lambda found: b"\\" if found[1] == b"\\" else match.group(int(found[1])) or b"", text)
+
+
 def _range(matcher: Mapping[str, Any]) -> Predicate:
     start, end = int(matcher.get("start", 0)), int(matcher.get("end", 0))
 
     def inside(value: bytes | None) -> bool:
-        try:
-            return value is not None and start <= int(value) < end
-        except ValueError:
-            return False
+        return value is not None and INTEGER.fullmatch(value) is not None and start <= int(value) < end
 
     return inside
 
@@ -85,7 +96,7 @@ def header_matcher(owner: str, matcher: Mapping[str, Any]) -> HeaderMatcher:
         wanted = bool(matcher["present_match"])
         inner = lambda value: (value is not None) is wanted  # noqa: E731 - one predicate among many
         if matcher.get("invert_match"):
-            return HeaderMatcher(name, lambda value: (value is not None) is not wanted)
+            return HeaderMatcher(name, lambda value: (value is not None) is not wanted, inverted=True)
         return HeaderMatcher(name, inner)
     inner = _header_value(owner, matcher)
     if matcher.get("treat_missing_header_as_empty"):
@@ -93,10 +104,10 @@ def header_matcher(owner: str, matcher: Mapping[str, Any]) -> HeaderMatcher:
         inner = lambda value: base(value if value is not None else b"")  # noqa: E731 - one predicate among many
     elif matcher.get("invert_match"):
         base = inner
-        return HeaderMatcher(name, lambda value: value is not None and not base(value))
+        return HeaderMatcher(name, lambda value: value is not None and not base(value), inverted=True)
     if matcher.get("invert_match"):
         inverted = inner
-        return HeaderMatcher(name, lambda value: not inverted(value))
+        return HeaderMatcher(name, lambda value: not inverted(value), inverted=True)
     return HeaderMatcher(name, inner)
 
 
@@ -156,6 +167,7 @@ def fraction(percent: Mapping[str, Any] | None) -> float:
 
 
 def route_match(owner: str, match: Mapping[str, Any]) -> RouteMatch:
+    refuse(owner, match, UNREAD_MATCHES, "match.")
     share = match.get("runtime_fraction")
     return RouteMatch(
         path=path_matcher(owner, match),

@@ -5,10 +5,10 @@ Follows Envoy's "HTTP route matching": domains are tried exact, `*.suffix` longe
 
 from __future__ import annotations
 
-from urllib.parse import unquote_to_bytes
-
 from devmesh.sidecar.config import HeaderMatcher, RedirectAction, Route, RouteAction, RouteMatch, RouteTable, VirtualHost, WeightedCluster
 from devmesh.sidecar.message import Headers, RequestHead, get_header
+
+DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 
 def select_virtual_host(table: RouteTable, authority: bytes) -> VirtualHost | None:
@@ -53,23 +53,32 @@ def matches(match: RouteMatch, head: RequestHead, path: bytes, query: bytes, cha
 
 
 def header_matches(matcher: HeaderMatcher, head: RequestHead) -> bool:
-    return matcher.matches(header_value(head, matcher.name))
-
-
-def header_value(head: RequestHead, name: bytes) -> bytes | None:
-    """A header's values joined by commas (RFC 9110 section 5.3), pseudo-headers included."""
-    if name[:1] == b":":
-        return {b":method": head.method, b":authority": head.authority, b":path": head.target, b":scheme": head.scheme}.get(name)
+    """Envoy 1.40 asks for one value that matches (an inverted matcher: for none that does), and never joins them."""
+    name = matcher.name
+    if name[:1] == b":" or name == b"host":
+        return matcher.matches(pseudo_header(head, name))
     values = [value for key, value in head.headers if key == name]
-    return b",".join(values) if values else None
+    if len(values) > 1:
+        return (all if matcher.inverted else any)(matcher.matches(value) for value in values)
+    return matcher.matches(values[0] if values else None)
+
+
+def pseudo_header(head: RequestHead, name: bytes) -> bytes | None:
+    pseudo = {b":method": head.method, b":authority": head.authority, b":path": head.target, b":scheme": head.scheme}
+    return pseudo.get(b":authority" if name == b"host" else name)
 
 
 def _query_matches(matchers: tuple[HeaderMatcher, ...], query: bytes) -> bool:
-    values: dict[bytes, bytes] = {}
+    """Names and values as they are written: Envoy does not decode them. Of several the first counts."""
+    return all(matcher.matches(query_value(query, matcher.name)) for matcher in matchers)
+
+
+def query_value(query: bytes, name: bytes) -> bytes | None:
     for pair in query.split(b"&"):
         key, _, value = pair.partition(b"=")
-        values.setdefault(unquote_to_bytes(key), unquote_to_bytes(value))
-    return all(matcher.matches(values.get(matcher.name)) for matcher in matchers)
+        if key == name:
+            return value
+    return None
 
 
 def select_cluster(action: RouteAction, chance: float) -> WeightedCluster | None:
@@ -88,37 +97,62 @@ def rewrite_target(action: RouteAction, route: Route, target: bytes) -> bytes:
     """prefix_rewrite and regex_rewrite of RouteAction; the query stays as it is."""
     path, mark, query = target.partition(b"?")
     if action.prefix_rewrite is not None:
-        path = action.prefix_rewrite + path[len(route.match.path.prefix or path) :]
+        matched = route.match.path.prefix
+        path = action.prefix_rewrite + path[len(path if matched is None else matched) :]
     elif action.regex_rewrite is not None:
-        pattern, substitution = action.regex_rewrite
-        path = pattern.sub(substitution, path)  # type: ignore[attr-defined] # an RE2 pattern, kept opaque in config
+        path = _replaced(action.regex_rewrite, path)
     return path + mark + query
 
 
-def redirect_location(action: RedirectAction, route: Route, head: RequestHead) -> bytes:
+def _replaced(rewrite: tuple[object, object], path: bytes) -> bytes:
+    pattern, substitution = rewrite
+    changed: bytes = pattern.sub(substitution, path)  # type: ignore[attr-defined] # an RE2 pattern, kept opaque in config
+    return changed
+
+
+def needs_tls(host: VirtualHost, head: RequestHead) -> bool:
+    """require_tls, answered by `TLS_REDIRECT`; a front proxy that ended TLS says so in x-forwarded-proto."""
+    return host.require_tls and (get_header(head.headers, b"x-forwarded-proto") or head.scheme) != b"https"
+
+
+TLS_REDIRECT = RedirectAction(status=301, https=True)
+
+
+def redirect_location(action: RedirectAction, route: Route | None, head: RequestHead) -> bytes:
     """The Location header of a RedirectAction (route_components.proto RedirectAction)."""
     scheme = action.scheme or (b"https" if action.https else head.scheme)
-    host = action.host if action.host is not None else head.authority
-    changed = action.scheme is not None or action.https
-    if action.port is not None:
-        default = {b"http": 80, b"https": 443}.get(scheme)
-        host = without_port(host) + (b"" if action.port == default else b":%d" % action.port)
-    elif changed and action.host is None:
-        host = without_port(host) if host.endswith((b":80", b":443")) else host
     path, mark, query = head.target.partition(b"?")
-    if action.path is not None:
-        path, own_mark, own_query = action.path.partition(b"?")
-        mark, query = (own_mark, own_query) if own_mark else (mark, query)
-    elif action.prefix is not None:
-        path = action.prefix + path[len(route.match.path.prefix or b"") :]
     if action.strip_query:
         mark = query = b""
-    return scheme + b"://" + host + path + mark + query
+    if action.path is not None:
+        path = action.path
+        if b"?" in path:  # its own query replaces the request's
+            mark = query = b""
+    elif action.prefix is not None:
+        matched = route.match.path.prefix if route is not None else None
+        path = action.prefix + path[len(path if matched is None else matched) :]
+    elif action.regex is not None:
+        path = _replaced(action.regex, path)
+    return scheme + b"://" + _redirect_host(action, head, scheme) + path + mark + query
+
+
+def _redirect_host(action: RedirectAction, head: RequestHead, scheme: bytes) -> bytes:
+    """A port is dropped when it is replaced, or when it was the default of the scheme that is left."""
+    if action.host is not None:
+        host = action.host
+    elif action.port is not None or (scheme != head.scheme and head.authority.endswith(DEFAULT_PORTS.get(head.scheme, b"\0"))):
+        host = without_port(head.authority)
+    else:
+        host = head.authority
+    return host if action.port is None else host + b":%d" % action.port
 
 
 def cookie(headers: Headers, name: bytes) -> bytes | None:
-    for pair in (get_header(headers, b"cookie") or b"").split(b";"):
-        key, _, value = pair.strip().partition(b"=")
-        if key == name:
-            return value.strip(b'"')
+    for header, line in headers:
+        if header != b"cookie":
+            continue
+        for pair in line.split(b";"):
+            key, mark, value = pair.strip().partition(b"=")
+            if mark and key == name:
+                return value[1:-1] if len(value) > 1 and value[:1] == value[-1:] == b'"' else value
     return None
