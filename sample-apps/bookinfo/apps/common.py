@@ -1,144 +1,85 @@
-"""What every Bookinfo service shares: where it listens, how it calls the next one, its own spans. Knows nothing of a mesh."""
-
-from __future__ import annotations
+"""What every sample service shares: where it listens, how it calls the next one. Knows nothing of a mesh."""
 
 import asyncio
 import os
+import signal
 import socket
 import sys
-import threading
-import time
-from collections.abc import Callable
 
-from aiohttp import ClientSession, ClientTimeout, TraceConfig, web
+import tracing
+from aiohttp import ClientSession, ClientTimeout, web
+from yarl import URL
 
-# Bookinfo forwards these so that a trace stays one tree (istio.io "Distributed tracing").
+# What Bookinfo passes on so that a trace stays one tree and a session one session (istio.io, "Trace context propagation").
 FORWARDED = (
     "x-request-id", "x-ot-span-context", "x-datadog-trace-id", "x-datadog-parent-id", "x-datadog-sampling-priority", "traceparent", "tracestate",
-    "x-cloud-trace-context", "grpc-trace-bin", "sw8", "user-agent", "cookie", "authorization", "jwt", "x-b3-traceid", "x-b3-spanid",
-    "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags", "b3", "end-user",
+    "x-cloud-trace-context", "grpc-trace-bin", *tracing.B3, "sw8", "end-user", "user-agent", "cookie", "authorization", "jwt",
 )  # fmt: skip
-SESSION: web.AppKey[ClientSession] = web.AppKey("session", ClientSession)
+SESSION = web.AppKey("session", ClientSession)
+SPAN = "span"
 POD = os.environ.get("POD_NAME") or socket.gethostname()
-CLUSTER = os.environ.get("CLUSTER_NAME", "null")
-_tracer: list[object] = []
+CLUSTER = os.environ.get("CLUSTER_NAME", "null")  # what Istio's images say when nobody told them
 
 
-def forwarded(request: web.Request) -> dict[str, str]:
-    return {name: request.headers[name] for name in FORWARDED if name in request.headers}
-
-
-async def get(request: web.Request, url: str, *, seconds: float, headers: dict[str, str] | None = None) -> tuple[int, object]:
-    """GET with a client span below the server's; the body parsed as JSON, None when it is not."""
-    session = request.app[SESSION]
-    sent = {**forwarded(request), **(headers or {})}
-    with span(f"GET {url.split('/')[2]}", "client", request.get("context")) as current:
-        inject(current, sent)
-        async with session.get(url, headers=sent, timeout=ClientTimeout(total=seconds)) as response:
+async def get(request, url, *, seconds, headers=None):
+    """GET as part of answering `request`: its trace goes along; (status, JSON or None). Raises TimeoutError and ClientError."""
+    sent = {name: request.headers[name] for name in FORWARDED if name in request.headers} | (headers or {})
+    target = URL(url)
+    with tracing.client_span(request.get(SPAN), "GET", target, sent) as span:
+        async with request.app[SESSION].get(target, headers=sent, timeout=ClientTimeout(total=seconds)) as response:
+            tracing.answered(span, response.status, 400)
             try:
                 return response.status, await response.json(content_type=None)
             except ValueError:
                 return response.status, None
 
 
-class span:  # noqa: N801 - reads as a statement
-    """A span when the SDK is there, nothing before it is: it loads beside the first requests, not in front of them."""
-
-    def __init__(self, name: str, kind: str, context: object = None) -> None:
-        self._name, self._kind, self._context, self._span = name, kind, context, None
-
-    def __enter__(self) -> object:
-        if _tracer:
-            from opentelemetry.trace import SpanKind
-
-            kind = SpanKind.CLIENT if self._kind == "client" else SpanKind.SERVER
-            self._span = _tracer[0].start_span(self._name, context=self._context, kind=kind)  # type: ignore[attr-defined]
-        return self._span
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self._span is not None:
-            if error is not None:
-                from opentelemetry.trace import StatusCode
-
-                self._span.set_status(StatusCode.ERROR, type(error).__name__)
-            self._span.end()
-
-
-def inject(current: object, headers: dict[str, str]) -> None:
-    if current is not None:
-        from opentelemetry import propagate, trace
-
-        headers.pop("traceparent", None)
-        propagate.inject(headers, trace.set_span_in_context(current))  # type: ignore[arg-type]
-
-
 @web.middleware
-async def traced(request: web.Request, handler: Callable) -> web.StreamResponse:
-    context = None
-    if _tracer:
-        from opentelemetry import propagate, trace
-
-        context = propagate.extract({k.lower(): v for k, v in request.headers.items()})
-    with span(
-        f"{request.method} {request.match_info.route.resource.canonical if request.match_info.route.resource else 'unknown'}",
-        "server",
-        context,
-    ) as current:
-        if current is not None:
-            request["context"] = trace.set_span_in_context(current)
-        return await handler(request)
+async def _traced(request, handler):
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource else "unmatched"
+    with tracing.server_span(request.method, route, request.path, request.headers) as span:
+        request[SPAN] = span
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            tracing.answered(span, error.status, 500)
+            raise
+        tracing.answered(span, response.status, 500)
+        return response
 
 
-def _load_tracing() -> None:
-    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-    if not endpoint:
-        return
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    name = os.environ.get("OTEL_SERVICE_NAME", POD)
-    provider = TracerProvider(resource=Resource.create({"service.name": name, "service.instance.id": POD}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{endpoint}/v1/traces"), schedule_delay_millis=200))
-    _tracer.append(provider.get_tracer("bookinfo"))
-
-
-async def _session(app: web.Application):
-    async with ClientSession(trust_env=True, trace_configs=[TraceConfig()]) as session:
+async def _session(app):
+    async with ClientSession(trust_env=True) as session:
         app[SESSION] = session
         yield
 
 
-def application(*routes: web.RouteDef) -> web.Application:
-    app = web.Application(middlewares=[traced])
+def application(*routes, middlewares=()):
+    app = web.Application(middlewares=[_traced, *middlewares])
     app.cleanup_ctx.append(_session)
     app.add_routes(routes)
     return app
 
 
-async def _serve(app: web.Application) -> None:
-    runner = web.AppRunner(app, access_log=None, handle_signals=True, shutdown_timeout=1)
+async def _serve(app, name, default_port):
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
-    host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "9080"))
+    host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", str(default_port)))
     await web.TCPSite(runner, host, port).start()
     print(f"{POD} listens on {host}:{port}", flush=True)
-    threading.Thread(target=_load_tracing, daemon=True, name="tracing").start()
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await runner.cleanup()
+    tracing.load_in_background(name)
+    await stop.wait()
+    await runner.cleanup()
+    tracing.close()
 
 
-def run(app: web.Application) -> None:
+def run(app, name, default_port=9080):
+    """Serve `app` on HOST:PORT until SIGTERM; exit status 1 when it cannot listen."""
     try:
-        asyncio.run(_serve(app))
-    except web.GracefulExit:
-        sys.exit(0)
+        asyncio.run(_serve(app, name, default_port))
     except OSError as error:
-        print(f"{POD} cannot listen: {error}", file=sys.stderr, flush=True)
-        sys.exit(1)
-
-
-def now() -> float:
-    return time.monotonic()
+        sys.exit(f"{POD} cannot listen: {error}")
