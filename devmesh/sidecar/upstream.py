@@ -290,7 +290,8 @@ class Pool:
             self.idle.remove(connection)
         elif counted or connection.requests:
             self.load.requests -= 1
-        if self.waiting and self.load.connections < self.target.cluster.breakers.max_connections:
+        # As in acquire: the cluster's other endpoints may hold all its connections, and nothing else would ever serve who waits here.
+        if self.waiting and (self.load.connections < self.target.cluster.breakers.max_connections or not (self.open or self.connecting)):
             self._connect()
 
 
@@ -373,9 +374,14 @@ class Upstreams:
         pool.target.cluster = target.cluster
         return pool
 
-    def address_of(self, endpoint: Endpoint) -> tuple[str, int]:
-        """Where to dial: the runtime's table, else the endpoint itself."""
-        return self._dial.get(f"{endpoint.address}:{endpoint.port}", (endpoint.address, endpoint.port))
+    def address_of(self, target: Target) -> tuple[str, int]:
+        """Where to dial: the runtime's table for our own app, the endpoint itself for all others.
+
+        A workload that calls its own service goes out and comes in again, with mTLS and its inbound rules: the table is not for EDS endpoints.
+        """
+        endpoint = target.endpoint
+        address = (endpoint.address, endpoint.port)
+        return self._dial.get(f"{endpoint.address}:{endpoint.port}", address) if target.cluster.kind == "ORIGINAL_DST" else address
 
     def connect(self, pool: Pool) -> None:
         def made(peer: Peer) -> asyncio.Protocol:
@@ -392,7 +398,7 @@ class Upstreams:
         task.add_done_callback(self._tasks.discard)
 
     async def _open(self, target: Target, made: Callable[[Peer], asyncio.Protocol], failed: Callable[[str], None]) -> None:
-        host, port = self.address_of(target.endpoint)
+        host, port = self.address_of(target)
         factory = self._protocol(target, made, failed)
         if factory is None:
             failed("remote_connection_failure|TLS_error:_no_certificate_yet:TLS_error_end")
