@@ -58,6 +58,9 @@ class HeaderEdits:
     response_remove: tuple[bytes, ...] = ()
 
 
+NO_EDITS = HeaderEdits()  # the parser gives this one for every empty set, so that `is` tells them
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     retry_on: frozenset[str]
@@ -85,7 +88,7 @@ class HashPolicy:
 class WeightedCluster:
     name: str
     weight: int
-    edits: HeaderEdits = HeaderEdits()
+    edits: HeaderEdits = NO_EDITS
     host_rewrite: bytes | None = None
 
 
@@ -159,7 +162,7 @@ class Route:
     name: str
     match: RouteMatch
     action: RouteAction | RedirectAction | DirectResponseAction
-    edits: HeaderEdits = HeaderEdits()
+    edits: HeaderEdits = NO_EDITS
     fault: FaultPolicy | None = None
     cors: CorsPolicy | None = None
     origin: str = ""  # metadata istio.config
@@ -173,7 +176,7 @@ class VirtualHost:
     routes: tuple[Route, ...]
     require_tls: bool = False
     include_attempt_count: bool = False
-    edits: HeaderEdits = HeaderEdits()
+    edits: HeaderEdits = NO_EDITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +187,7 @@ class RouteTable:
     wildcards: tuple[tuple[bytes, VirtualHost], ...]  # longest first: b"*.x", b"x.*"
     default: VirtualHost | None  # domain "*"
     ignore_port_in_host: bool = False
-    edits: HeaderEdits = HeaderEdits()
+    edits: HeaderEdits = NO_EDITS
 
 
 @dataclass(frozen=True, slots=True)

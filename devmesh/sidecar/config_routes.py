@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 
 from devmesh.sidecar.config import (
+    NO_EDITS,
     ConfigError,
     CorsPolicy,
     DirectResponseAction,
@@ -41,12 +42,13 @@ UNREAD_FAULT = ("upstream_cluster", "downstream_nodes", "response_rate_limit", "
 
 
 def header_edits(owner: str, message: Json) -> HeaderEdits:
-    return HeaderEdits(
+    edits = HeaderEdits(
         tuple(_edit(owner, option) for option in message.get("request_headers_to_add", ())),
         tuple(name.lower().encode() for name in message.get("request_headers_to_remove", ())),
         tuple(_edit(owner, option) for option in message.get("response_headers_to_add", ())),
         tuple(name.lower().encode() for name in message.get("response_headers_to_remove", ())),
     )
+    return NO_EDITS if edits == NO_EDITS else edits
 
 
 def _edit(owner: str, option: Json) -> HeaderEdit:

@@ -18,6 +18,7 @@ from devmesh.sidecar import replies
 from devmesh.sidecar.attempt import Attempt
 from devmesh.sidecar.balancing import key_of, request_hash
 from devmesh.sidecar.config import (
+    NO_EDITS,
     Cluster,
     DirectResponseAction,
     Endpoint,
@@ -33,10 +34,19 @@ from devmesh.sidecar.filters import cors, fault, headers
 from devmesh.sidecar.http1.framing import Body, CloseBody
 from devmesh.sidecar.message import Headers, RequestHead, ResponseHead, get_header, remove_header, set_header
 from devmesh.sidecar.mirror import Mirrored
+from devmesh.sidecar.paths import normalized
 from devmesh.sidecar.record import Direction, Flag, Record
 from devmesh.sidecar.replies import LocalReply
 from devmesh.sidecar.resilience import ClusterLoad, Failure, Outcome, backoff, should_retry
-from devmesh.sidecar.routing import redirect_location, rewrite_target, select_cluster, select_route, select_virtual_host
+from devmesh.sidecar.routing import (
+    TLS_REDIRECT,
+    needs_tls,
+    redirect_location,
+    rewrite_target,
+    select_cluster,
+    select_route,
+    select_virtual_host,
+)
 from devmesh.sidecar.telemetry import tracing
 from devmesh.sidecar.tls import Peer
 from devmesh.sidecar.upstream import HTTP_ALPN, Target, UpstreamConnection, transport_for
@@ -157,9 +167,15 @@ class Exchange:
     def start(self) -> None:
         self.proxy.exchanges.add(self)
         self._identify()
+        if not self._normalize():
+            self.reply(LocalReply(400, b"", Flag.NONE, "path_normalization_failed"))
+            return
         self.host = select_virtual_host(self.manager.route_table, self.head.authority)
         if self.host is None:
             self.reply(replies.ROUTE_NOT_FOUND)
+            return
+        if needs_tls(self.host, self.head):
+            self._redirect(TLS_REDIRECT, None)
             return
         self.route = select_route(self.host, self.head, self.proxy.rng.random())
         if self.route is None:
@@ -172,6 +188,17 @@ class Exchange:
             self.reply(replies.UPGRADE_REFUSED)
             return
         self._inject_fault()
+
+    def _normalize(self) -> bool:
+        """Before any rule looks at the path."""
+        manager = self.manager
+        if not (manager.normalize_path or manager.merge_slashes):
+            return True
+        target = normalized(self.head.target, merge_slashes=manager.merge_slashes)
+        if target is None:
+            return False
+        self.head.target = self.original_target = self.record.target = target
+        return True
 
     def _choose_cluster(self, action: RouteAction) -> None:
         """Before the filters, as Envoy: a request that a fault aborts was meant for a cluster too."""
@@ -260,12 +287,15 @@ class Exchange:
             return
         action = route.action
         if isinstance(action, RedirectAction):
-            location = redirect_location(action, route, self.head)
-            self.reply(LocalReply(action.status, b"", Flag.NONE, "direct_response", ((b"location", location),)))
+            self._redirect(action, route)
         elif isinstance(action, DirectResponseAction):
             self.reply(LocalReply(action.status, action.body, Flag.NONE, "direct_response"))
         else:
             self._forward(route, action)
+
+    def _redirect(self, action: RedirectAction, route: Route | None) -> None:
+        location = redirect_location(action, route, self.head)
+        self.reply(LocalReply(action.status, b"", Flag.NONE, "direct_response", ((b"location", location),)))
 
     def _forward(self, route: Route, action: RouteAction) -> None:
         self.action = action
@@ -281,10 +311,12 @@ class Exchange:
         self._attempt()
 
     def _edit_request(self, route: Route, action: RouteAction) -> None:
-        head, stream = self.head, self.stream
-        context = headers.EditContext(head.headers, [], stream.remote, stream.local)
-        for edits in self._edits():
-            headers.apply_edits(head.headers, edits.request_add, edits.request_remove, context)
+        head = self.head
+        found = self._edits()
+        if found:
+            context = self._edit_context([])
+            for edits in found:
+                headers.apply_edits(head.headers, edits.request_add, edits.request_remove, context)
         rewritten = rewrite_target(action, route, head.target)
         if rewritten != head.target:
             set_header(head.headers, b"x-envoy-original-path", head.target)
@@ -301,14 +333,32 @@ class Exchange:
         elif self.stream.direction is Direction.INBOUND:
             remove_header(head.headers, b"x-envoy-expected-rq-timeout-ms")
 
+    def _edit_context(self, response: Headers) -> headers.EditContext:
+        head, record = self.head, self.record
+        return headers.EditContext(
+            head.headers,
+            response,
+            self.stream.remote,
+            self.stream.local,
+            upstream_host=record.upstream_host,
+            method=head.method,
+            authority=head.authority,
+            target=head.target,
+            status=record.status,
+            route_name=record.route_name,
+        )
+
+    def _edit_response(self, pairs: Headers) -> None:
+        found = self._edits()
+        if found:
+            context = self._edit_context(pairs)
+            for edits in found:
+                headers.apply_edits(pairs, edits.response_add, edits.response_remove, context)
+
     def _edits(self) -> list[HeaderEdits]:
         """Most specific first, as Envoy applies them: weighted cluster, route, virtual host, table."""
-        found = [self.weighted.edits] if self.weighted is not None else []
-        if self.route is not None:
-            found.append(self.route.edits)
-        if self.host is not None:
-            found.append(self.host.edits)
-        return [*found, self.manager.route_table.edits]
+        parts = (self.weighted, self.route, self.host, self.manager.route_table)
+        return [part.edits for part in parts if part is not None and part.edits is not NO_EDITS]
 
     def data(self, data: bytes) -> None:
         """A piece of the request body."""
@@ -454,11 +504,7 @@ class Exchange:
             if self.stream.direction is Direction.OUTBOUND:
                 self.record.peer_metadata = peer
             pairs[:] = [pair for pair in pairs if not pair[0].startswith(b"x-envoy-peer-metadata")]
-        context = headers.EditContext(
-            self.head.headers, pairs, self.stream.remote, self.stream.local, upstream_host=self.record.upstream_host
-        )
-        for edits in self._edits():
-            headers.apply_edits(pairs, edits.response_add, edits.response_remove, context)
+        self._edit_response(pairs)
         cors.on_response(self.route.cors if self.route is not None else None, self.cors_origin, pairs)
         if self.set_cookie is not None:
             pairs.append((b"set-cookie", self.set_cookie))
@@ -603,10 +649,8 @@ class Exchange:
         self.record.flags |= reply.flags
         self.record.details = reply.details
         self.record.status = status
-        context = headers.EditContext(self.head.headers, pairs, self.stream.remote, self.stream.local)
         if self.route is not None:
-            for edits in self._edits():
-                headers.apply_edits(pairs, edits.response_add, edits.response_remove, context)
+            self._edit_response(pairs)
             cors.on_response(self.route.cors, self.cors_origin, pairs)
         self.response_started = True
         if self.attempt is not None:
