@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -98,7 +99,7 @@ class Sidecar:
         if bootstrap.snapshot is not None:
             if self.running.identity is not None:
                 await self.running.identity.ready()
-            await self.swap(parse_snapshot(orjson.loads(bootstrap.snapshot.read_bytes())))
+            await self.swap(parse_snapshot(orjson.loads(bootstrap.snapshot.read_bytes()), bootstrap.workload.namespace))
         if bootstrap.xds is not None:
             agent = self.running.agent = self._agent(bootstrap, bootstrap.xds)
             await agent.run()
@@ -114,7 +115,7 @@ class Sidecar:
         return Agent(
             xds.url,
             bootstrap.node.to_json(),
-            parse=parse_snapshot,
+            parse=partial(parse_snapshot, namespace=bootstrap.workload.namespace),
             swap=self.swap,
             context=context,
             probe_targets=tuple(sorted(set(bootstrap.dial.values()))),
