@@ -70,7 +70,8 @@ async def _serve(app, name, default_port):
     await runner.setup()
     host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", str(default_port)))
     await web.TCPSite(runner, host, port).start()
-    print(f"{POD} listens on {host}:{port}", flush=True)
+    address = runner.addresses[0]
+    print(f"{POD} listens on {address[0]}:{address[1]}", flush=True)
     tracing.load_in_background(name)
     await stop.wait()
     await runner.cleanup()
