@@ -1,5 +1,6 @@
 """xDS JSON -> frozen runtime values: the one place where proto-JSON is read."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -131,7 +132,7 @@ class RouteAction:
     max_stream_duration: float | None = None
     retry: RetryPolicy | None = None
     prefix_rewrite: bytes | None = None
-    regex_rewrite: tuple[object, object] | None = None  # compiled RE2, function from match to text
+    regex_rewrite: Callable[[bytes], bytes] | None = None  # over the path without query
     host_rewrite: bytes | None = None
     hash_policies: tuple[HashPolicy, ...] = ()
     mirrors: tuple[Mirror, ...] = ()
@@ -148,7 +149,7 @@ class RedirectAction:
     https: bool = False
     port: int | None = None
     strip_query: bool = False
-    regex: tuple[object, object] | None = None  # as RouteAction.regex_rewrite
+    regex: Callable[[bytes], bytes] | None = None  # as RouteAction.regex_rewrite
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 
 from devmesh.sidecar.config import (
     NO_EDITS,
@@ -24,7 +25,7 @@ from devmesh.sidecar.config import (
 )
 from devmesh.sidecar.config_common import Json, limit, optional_number, refuse, seconds
 from devmesh.sidecar.filters.headers import unknown_operator
-from devmesh.sidecar.matching import compile_regex, fraction, header_matcher, route_match, string_predicate, substitution
+from devmesh.sidecar.matching import fraction, header_matcher, regex_rewrite, route_match, string_predicate
 
 FAULT, CORS = "envoy.filters.http.fault", "envoy.filters.http.cors"
 PER_ROUTE = {FAULT: "HTTPFault", CORS: "CorsPolicy"}
@@ -172,10 +173,8 @@ def _optional(message: Json, key: str) -> bytes | None:
     return value.encode() if value else None
 
 
-def _regex_rewrite(where: str, rewrite: Json | None) -> tuple[object, object] | None:
-    if rewrite is None:
-        return None
-    return compile_regex(where, rewrite["pattern"]["regex"]), substitution(rewrite.get("substitution", ""))
+def _regex_rewrite(where: str, rewrite: Json | None) -> Callable[[bytes], bytes] | None:
+    return None if rewrite is None else regex_rewrite(where, rewrite["pattern"]["regex"], rewrite.get("substitution", ""))
 
 
 def _forward(where: str, action: Json, shared_retry: Json | None) -> RouteAction:

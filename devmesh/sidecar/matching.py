@@ -70,10 +70,31 @@ def string_predicate(owner: str, matcher: Mapping[str, Any]) -> Predicate:
     raise ConfigError(owner, f"string matcher {sorted(matcher)} is not supported")
 
 
-def substitution(rewrite: str) -> Callable[[Any], bytes]:
+def regex_rewrite(owner: str, regex: str, text: str) -> Callable[[bytes], bytes]:
+    """RE2::GlobalReplace: every match that does not overlap, an empty one only where the match before did not end."""
+    pattern = compile_regex(owner, regex)
+    expand = substitution(owner, text, pattern.groups)
+
+    def rewrite(path: bytes) -> bytes:
+        out, end = [], -1
+        kept = 0
+        for match in pattern.finditer(path):
+            if match.start() == match.end() == end:
+                continue
+            out += [path[kept : match.start()], expand(match)]
+            kept = end = match.end()
+        return b"".join([*out, path[kept:]])
+
+    return rewrite
+
+
+def substitution(owner: str, text: str, groups: int) -> Callable[[Any], bytes]:
     r"""An RE2 rewrite string: `\0` is the match, `\1` to `\9` its groups, `\\` a backslash (RE2::Rewrite)."""
-    text = rewrite.encode()
-    return lambda match: REFERENCE.sub(lambda found: b"\\" if found[1] == b"\\" else match.group(int(found[1])) or b"", text)
+    rewrite = text.encode()
+    for found in REFERENCE.findall(rewrite):
+        if found != b"\\" and int(found) > groups:
+            raise ConfigError(owner, f"substitution {text!r} refers to a group that the regex does not have")
+    return lambda match: REFERENCE.sub(lambda found: b"\\" if found[1] == b"\\" else match.group(int(found[1])) or b"", rewrite)
 
 
 def _range(matcher: Mapping[str, Any]) -> Predicate:

@@ -100,14 +100,8 @@ def rewrite_target(action: RouteAction, route: Route, target: bytes) -> bytes:
         matched = route.match.path.prefix
         path = action.prefix_rewrite + path[len(path if matched is None else matched) :]
     elif action.regex_rewrite is not None:
-        path = _replaced(action.regex_rewrite, path)
+        path = action.regex_rewrite(path)
     return path + mark + query
-
-
-def _replaced(rewrite: tuple[object, object], path: bytes) -> bytes:
-    pattern, substitution = rewrite
-    changed: bytes = pattern.sub(substitution, path)  # type: ignore[attr-defined] # an RE2 pattern, kept opaque in config
-    return changed
 
 
 def needs_tls(host: VirtualHost, head: RequestHead) -> bool:
@@ -132,7 +126,7 @@ def redirect_location(action: RedirectAction, route: Route | None, head: Request
         matched = route.match.path.prefix if route is not None else None
         path = action.prefix + path[len(path if matched is None else matched) :]
     elif action.regex is not None:
-        path = _replaced(action.regex, path)
+        path = action.regex(path)
     return scheme + b"://" + _redirect_host(action, head, scheme) + path + mark + query
 
 
