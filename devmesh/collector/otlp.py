@@ -1,20 +1,23 @@
-"""OTLP requests, protobuf or JSON, to spans of the store, and back to OTLP JSON.
+"""OTLP requests, protobuf or JSON, to spans of the store, and spans of the store to OTLP JSON.
 
 opentelemetry-proto is imported with the first request: it is half of what the collector would otherwise start with.
 """
 
 import base64
 import binascii
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from devmesh.collector import otlp_json
 from devmesh.collector.store import StoredSpan
 
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 # Span.SpanKind in opentelemetry/proto/trace/v1/trace.proto, in Jaeger's words.
 KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
@@ -74,16 +77,34 @@ def encode_response(content_type: str, refused: int, message: str) -> bytes:
 
 def resource_spans(spans: Iterable[StoredSpan]) -> list[dict[str, Any]]:
     """Spans as OTLP JSON's `resourceSpans`, grouped by resource and scope."""
+    from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope  # noqa: PLC0415 - see the module's docstring
+    from opentelemetry.proto.resource.v1.resource_pb2 import Resource  # noqa: PLC0415 - as above
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span  # noqa: PLC0415 - as above
+
     grouped: dict[bytes, dict[bytes, list[orjson.Fragment]]] = {}
     for span in spans:
-        grouped.setdefault(span.resource, {}).setdefault(span.scope, []).append(orjson.Fragment(span.body))
+        # As text at once: the dictionaries of a large answer, kept to its end, cost three times their making in garbage collection.
+        body = orjson.Fragment(orjson.dumps(otlp_json.span_json(Span.FromString(span.body))))
+        grouped.setdefault(span.resource, {}).setdefault(span.scope, []).append(body)
     return [
         {
-            "resource": orjson.Fragment(resource),
-            "scopeSpans": [{"scope": orjson.Fragment(scope), "spans": bodies} for scope, bodies in scopes.items()],
+            "resource": otlp_json.resource_json(Resource.FromString(resource)),
+            "scopeSpans": [
+                {"scope": otlp_json.scope_json(InstrumentationScope.FromString(scope)), "spans": bodies} for scope, bodies in scopes.items()
+            ],
         }
         for resource, scopes in grouped.items()
     ]
+
+
+def attributes_of(span: StoredSpan) -> dict[str, str]:
+    """Attributes of span and resource as text, the way a search compares them; `error` is the status."""
+    from opentelemetry.proto.resource.v1.resource_pb2 import Resource  # noqa: PLC0415 - see the module's docstring
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span  # noqa: PLC0415 - as above
+
+    owners = (Resource.FromString(span.resource), Span.FromString(span.body))
+    found = {item.key: otlp_json.text_of(item.value) for owner in owners for item in owner.attributes}
+    return {**found, "error": "true"} if span.error else found
 
 
 def _from_protobuf(body: bytes) -> "ExportTraceServiceRequest":
@@ -131,40 +152,31 @@ def _hex_to_base64(text: str) -> str:
     return base64.b64encode(binascii.unhexlify(text)).decode()
 
 
-def _base64_to_hex(text: str) -> str:
-    return base64.b64decode(text).hex()
-
-
 def _spans(request: "ExportTraceServiceRequest") -> Iterator[StoredSpan | None]:
-    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415 - see the module's docstring
-
     for group in request.resource_spans:
-        resource = MessageToDict(group.resource)
         service = next((a.value.string_value for a in group.resource.attributes if a.key == "service.name"), "") or "unknown_service"
-        resource_body = orjson.dumps(resource)
+        resource = group.resource.SerializeToString(deterministic=True)
         for scoped in group.scope_spans:
-            scope_body = orjson.dumps(MessageToDict(scoped.scope))
+            scope = scoped.scope.SerializeToString(deterministic=True)
             for span in scoped.spans:
-                yield _span(span, MessageToDict(span, use_integers_for_enums=True), service, resource_body, scope_body)
+                yield _span(span, service, resource, scope)
 
 
-def _span(message: Any, body: dict[str, Any], service: str, resource: bytes, scope: bytes) -> StoredSpan | None:
+def _span(message: "Span", service: str, resource: bytes, scope: bytes) -> StoredSpan | None:
     """None for ids that are not an id: 16 and 8 bytes, not all zero (trace.proto)."""
     if len(message.trace_id) != 16 or len(message.span_id) != 8 or not any(message.trace_id) or not any(message.span_id):
         return None
-    _rewrite_ids(body, _base64_to_hex)
-    body.setdefault("status", {})
     return StoredSpan(
         trace_id=message.trace_id.hex(),
         span_id=message.span_id.hex(),
         parent_id=message.parent_span_id.hex() if any(message.parent_span_id) else "",
-        name=message.name,
-        service=service,
+        name=sys.intern(message.name),
+        service=sys.intern(service),
         kind=KINDS[message.kind] if message.kind < len(KINDS) else KINDS[0],
         start=message.start_time_unix_nano,
         end=max(message.start_time_unix_nano, message.end_time_unix_nano),
         error=message.status.code == STATUS_ERROR,
-        body=orjson.dumps(body),
+        body=message.SerializeToString(),
         resource=resource,
         scope=scope,
     )

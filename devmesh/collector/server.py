@@ -31,7 +31,7 @@ class BadQueryError(ValueError):
 class Collector:
     def __init__(self, token: str, store: TraceStore | None = None) -> None:
         self._token = token
-        self._store = store or TraceStore()
+        self._store = store or TraceStore(otlp.attributes_of)
 
     def otlp_app(self) -> web.Application:
         guarded = guard(self._token, open_writes=frozenset({INTAKE}))

@@ -1,20 +1,22 @@
 """Spans in memory, bounded: the trace that was updated longest ago goes first. Pure and synchronous."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-
-import orjson
 
 MAX_TRACES = 5_000
 MAX_SPANS = 200_000
+# A whole mesh is to stay below 500 MB. A usual span has a kilobyte, so this is the bound that a busy mesh meets first.
+MAX_BYTES = 96 * 1024 * 1024
+# What a span takes beside its body: the object, its ids and its places in two dictionaries (measured).
+SPAN_OVERHEAD = 400
 # A loop that never ends its trace must not push out all the others.
 MAX_SPANS_OF_TRACE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSpan:
-    """A span; times are nanoseconds since the epoch, the bodies are OTLP JSON as it is answered."""
+    """A span; times are nanoseconds since the epoch; body, resource and scope are OTLP's messages as they came over the wire."""
 
     trace_id: str
     span_id: str
@@ -29,15 +31,13 @@ class StoredSpan:
     resource: bytes
     scope: bytes
 
-    def attributes(self) -> dict[str, str]:
-        """Attributes of span and resource as text, the way a search compares them; `error` is the status."""
-        found: dict[str, str] = {}
-        for owner in (self.resource, self.body):
-            for item in orjson.loads(owner).get("attributes", []):
-                found[item["key"]] = _text(item.get("value") or {})
-        if self.error:
-            found["error"] = "true"
-        return found
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory the span takes; resource and scope are shared with those that came along."""
+        return len(self.body) + SPAN_OVERHEAD
+
+
+Attributes = Callable[[StoredSpan], Mapping[str, str]]
 
 
 @dataclass(slots=True)
@@ -48,12 +48,15 @@ class StoredTrace:
     start: int = 0
     end: int = 0
     error: bool = False
+    size: int = 0
 
     def put(self, span: StoredSpan) -> None:
         self.start = min(self.start, span.start) if self.spans else span.start
         self.end = max(self.end, span.end)
         self.error = self.error or span.error
         self.services.add(span.service)
+        before = self.spans.get(span.span_id)
+        self.size += span.size - (before.size if before else 0)
         self.spans[span.span_id] = span
 
     def root(self) -> StoredSpan:
@@ -76,23 +79,36 @@ class Query:
     errors: bool = False
     limit: int = 20
 
-    def meets(self, span: StoredSpan) -> bool:
+    def meets(self, span: StoredSpan, attributes_of: Attributes) -> bool:
         if (self.service and span.service != self.service) or (self.operation and span.name != self.operation):
             return False
         if not _within(span.start, self.start_min, self.start_max):
             return False
         if not _within(span.end - span.start, self.duration_min, self.duration_max):
             return False
-        return not self.attributes or self.attributes.items() <= span.attributes().items()
+        return not self.attributes or self.attributes.items() <= attributes_of(span).items()
 
 
 class TraceStore:
-    def __init__(self, max_traces: int = MAX_TRACES, max_spans: int = MAX_SPANS, max_spans_of_trace: int = MAX_SPANS_OF_TRACE) -> None:
+    """`attributes_of` reads a span's attributes as text when a search asks for some."""
+
+    def __init__(
+        self,
+        attributes_of: Attributes,
+        *,
+        max_traces: int = MAX_TRACES,
+        max_spans: int = MAX_SPANS,
+        max_spans_of_trace: int = MAX_SPANS_OF_TRACE,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._attributes_of = attributes_of
         self._max_traces = max_traces
         self._max_spans = max_spans
         self._max_spans_of_trace = min(max_spans, max_spans_of_trace)
+        self._max_bytes = max_bytes
         self._traces: OrderedDict[str, StoredTrace] = OrderedDict()
         self.span_count = 0
+        self.size = 0
 
     def __len__(self) -> int:
         return len(self._traces)
@@ -100,9 +116,10 @@ class TraceStore:
     def add(self, spans: Iterable[StoredSpan]) -> int:
         """Take spans in any order and of any age; give how many were refused because their trace is full."""
         refused = sum(not self._put(span) for span in spans)
-        while len(self._traces) > self._max_traces or self.span_count > self._max_spans:
+        while len(self._traces) > self._max_traces or self.span_count > self._max_spans or self.size > self._max_bytes:
             _, oldest = self._traces.popitem(last=False)
             self.span_count -= len(oldest.spans)
+            self.size -= oldest.size
         return refused
 
     def _put(self, span: StoredSpan) -> bool:
@@ -115,7 +132,9 @@ class TraceStore:
             if len(trace.spans) >= self._max_spans_of_trace:
                 return False
             self.span_count += 1
+        self.size -= trace.size
         trace.put(span)
+        self.size += trace.size
         return True
 
     def trace(self, trace_id: str) -> StoredTrace | None:
@@ -138,18 +157,10 @@ class TraceStore:
         for trace in sorted(self._of(query.service), key=lambda trace: trace.start, reverse=True):
             if len(found) >= query.limit:
                 break
-            if (trace.error or not query.errors) and any(query.meets(span) for span in trace.spans.values()):
+            if (trace.error or not query.errors) and any(query.meets(span, self._attributes_of) for span in trace.spans.values()):
                 found.append(trace)
         return found
 
 
 def _within(value: int, low: int | None, high: int | None) -> bool:
     return (low is None or value >= low) and (high is None or value <= high)
-
-
-def _text(value: Mapping[str, object]) -> str:
-    for kind, content in value.items():
-        if kind == "boolValue":
-            return "true" if content else "false"
-        return content if isinstance(content, str) else orjson.dumps(content).decode()
-    return ""
