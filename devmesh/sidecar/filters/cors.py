@@ -7,11 +7,11 @@ from devmesh.sidecar.message import Headers, RequestHead, get_header, set_header
 
 
 def allowed_origin(policy: CorsPolicy | None, head: RequestHead) -> bytes | None:
-    """The request's Origin when the policy allows it."""
+    """The request's Origin when the policy allows it; a matcher that would take `*` takes every origin."""
     origin = get_header(head.headers, b"origin")
     if policy is None or not origin:
         return None
-    return origin if any(matches(origin) for matches in policy.allow_origin) else None
+    return origin if any(matches(b"*") or matches(origin) for matches in policy.allow_origin) else None
 
 
 def preflight(policy: CorsPolicy | None, head: RequestHead) -> Headers | None:
