@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from devmesh.sidecar.config import Cluster
+from devmesh.sidecar.message import get_header
 from devmesh.sidecar.record import Direction, Flag, Record
 from devmesh.sidecar.telemetry import peer
 from devmesh.sidecar.telemetry.peer import UNKNOWN, PeerLabels
@@ -13,6 +16,7 @@ from devmesh.sidecar.telemetry.spans import flags_text
 
 # Envoy's default histogram buckets; milliseconds and bytes alike.
 BUCKETS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
+SERIES = 10_000  # label sets; callers choose hosts and metadata, so beyond this all go to one set without a peer
 Labels = tuple[str, ...]
 NAMES = (
     "reporter", "source_workload", "source_workload_namespace", "source_principal", "source_app", "source_version", "source_cluster",
@@ -21,6 +25,7 @@ NAMES = (
     "destination_service", "destination_service_name", "destination_service_namespace", "request_protocol", "response_code",
     "grpc_response_status", "response_flags", "connection_security_policy",
 )  # fmt: skip
+TCP_NAMES = tuple(name for name in NAMES if name not in ("response_code", "grpc_response_status"))
 
 
 @dataclass(slots=True)
@@ -33,6 +38,24 @@ class Histogram:
         self.total += value
 
 
+@dataclass(slots=True)
+class Requests:
+    """What is counted for one set of labels."""
+
+    count: int = 0
+    durations: Histogram = field(default_factory=Histogram)
+    request_bytes: Histogram = field(default_factory=Histogram)
+    response_bytes: Histogram = field(default_factory=Histogram)
+
+
+@dataclass(slots=True)
+class Connections:
+    opened: int = 0
+    closed: int = 0
+    sent: int = 0
+    received: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """The destination service of a cluster."""
@@ -43,33 +66,78 @@ class Service:
 
 
 class Metrics:
-    def __init__(self, own: PeerLabels, principal: str) -> None:
-        self._own, self._principal = own, principal or "unknown"
-        self.requests: Counter[Labels] = Counter()
-        self.durations: dict[Labels, Histogram] = {}
-        self.request_bytes: dict[Labels, Histogram] = {}
-        self.response_bytes: dict[Labels, Histogram] = {}
-        self.tcp: dict[str, Counter[Labels]] = {
-            name: Counter() for name in ("sent_bytes", "received_bytes", "connections_opened", "connections_closed")
-        }
-        self.fault_hits: Counter[str] = Counter()
-        self._peers: dict[bytes, PeerLabels] = {}
+    """Counters of one sidecar. `own_service` is what inbound requests are for."""
 
-    def request(self, record: Record, service: Service) -> None:
-        labels = self._labels(record, service, "http")
-        self.requests[labels] += 1
-        self.durations.setdefault(labels, Histogram()).observe(record.duration * 1000)
-        self.request_bytes.setdefault(labels, Histogram()).observe(record.bytes_received)
-        self.response_bytes.setdefault(labels, Histogram()).observe(record.bytes_sent)
+    def __init__(self, own: PeerLabels, principal: str, own_service: Service) -> None:
+        self._own, self._principal, self._own_service = own, principal or "unknown", own_service
+        self._requests: dict[Labels, Requests] = {}
+        self._connections: dict[Labels, Connections] = {}
+        self._known: dict[tuple[object, ...], Requests] = {}
+        self._peers: dict[bytes, PeerLabels] = {}
+        self.fault_hits: Counter[str] = Counter()
+        self.gauges: dict[str, Callable[[], int]] = {}  # other counters of the sidecar, by their whole name
+
+    def request(self, record: Record, cluster: Cluster | None) -> None:
+        """Count one exchange; `cluster` is its upstream cluster, for the service's name."""
+        named = cluster is not None and bool(cluster.service_name)
+        key = (
+            record.direction,
+            record.upstream_cluster,
+            named,
+            b"" if named or record.direction is Direction.INBOUND else record.authority,
+            record.status,
+            record.flags,
+            record.mtls,
+            record.peer_metadata,
+            record.peer_principal,
+            get_header(record.request_headers, b"content-type") == b"application/grpc",
+        )
+        series = self._known.get(key)
+        if series is None:
+            series = self._series(key, record, cluster)
+        series.count += 1
+        series.durations.observe(record.duration * 1000)
+        series.request_bytes.observe(record.bytes_received)
+        series.response_bytes.observe(record.bytes_sent)
         if record.fault_id and record.flags & (Flag.FI | Flag.DI):
             self.fault_hits[record.fault_id] += 1
 
-    def connection(self, record: Record, service: Service) -> None:
-        labels = self._labels(record, service, "tcp")
-        self.tcp["connections_opened"][labels] += 1
-        self.tcp["connections_closed"][labels] += 1
-        self.tcp["sent_bytes"][labels] += record.bytes_sent
-        self.tcp["received_bytes"][labels] += record.bytes_received
+    def _series(self, key: tuple[object, ...], record: Record, cluster: Cluster | None) -> Requests:
+        if len(self._known) >= SERIES:
+            self._known.clear()
+        protocol = "grpc" if key[-1] else "http"
+        labels = self._labels(record, self._peer(record.peer_metadata), self._service(record, cluster), protocol)
+        if labels not in self._requests and len(self._requests) >= SERIES:
+            labels = self._labels(record, UNKNOWN, Service(), protocol)
+        series = self._known[key] = self._requests.setdefault(labels, Requests())
+        return series
+
+    def opened(self, record: Record, cluster: Cluster | None) -> None:
+        self._connection(record, cluster).opened += 1
+
+    def closed(self, record: Record, cluster: Cluster | None) -> None:
+        series = self._connection(record, cluster)
+        series.closed += 1
+        series.sent += record.bytes_sent
+        series.received += record.bytes_received
+
+    def _connection(self, record: Record, cluster: Cluster | None) -> Connections:
+        labels = self._labels(record, self._peer(record.peer_metadata), self._service(record, cluster), "tcp")
+        if labels not in self._connections and len(self._connections) >= SERIES:
+            labels = self._labels(record, UNKNOWN, Service(), "tcp")
+        return self._connections.setdefault(labels, Connections())
+
+    def _service(self, record: Record, cluster: Cluster | None) -> Service:
+        """Outside the mesh the authority is the destination, and Istio names the passthrough cluster as its service."""
+        if cluster is not None and cluster.service_name:
+            return Service(cluster.service, cluster.service_name, cluster.service_namespace)
+        if record.direction is Direction.INBOUND:
+            return self._own_service
+        host = record.authority.decode("latin-1").lower() or "unknown"
+        name, colon, port = host.rpartition(":")
+        host = name if colon and port.isdecimal() else host
+        passthrough = record.upstream_cluster in ("PassthroughCluster", "BlackHoleCluster")
+        return Service(host, record.upstream_cluster if passthrough else host)
 
     def _peer(self, value: bytes) -> PeerLabels:
         if not value:
@@ -81,8 +149,7 @@ class Metrics:
             known = self._peers[value] = peer.decode(value)
         return known
 
-    def _labels(self, record: Record, service: Service, protocol: str) -> Labels:
-        other = self._peer(record.peer_metadata)
+    def _labels(self, record: Record, other: PeerLabels, service: Service, protocol: str) -> Labels:
         inbound = record.direction is Direction.INBOUND
         source, destination = (other, self._own) if inbound else (self._own, other)
         other_principal = record.peer_principal or "unknown"
@@ -90,31 +157,41 @@ class Metrics:
         security = ("mutual_tls" if record.mtls else "none") if inbound else "unknown"
         if not record.mtls:
             source_id = destination_id = "unknown"
+        answer = () if protocol == "tcp" else (str(record.status), "")
         return (
             "destination" if inbound else "source",
             *_side(source, source_id),
             *_side(destination, destination_id),
-            service.host, service.name, service.namespace, protocol, str(record.status) if protocol == "http" else "0", "",
+            service.host, service.name, service.namespace, protocol, *answer,
             flags_text(record.flags), security,
         )  # fmt: skip
 
     def render(self) -> str:
         """The Prometheus text format, version 0.0.4."""
         lines = ["# TYPE istio_requests_total counter"]
-        lines += [f"istio_requests_total{{{_text(labels)}}} {count}" for labels, count in self.requests.items()]
-        for name, table in (
-            ("istio_request_duration_milliseconds", self.durations),
-            ("istio_request_bytes", self.request_bytes),
-            ("istio_response_bytes", self.response_bytes),
+        requests = [(_text(NAMES, labels), series) for labels, series in self._requests.items()]
+        lines += [f"istio_requests_total{{{text}}} {series.count}" for text, series in requests]
+        for name, part in (
+            ("istio_request_duration_milliseconds", "durations"),
+            ("istio_request_bytes", "request_bytes"),
+            ("istio_response_bytes", "response_bytes"),
         ):
             lines.append(f"# TYPE {name} histogram")
-            for labels, histogram in table.items():
-                lines += _histogram_lines(name, _text(labels), histogram)
-        for name, counter in self.tcp.items():
-            lines.append(f"# TYPE istio_tcp_{name}_total counter")
-            lines += [f"istio_tcp_{name}_total{{{_text(labels)}}} {count}" for labels, count in counter.items()]
+            for text, series in requests:
+                lines += _histogram_lines(name, text, getattr(series, part))
+        connections = [(_text(TCP_NAMES, labels), series) for labels, series in self._connections.items()]
+        for name, part in (
+            ("istio_tcp_connections_opened_total", "opened"),
+            ("istio_tcp_connections_closed_total", "closed"),
+            ("istio_tcp_sent_bytes_total", "sent"),
+            ("istio_tcp_received_bytes_total", "received"),
+        ):
+            lines.append(f"# TYPE {name} counter")
+            lines += [f"{name}{{{text}}} {getattr(series, part)}" for text, series in connections]
         lines.append("# TYPE devmesh_fault_hits_total counter")
         lines += [f'devmesh_fault_hits_total{{fault="{_escape(fault)}"}} {count}' for fault, count in self.fault_hits.items()]
+        for name, read in self.gauges.items():
+            lines += [f"# TYPE {name} counter", f"{name} {read()}"]
         return "\n".join(lines) + "\n"
 
 
@@ -126,8 +203,8 @@ def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _text(labels: Labels) -> str:
-    return ",".join(f'{name}="{_escape(value)}"' for name, value in zip(NAMES, labels, strict=True))
+def _text(names: Labels, labels: Labels) -> str:
+    return ",".join(f'{name}="{_escape(value)}"' for name, value in zip(names, labels, strict=True))
 
 
 def _histogram_lines(name: str, labels: str, histogram: Histogram) -> list[str]:
@@ -136,4 +213,5 @@ def _histogram_lines(name: str, labels: str, histogram: Histogram) -> list[str]:
     for bound, count in zip((*BUCKETS, "+Inf"), histogram.counts, strict=True):
         running += count
         lines.append(f'{name}_bucket{{{labels},le="{bound}"}} {running}')
-    return [*lines, f"{name}_sum{{{labels}}} {histogram.total:g}", f"{name}_count{{{labels}}} {running}"]
+    # repr keeps every digit: `rate()` over a rounded sum would be wrong
+    return [*lines, f"{name}_sum{{{labels}}} {histogram.total!r}", f"{name}_count{{{labels}}} {running}"]

@@ -1,4 +1,8 @@
-"""Istio's peer metadata (`x-envoy-peer-metadata`): who is at the other end, for metric labels. Base64 of a google.protobuf.Struct."""
+"""Istio's peer metadata (`x-envoy-peer-metadata`): who is at the other end, for metric labels.
+
+Base64 of a google.protobuf.Struct with Istio's keys (istio/proxy, extensions/common/metadata_object.cc), so that a sidecar of ours and
+Istio's read each other.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import base64
 import binascii
 from dataclasses import dataclass
 
-from devmesh.sidecar.telemetry.protobuf import message
+from devmesh.sidecar.telemetry.protobuf import message, read_fields
+
+LONGEST = 4096  # bytes of the header; Istio's own is below 1 KiB, and labels are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,64 +26,53 @@ class PeerLabels:
 
 
 UNKNOWN = PeerLabels()
-KEYS = {
-    "WORKLOAD_NAME": "workload",
-    "NAMESPACE": "namespace",
-    "APP": "app",
-    "VERSION": "version",
-    "CANONICAL_SERVICE": "service",
-    "CLUSTER_ID": "cluster",
+KEYS = {"WORKLOAD_NAME": "workload", "NAMESPACE": "namespace", "CLUSTER_ID": "cluster"}
+LABELS = {
+    "app": "app",
+    "version": "version",
+    "service.istio.io/canonical-name": "service",
+    "service.istio.io/canonical-revision": "version",
 }
 
 
 def encode(labels: PeerLabels) -> bytes:
-    """A Struct of strings: map entries `{1: key, 2: Value{3: string}}` in field 1."""
-    out = b""
-    for key, attribute in KEYS.items():
-        out += message(1, message(1, key.encode()) + message(2, message(3, getattr(labels, attribute).encode())))
-    return base64.b64encode(out)
+    owner = f"kubernetes://apis/apps/v1/namespaces/{labels.namespace}/deployments/{labels.workload}"
+    values = {key: getattr(labels, attribute) for key, attribute in KEYS.items()}
+    strings = {**values, "NAME": labels.workload, "OWNER": owner}
+    own = {key: _string(getattr(labels, attribute)) for key, attribute in LABELS.items()}
+    fields = {**{key: _string(value) for key, value in strings.items()}, "LABELS": message(5, _struct(own))}
+    return base64.b64encode(_struct(fields))
+
+
+def _string(value: str) -> bytes:
+    """A Value that is a string."""
+    return message(3, value.encode())
+
+
+def _struct(fields: dict[str, bytes]) -> bytes:
+    """A map is a repeated `{1: key, 2: Value}` in field 1; sorted as deterministic serialization sorts them."""
+    return b"".join(message(1, message(1, key.encode()) + message(2, fields[key])) for key in sorted(fields))
 
 
 def decode(value: bytes) -> PeerLabels:
     """UNKNOWN for whatever is not such a Struct."""
+    if len(value) > LONGEST:
+        return UNKNOWN
     try:
-        entries = dict(_entry(payload) for payload in _messages(base64.b64decode(value, validate=True)))
+        fields = _entries(base64.b64decode(value, validate=True))
+        found = {attribute: fields[key][3].decode() for key, attribute in KEYS.items() if 3 in fields.get(key, {})}
+        labels = _entries(fields.get("LABELS", {}).get(5, b""))
+        found.update({attribute: labels[key][3].decode() for key, attribute in LABELS.items() if 3 in labels.get(key, {})})
     except (binascii.Error, ValueError, IndexError, KeyError):
         return UNKNOWN
-    return PeerLabels(**{attribute: entries[key] for key, attribute in KEYS.items() if key in entries})
+    return PeerLabels(**found)
 
 
-def _messages(data: bytes) -> list[bytes]:
-    return [payload for _, payload in _fields(data)]
-
-
-def _fields(data: bytes) -> list[tuple[int, bytes]]:
-    out = []
-    position = 0
-    while position < len(data):
-        tag, position = _varint(data, position)
-        if tag & 7 != 2:
-            raise ValueError("not length-delimited")
-        length, position = _varint(data, position)
-        if position + length > len(data):
-            raise ValueError("truncated")
-        out.append((tag >> 3, data[position : position + length]))
-        position += length
+def _entries(struct: bytes) -> dict[str, dict[int, bytes]]:
+    """Key -> fields of its Value."""
+    out = {}
+    for number, payload in read_fields(struct):
+        if number == 1:
+            entry = dict(read_fields(payload))
+            out[entry[1].decode()] = dict(read_fields(entry[2]))
     return out
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        value |= (byte & 127) << shift
-        position += 1
-        if byte < 128:
-            return value, position
-        shift += 7
-
-
-def _entry(payload: bytes) -> tuple[str, str]:
-    parts = dict(_fields(payload))
-    value = dict(_fields(parts[2]))
-    return parts[1].decode(), value.get(3, b"").decode()

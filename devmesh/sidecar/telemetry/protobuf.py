@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+
+ONE_BYTE = tuple(bytes((value,)) for value in range(128))
+LENGTH_DELIMITED = 2
 
 
 def varint(value: int) -> bytes:
-    if value < 128:
-        return bytes((value,))
+    if 0 <= value < 128:
+        return ONE_BYTE[value]
+    value &= 2**64 - 1  # a negative number is its two's complement, ten bytes long
     out = bytearray()
     while value >= 128:
         out.append(value & 127 | 128)
@@ -18,7 +23,7 @@ def varint(value: int) -> bytes:
 
 def message(field: int, payload: bytes) -> bytes:
     """A length-delimited field: submessage, string or bytes."""
-    return varint(field << 3 | 2) + varint(len(payload)) + payload
+    return varint(field << 3 | LENGTH_DELIMITED) + varint(len(payload)) + payload
 
 
 def number(field: int, value: int) -> bytes:
@@ -42,3 +47,29 @@ def attribute(field: int, key: str, value: str | int | bool) -> bytes:  # noqa: 
     else:
         inner = message(1, value.encode())
     return message(field, message(1, key.encode()) + message(2, inner))
+
+
+def read_fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(field, payload) of a message that has length-delimited fields only; ValueError for anything else."""
+    position = 0
+    while position < len(data):
+        tag, position = read_varint(data, position)
+        if tag & 7 != LENGTH_DELIMITED:
+            raise ValueError("not length-delimited")
+        length, position = read_varint(data, position)
+        if position + length > len(data):
+            raise ValueError("truncated")
+        yield tag >> 3, data[position : position + length]
+        position += length
+
+
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """The value and the position behind it; IndexError for a cut one, ValueError for one of more than 64 bits."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[position]
+        value |= (byte & 127) << shift
+        position += 1
+        if byte < 128:
+            return value, position
+    raise ValueError("a varint of more than ten bytes")

@@ -1,9 +1,11 @@
-"""Where records go: metrics at once, spans and access log in batches."""
+"""Where records go: counted at once, spans and access log in batches."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,10 @@ from devmesh.sidecar.telemetry.metrics import Metrics, Service
 from devmesh.sidecar.telemetry.peer import PeerLabels
 from devmesh.sidecar.telemetry.spans import SpanEncoder, Workload
 
+log = logging.getLogger(__name__)
 LOG_INTERVAL = 0.1  # seconds; Envoy's file flush interval is 10 s
+SLICE = 32  # lines written in one loop turn, so that none is long
+STDOUT = Path("/dev/stdout")  # Istio's accessLogFile
 
 
 class Telemetry:
@@ -27,18 +32,24 @@ class Telemetry:
         self, workload: Workload, app: str, spiffe_id: str, otlp_url: str | None, log_file: Path | None, encoding: str = "TEXT"
     ) -> None:
         labels = PeerLabels(workload.name, workload.namespace, app, workload.version, workload.service, workload.cluster_id)
-        self.metrics = Metrics(labels, spiffe_id)
+        own = Service(f"{workload.service}.{workload.namespace}.svc.cluster.local", workload.service, workload.namespace)
+        self.metrics = Metrics(labels, spiffe_id, own)
         self.exporter = SpanExporter(SpanEncoder(workload), otlp_url) if otlp_url else None
-        self._own = Service(f"{workload.service}.{workload.namespace}.svc.cluster.local", workload.service, workload.namespace)
         self._clusters: Callable[[str], Cluster | None] = lambda _: None
         self._line: Callable[[Record], bytes] = json_line if encoding == "JSON" else lambda record: text_line(record).encode()
-        self._fd = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600) if log_file is not None else None
-        self._pending: list[Record] = []
-        self._handle: asyncio.TimerHandle | None = None
+        self._fd = _open(log_file)
+        self._pending: deque[Record] = deque()
+        self._handle: asyncio.Handle | None = None
+        self.lines_lost = 0
         self.peer_metadata: Headers = [
             (b"x-envoy-peer-metadata-id", workload.node_id.encode()),
             (b"x-envoy-peer-metadata", peer.encode(labels)),
         ]
+        self.metrics.gauges["devmesh_access_log_lines_lost_total"] = lambda: self.lines_lost
+        if self.exporter is not None:
+            exporter = self.exporter
+            self.metrics.gauges["devmesh_spans_sent_total"] = lambda: exporter.sent
+            self.metrics.gauges["devmesh_spans_dropped_total"] = lambda: exporter.dropped
 
     def bind(self, clusters: Callable[[str], Cluster | None]) -> None:
         """How to find the service behind an upstream cluster."""
@@ -49,40 +60,60 @@ class Telemetry:
             self.exporter.start()
 
     def record(self, record: Record, manager: HttpManager) -> None:
-        self.metrics.request(record, self._service(record))
+        self.metrics.request(record, self._clusters(record.upstream_cluster))
         if self.exporter is not None and record.trace is not None and record.trace.sampled:
             self.exporter.offer(record)
         if self._fd is not None and manager.access_log:
             self._log(record)
 
+    def tcp_opened(self, record: Record) -> None:
+        self.metrics.opened(record, self._clusters(record.upstream_cluster))
+
     def tcp_closed(self, record: Record) -> None:
-        self.metrics.connection(record, self._service(record))
+        self.metrics.closed(record, self._clusters(record.upstream_cluster))
         if self._fd is not None:
             self._log(record)
 
-    def _service(self, record: Record) -> Service:
-        cluster = self._clusters(record.upstream_cluster)
-        if cluster is not None and cluster.service_name:
-            return Service(cluster.service, cluster.service_name, cluster.service_namespace)
-        return self._own if record.direction.value == "inbound" else Service()
+    def render_metrics(self) -> str:
+        return self.metrics.render()
 
     def _log(self, record: Record) -> None:
         self._pending.append(record)
         if self._handle is None:
-            self._handle = asyncio.get_running_loop().call_later(LOG_INTERVAL, self._write)
+            self._handle = asyncio.get_running_loop().call_later(LOG_INTERVAL, self._turn)
 
-    def _write(self) -> None:
-        self._handle = None
-        pending, self._pending = self._pending, []
-        if self._fd is not None and pending:
-            os.write(self._fd, b"".join(map(self._line, pending)))
+    def _turn(self) -> None:
+        self._write(SLICE)
+        self._handle = asyncio.get_running_loop().call_soon(self._turn) if self._pending else None
+
+    def _write(self, most: int) -> None:
+        pending = self._pending
+        lines = [self._line(pending.popleft()) for _ in range(min(most, len(pending)))]
+        if self._fd is None or not lines:
+            return
+        try:
+            os.write(self._fd, b"".join(lines))
+        except OSError as error:  # a full disk must not stop the traffic
+            if not self.lines_lost:
+                log.warning("the access log cannot be written: %s", error)
+            self.lines_lost += len(lines)
 
     async def stop(self) -> None:
+        """Write and send what is left."""
         if self._handle is not None:
             self._handle.cancel()
-        self._write()
+            self._handle = None
+        self._write(len(self._pending))
         if self.exporter is not None:
             await self.exporter.stop()
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def _open(log_file: Path | None) -> int | None:
+    if log_file is None:
+        return None
+    if log_file == STDOUT:
+        return os.dup(1)  # opening the device again fails where stdout is a socket
+    return os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -4,66 +4,131 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import replace
+from dataclasses import dataclass
 
 from devmesh.sidecar.message import Headers, get_header, set_header
 from devmesh.sidecar.record import TraceContext
 
-TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+# Version 00 ends after the flags; a later version may go on after a dash (W3C Trace Context section 3.2.4).
+TRACEPARENT = re.compile(
+    rb"(?:00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})|(?!00|ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?)"
+)
+B3_SINGLE = re.compile(rb"([0-9a-f]{16}|[0-9a-f]{32})-([0-9a-f]{16})(?:-([01d]))?(?:-[0-9a-f]{16})?")
+B3_ID = re.compile(rb"[0-9a-f]{16}|[0-9a-f]{32}")
+DECISIONS = {b"1": True, b"d": True, b"true": True, b"0": False, b"false": False}
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """What the caller said: ids, or only a decision; `sampled` None leaves the decision to us (B3)."""
+
+    trace_id: bytes = b""
+    span_id: bytes = b""
+    sampled: bool | None = None
+    tracestate: bytes = b""
 
 
 def extract(headers: Headers) -> TraceContext | None:
-    """The caller's context; its span is the parent of ours."""
-    match = TRACEPARENT.match(get_header(headers, b"traceparent") or b"")
-    if match is not None and match[1] != b"ff" and match[2].strip(b"0") and match[3].strip(b"0"):
-        state = get_header(headers, b"tracestate") or b""
-        return TraceContext(bytes.fromhex(match[2].decode()), bytes.fromhex(match[3].decode()), None, bool(int(match[4], 16) & 1), state)
-    return _extract_b3(headers)
-
-
-def _extract_b3(headers: Headers) -> TraceContext | None:
-    single = (get_header(headers, b"b3") or b"").split(b"-")
-    if len(single) >= 2:
-        trace_id, span_id, sampled = single[0], single[1], single[2] if len(single) > 2 else b"1"
-    else:
-        trace_id, span_id = get_header(headers, b"x-b3-traceid") or b"", get_header(headers, b"x-b3-spanid") or b""
-        sampled = get_header(headers, b"x-b3-sampled") or b"1"
-    try:
-        return (
-            TraceContext(bytes.fromhex(trace_id.decode()).rjust(16, b"\0"), bytes.fromhex(span_id.decode()), None, sampled in (b"1", b"d"))
-            if trace_id
-            else None
-        )
-    except ValueError:
+    """The caller's span, which is the parent of ours; None when there is none. A deferred decision counts as yes."""
+    caller = _caller(headers)
+    if not caller.trace_id:
         return None
+    return TraceContext(caller.trace_id, caller.span_id, None, caller.sampled is not False, caller.tracestate)
+
+
+def _caller(headers: Headers) -> _Caller:
+    parent = b3 = None
+    multi = False
+    for name, value in headers:
+        if name == b"traceparent":
+            parent = value
+        elif name == b"b3":
+            b3 = value
+        elif name.startswith(b"x-b3-"):
+            multi = True
+    if parent is not None and (match := TRACEPARENT.fullmatch(parent)) is not None:
+        trace_id, span_id, flags = match[1] or match[4], match[2] or match[5], match[3] or match[6]
+        if trace_id.strip(b"0") and span_id.strip(b"0"):
+            state = b",".join(value for name, value in headers if name == b"tracestate")
+            return _Caller(bytes.fromhex(trace_id.decode()), bytes.fromhex(span_id.decode()), bool(int(flags, 16) & 1), state)
+    if b3 is not None:
+        return _single(b3)
+    return _multi(headers) if multi else _Caller()
+
+
+def _single(value: bytes) -> _Caller:
+    match = B3_SINGLE.fullmatch(value)
+    if match is None:
+        return _Caller(sampled=DECISIONS.get(value))
+    return _ids(match[1], match[2], DECISIONS.get(match[3] or b""))
+
+
+def _multi(headers: Headers) -> _Caller:
+    sampled = DECISIONS.get(get_header(headers, b"x-b3-sampled") or b"")
+    if get_header(headers, b"x-b3-flags") == b"1":  # debug: always sampled
+        sampled = True
+    trace_id, span_id = get_header(headers, b"x-b3-traceid") or b"", get_header(headers, b"x-b3-spanid") or b""
+    if B3_ID.fullmatch(trace_id) is None or len(span_id) != 16 or B3_ID.fullmatch(span_id) is None:
+        return _Caller(sampled=sampled)
+    return _ids(trace_id, span_id, sampled)
+
+
+def _ids(trace_id: bytes, span_id: bytes, sampled: bool | None) -> _Caller:  # noqa: FBT001 - the caller's decision, or none
+    if not trace_id.strip(b"0") or not span_id.strip(b"0"):
+        return _Caller(sampled=sampled)
+    return _Caller(bytes.fromhex(trace_id.decode()).rjust(16, b"\0"), bytes.fromhex(span_id.decode()), sampled)
 
 
 def start(headers: Headers, sampling: float, rng: random.Random) -> TraceContext:
-    """Our span: a child of the caller's, else the root of a new trace, sampled with `sampling` percent."""
-    parent = extract(headers)
-    if parent is not None and len(parent.span_id) == 8:
-        return replace(parent, span_id=rng.randbytes(8), parent_id=parent.span_id)
-    return TraceContext(rng.randbytes(16), rng.randbytes(8), None, rng.random() * 100 < sampling)
+    """Our span: a child of the caller's, else the root of a new trace; sampled as the caller says, else with `sampling` percent."""
+    caller = _caller(headers)
+    sampled = rng.random() * 100 < sampling if caller.sampled is None else caller.sampled
+    if caller.trace_id:
+        return TraceContext(caller.trace_id, rng.randbytes(8), caller.span_id, sampled, caller.tracestate)
+    return TraceContext(rng.randbytes(16), rng.randbytes(8), None, sampled)
 
 
 def inject(headers: Headers, context: TraceContext) -> None:
     """Write our span as the parent of what comes next; B3 headers only where the request carried some."""
-    flags = b"01" if context.sampled else b"00"
-    trace_id, span_id = context.trace_id.hex().encode(), context.span_id.hex().encode()
-    set_header(headers, b"traceparent", b"00-" + trace_id + b"-" + span_id + b"-" + flags)
-    sampled = b"1" if context.sampled else b"0"
-    if get_header(headers, b"b3") is not None:
-        set_header(headers, b"b3", trace_id + b"-" + span_id + b"-" + sampled)
-    if get_header(headers, b"x-b3-traceid") is not None:
-        set_header(headers, b"x-b3-traceid", trace_id)
-        set_header(headers, b"x-b3-spanid", span_id)
-        set_header(headers, b"x-b3-sampled", sampled)
-        if context.parent_id is not None:
-            set_header(headers, b"x-b3-parentspanid", context.parent_id.hex().encode())
+    _write(headers, context, context.span_id, context.parent_id)
 
 
 def with_parent(headers: Headers, context: TraceContext, span_id: bytes) -> Headers:
     """A copy of the headers in which the attempt's span is the parent, so that the next hop hangs below its attempt."""
     out = list(headers)
-    inject(out, replace(context, span_id=span_id, parent_id=context.span_id))
+    _write(out, context, span_id, context.span_id)
     return out
+
+
+def _write(headers: Headers, context: TraceContext, span: bytes, parent: bytes | None) -> None:
+    place = None
+    single = multi = again = False
+    for index, (name, _) in enumerate(headers):
+        if name == b"traceparent":
+            again, place = place is not None, index
+        elif name == b"b3":
+            single = True
+        elif name.startswith(b"x-b3-"):
+            multi = True
+    trace_id, span_id = context.trace_id.hex().encode(), span.hex().encode()
+    pair = (b"traceparent", b"00-" + trace_id + b"-" + span_id + (b"-01" if context.sampled else b"-00"))
+    if again:
+        set_header(headers, *pair)
+    elif place is None:
+        headers.append(pair)
+    else:
+        headers[place] = pair
+    if single or multi:
+        _write_b3(headers, (trace_id, span_id, parent, b"1" if context.sampled else b"0"), single=single, multi=multi)
+
+
+def _write_b3(headers: Headers, values: tuple[bytes, bytes, bytes | None, bytes], *, single: bool, multi: bool) -> None:
+    trace_id, span_id, parent, sampled = values
+    if single:
+        set_header(headers, b"b3", trace_id + b"-" + span_id + b"-" + sampled)
+    if multi:
+        set_header(headers, b"x-b3-traceid", trace_id)
+        set_header(headers, b"x-b3-spanid", span_id)
+        set_header(headers, b"x-b3-sampled", sampled)
+        if parent is not None:
+            set_header(headers, b"x-b3-parentspanid", parent.hex().encode())
