@@ -43,13 +43,15 @@ class SpanExporter:
 
     async def _run(self) -> None:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=POST_TIMEOUT)) as session:
-            while not self._stopping.is_set():
+            stopping = False
+            while not stopping:
                 try:
                     async with asyncio.timeout(INTERVAL):
-                        await self._stopping.wait()
+                        stopping = await self._stopping.wait()
                 except TimeoutError:
                     pass  # the interval is over
                 await self._flush(session)
+        self.dropped += len(self._queue) + (self._unsent[1] if self._unsent is not None else 0)
 
     async def _flush(self, session: aiohttp.ClientSession) -> None:
         unsent, self._unsent = self._unsent, None
