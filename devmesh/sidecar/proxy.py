@@ -31,6 +31,7 @@ class Recorder(Protocol):
     """Where records go (telemetry)."""
 
     def record(self, record: Record, manager: HttpManager) -> None: ...
+    def tcp_opened(self, record: Record) -> None: ...
     def tcp_closed(self, record: Record) -> None: ...
 
 
@@ -38,6 +39,8 @@ class NoTelemetry:
     """Keeps nothing; for tests and benchmarks."""
 
     def record(self, record: Record, manager: HttpManager) -> None: ...
+
+    def tcp_opened(self, record: Record) -> None: ...
 
     def tcp_closed(self, record: Record) -> None: ...
 
@@ -135,6 +138,9 @@ class Proxy:
         self.counters[f"http.{record.direction.value}.rq_{record.status // 100}xx"] += 1
         self.counters[f"http.{record.direction.value}.rq_total"] += 1
         self.telemetry.record(record, manager)
+
+    def tcp_opened(self, record: Record) -> None:
+        self.telemetry.tcp_opened(record)
 
     def tcp_closed(self, record: Record) -> None:
         self.counters[f"tcp.{record.direction.value}.cx_total"] += 1

@@ -29,6 +29,8 @@ class TcpConnection(asyncio.Protocol):
         self.record = Record(stream.direction, proxy.wall_ns(), protocol=b"TCP")
         self.record.downstream_remote, self.record.downstream_local = stream.remote, stream.local
         self.record.requested_server_name = stream.server_name
+        if stream.peer is not None:
+            self.record.mtls, self.record.peer_principal = True, stream.peer.spiffe_id
         self._started = proxy.now()
         self._over = False
 
@@ -38,10 +40,12 @@ class TcpConnection(asyncio.Protocol):
         name = self._choose()
         cluster = self.proxy.config.clusters.get(name)
         if cluster is None or cluster.name == "BlackHoleCluster":
+            self.proxy.tcp_opened(self.record)
             self.record.flags |= Flag.NONE if cluster else Flag.NC
             self._finish()
             return
         self.record.upstream_cluster = name
+        self.proxy.tcp_opened(self.record)
         if cluster.kind == "ORIGINAL_DST":
             endpoint: Endpoint | None = Endpoint(self.stream.original[0], cluster.original_dst_port or self.stream.original[1])
         else:
@@ -65,7 +69,8 @@ class TcpConnection(asyncio.Protocol):
         return self.config.clusters[-1].name
 
     def _made(self, peer: Peer) -> asyncio.Protocol:
-        self.record.peer_principal = peer.spiffe_id or self.record.peer_principal
+        if peer.spiffe_id:
+            self.record.mtls, self.record.peer_principal = True, peer.spiffe_id
         self.upstream = _Upstream(self)
         return self.upstream
 

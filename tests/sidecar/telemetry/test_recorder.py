@@ -1,14 +1,18 @@
 import asyncio
 import json
+import re
+import socket
 
 import pytest
 
 from devmesh.sidecar.config import Cluster
+from devmesh.sidecar.listener import SocketSpec
+from devmesh.sidecar.proxy import Proxy
 from devmesh.sidecar.record import TraceContext
 from devmesh.sidecar.telemetry import recorder
 from devmesh.sidecar.telemetry.peer import PeerLabels, decode
 from devmesh.sidecar.telemetry.recorder import SLICE, Telemetry
-from tests.sidecar.snapshots import parsed_manager
+from tests.sidecar.snapshots import cluster, listener, parsed, parsed_manager
 from tests.sidecar.telemetry.collector import collector
 from tests.sidecar.telemetry.records import CLUSTER, PRODUCTPAGE, inbound, outbound
 
@@ -110,15 +114,50 @@ async def test_only_sampled_traces_become_spans(trace, spans):
 
 
 async def test_the_service_of_a_request_is_that_of_its_cluster():
-    cluster = Cluster(CLUSTER, "EDS", "RANDOM", (), service="reviews.x", service_name="reviews", service_namespace="x")
+    reviews = Cluster(CLUSTER, "EDS", "RANDOM", (), service="reviews.x", service_name="reviews", service_namespace="x")
     telemetry = made()
-    telemetry.bind({CLUSTER: cluster}.get)
+    telemetry.bind({CLUSTER: reviews}.get)
     telemetry.record(outbound(), SILENT)
     telemetry.tcp_opened(outbound())
     telemetry.tcp_closed(outbound())
     rendered = telemetry.render_metrics()
     assert rendered.count('destination_service="reviews.x"') == rendered.count("destination_service=")
     assert "istio_tcp_connections_opened_total{" in rendered
+    await telemetry.stop()
+
+
+async def test_a_connection_is_counted_while_it_is_open():
+    left = asyncio.Event()
+
+    async def hello(reader, writer):
+        writer.write(b"hello")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        left.set()
+
+    app = await asyncio.start_server(hello, "127.0.0.1", 0)
+    chain = {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": {"stat_prefix": "s", "cluster": "c"}}]}
+    telemetry = made()
+    proxy = Proxy(telemetry=telemetry)
+    proxy.apply(
+        parsed(
+            listeners=[listener(chain, traffic_direction="INBOUND")],
+            clusters=[cluster("c", (app.sockets[0].getsockname(),))],
+        )
+    )
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    await proxy.listen([SocketSpec("inbound", *sock.getsockname(), sock)])
+    reader, writer = await asyncio.open_connection(*sock.getsockname())
+    assert await reader.readexactly(5) == b"hello"
+    assert re.search(r"istio_tcp_connections_opened_total{.*} 1\n", telemetry.render_metrics())
+    assert re.search(r"istio_tcp_connections_closed_total{.*} 0\n", telemetry.render_metrics())
+    writer.close()
+    await left.wait()
+    await proxy.close()
+    app.close()
+    await until(lambda: re.search(r"istio_tcp_connections_closed_total{.*} 1\n", telemetry.render_metrics()))
     await telemetry.stop()
 
 
