@@ -31,7 +31,8 @@ class _Collector:
         self.headers: Headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        # RFC 9110 section 5.5: white space around a value is not part of it; llhttp leaves what follows.
+        self.headers.append((name.lower(), value.rstrip(b" \t")))
 
 
 def parse_request(head: bytes) -> tuple[RequestHead, Body]:

@@ -9,6 +9,7 @@ from devmesh.sidecar.message import Headers, ResponseHead
 
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n]*))?$")
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+$")
+UNSAFE = re.compile(rb"[\r\n\0]")  # would begin another line, or end a value, for somebody behind us
 MAX_HEAD = 96 * 1024
 
 
@@ -19,21 +20,18 @@ def parse_response(head: bytes) -> tuple[ResponseHead, bool]:
     if status_line is None:
         raise FramingError("malformed status line")
     headers: Headers = []
-    keep = status_line[1] == b"1"
+    options: set[bytes] = set()
     for line in lines[1:]:
         name, colon, value = line.partition(b":")
-        if not colon or TOKEN.match(name) is None or b"\n" in value or b"\0" in value:
+        if not colon or TOKEN.match(name) is None or UNSAFE.search(value):
             raise FramingError("malformed header line")
         name, value = name.lower(), value.strip(b" \t")
         headers.append((name, value))
         if name == b"connection":
-            keep = _persists(keep, value.lower())
+            options |= {option.strip() for option in value.lower().split(b",")}
+    # RFC 9112 section 9.3: `close` wins, on whichever line it stands.
+    keep = b"close" not in options and (status_line[1] == b"1" or b"keep-alive" in options)
     return ResponseHead(int(status_line[2]), headers, status_line[3] or b""), keep
-
-
-def _persists(keep: bool, value: bytes) -> bool:  # noqa: FBT001 - the running answer
-    options = {option.strip() for option in value.split(b",")}
-    return False if b"close" in options else keep or b"keep-alive" in options
 
 
 def response_body(head: ResponseHead, method: bytes) -> Body:

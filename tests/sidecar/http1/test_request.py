@@ -1,0 +1,123 @@
+"""Requests that two parsers could read differently are refused; what is let through is forwarded as one message."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devmesh.sidecar.http1.framing import ChunkedBody, LengthBody, NoBody
+from devmesh.sidecar.http1.request import BadRequest, parse_request
+
+
+def request(*headers: bytes, line: bytes = b"POST / HTTP/1.1", host: bytes = b"host: a") -> bytes:
+    return b"\r\n".join([line, *([host] if host else []), *headers, b"", b""])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (b"content-length: 3", b"transfer-encoding: chunked"),
+        (b"transfer-encoding: chunked", b"content-length: 3"),
+        (b"content-length: 3", b"content-length: 3"),
+        (b"content-length: 3", b"content-length: 4"),
+        (b"content-length: 3, 3",),
+        (b"content-length: +3",),
+        (b"content-length: -3",),
+        (b"content-length: 0x3",),
+        (b"content-length:",),
+        (b"content-length: 99999999999999999999999",),
+        (b"transfer-encoding: chunked", b"transfer-encoding: chunked"),
+        (b"transfer-encoding: chunked", b"transfer-encoding: gzip"),
+        (b"transfer-encoding: identity",),
+        (b"transfer-encoding:",),
+        (b"transfer-encoding: \x0bchunked",),
+        (b"transfer-encoding : chunked",),
+        (b"transfer-encoding:\r\n chunked",),
+        (b"x: y\nz: a",),
+        (b"x: y\rz: a",),
+        (b"x: a\0b",),
+        (b"x: a\x01b",),
+        (b"x: b\r\n c",),
+        (b" x: y",),
+        (b": y",),
+        (b"nothing",),
+        (b"host: a",),
+        (b"Host: b",),
+        (b"connection: upgrade", b"upgrade: websocket", b"content-length: 3", b"transfer-encoding: chunked"),
+    ],
+)
+def test_an_ambiguous_head_is_a_400_that_closes(headers):
+    with pytest.raises(BadRequest) as caught:
+        parse_request(request(*headers))
+    assert (caught.value.status, caught.value.details, caught.value.protocol_error) == (400, "http1.codec_error", True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "details"),
+    [
+        (request(host=b""), 400, "missing_host_header"),
+        (request(line=b"GET / HTTP/1.0"), 426, "low_version"),
+        (request(line=b"GET / HTTP/1.2"), 400, "http1.codec_error"),
+        (request(line=b"GET / HTTP/2.0"), 400, "http1.codec_error"),
+        (request(line=b"GET / http/1.1"), 400, "http1.codec_error"),
+        (request(line=b"GET /"), 400, "http1.codec_error"),
+        (request(line=b"GET  / HTTP/1.1"), 400, "http1.codec_error"),
+        (request(line=b"GET\t/ HTTP/1.1"), 400, "http1.codec_error"),
+        (request(line=b"get / HTTP/1.1"), 400, "http1.codec_error"),
+        (request(line=b"GET /\x01 HTTP/1.1"), 400, "http1.codec_error"),
+        (request(line=b"GARBAGE"), 400, "http1.codec_error"),
+        (b"GET / HTTP/1.1\nhost: a\n\n", 400, "http1.codec_error"),
+        (request(b"transfer-encoding: gzip, chunked"), 501, "http1.invalid_transfer_encoding"),
+    ],
+)
+def test_each_refusal_says_why(raw, status, details):
+    with pytest.raises(BadRequest) as caught:
+        parse_request(raw)
+    assert (caught.value.status, caught.value.details) == (status, details)
+
+
+@pytest.mark.parametrize(
+    ("headers", "kind"),
+    [
+        ((), NoBody),
+        ((b"content-length: 3",), LengthBody),
+        ((b"content-length: 0",), LengthBody),
+        ((b"content-length:\t3 \t",), LengthBody),
+        ((b"transfer-encoding: chunked",), ChunkedBody),
+        ((b"Transfer-Encoding:  cHuNkEd ",), ChunkedBody),
+    ],
+)
+def test_the_framing_follows_the_headers(headers, kind):
+    _, body = parse_request(request(*headers))
+    assert type(body) is kind
+    assert body.done is (kind is NoBody or headers == (b"content-length: 0",))
+
+
+def test_names_are_lower_case_and_values_come_without_the_white_space_around_them():
+    head, _ = parse_request(request(b"X-A:  b c \t", b"x-a:", line=b"GET /p?q=1 HTTP/1.1", host=b"HOST: Reviews:9080 "))
+    assert (head.method, head.target, head.path, head.authority) == (b"GET", b"/p?q=1", b"/p", b"Reviews:9080")
+    assert head.headers == [(b"host", b"Reviews:9080"), (b"x-a", b"b c"), (b"x-a", b"")]
+
+
+def test_an_upgrade_and_a_connect_are_heads_like_others():
+    head, body = parse_request(request(b"connection: Upgrade", b"upgrade: websocket", line=b"GET /ws HTTP/1.1"))
+    assert (head.target, body.done) == (b"/ws", True)
+    head, body = parse_request(request(b"content-length: 5", line=b"CONNECT a:1 HTTP/1.1"))
+    assert (head.target, body.done) == (b"a:1", True)
+
+
+def test_a_head_of_sixty_kibibytes_is_read():
+    head, _ = parse_request(request(b"x: " + b"a" * 60_000))
+    assert len(head.headers[1][1]) == 60_000
+
+
+@given(st.binary(max_size=80), st.integers(0, 80))
+def test_no_bytes_make_it_raise_anything_but_its_refusal(noise, place):
+    raw = request(b"content-length: 3", b"x: y")
+    for data in (noise + b"\r\n\r\n", raw[:place] + noise + raw[place:]):
+        try:
+            head, _ = parse_request(data)
+        except BadRequest:
+            continue
+        assert sum(name == b"host" for name, _ in head.headers) == 1

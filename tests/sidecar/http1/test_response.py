@@ -1,0 +1,106 @@
+"""Response heads and the framing of their bodies (RFC 9112 sections 4 and 6.3, 9.3)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devmesh.sidecar.http1.framing import ChunkedBody, CloseBody, FramingError, LengthBody, NoBody
+from devmesh.sidecar.http1.response import parse_response, response_body
+from devmesh.sidecar.message import ResponseHead
+
+
+def response(*headers: bytes, line: bytes = b"HTTP/1.1 200 OK") -> bytes:
+    return b"\r\n".join([line, *headers, b"", b""])
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "headers", "kind"),
+    [
+        (b"GET", 200, [(b"content-length", b"3")], LengthBody),
+        (b"GET", 200, [(b"content-length", b"3"), (b"content-length", b"3")], LengthBody),
+        (b"GET", 200, [(b"transfer-encoding", b"chunked")], ChunkedBody),
+        (b"GET", 200, [(b"transfer-encoding", b"gzip, Chunked")], ChunkedBody),
+        (b"GET", 200, [(b"transfer-encoding", b"gzip")], CloseBody),
+        (b"GET", 200, [], CloseBody),
+        (b"HEAD", 200, [(b"content-length", b"3")], NoBody),
+        (b"HEAD", 200, [(b"transfer-encoding", b"chunked")], NoBody),
+        (b"GET", 204, [(b"content-length", b"3")], NoBody),
+        (b"GET", 304, [(b"content-length", b"3")], NoBody),
+        (b"GET", 101, [], NoBody),
+        (b"GET", 100, [], NoBody),
+    ],
+)
+def test_the_framing_follows_method_status_and_headers(method, status, headers, kind):
+    assert type(response_body(ResponseHead(status, headers), method)) is kind
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"content-length", b"3"), (b"content-length", b"4")],
+        [(b"content-length", b"3, 3")],
+        [(b"content-length", b"+3")],
+        [(b"content-length", b"")],
+        [(b"content-length", b"3"), (b"transfer-encoding", b"chunked")],
+    ],
+)
+def test_lengths_that_contradict_each_other_are_refused(headers):
+    with pytest.raises(FramingError):
+        response_body(ResponseHead(200, headers), b"GET")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        response(line=b"HTTP/2 200 OK"),
+        response(line=b"HTTP/1.1 2000 OK"),
+        response(line=b"HTTP/1.1 099 OK"),
+        response(line=b"http/1.1 200 OK"),
+        response(line=b"HTTP/1.1  200 OK"),
+        response(b"x : y"),
+        response(b"x: y\nz: a"),
+        response(b" x: y"),
+        response(b"nothing"),
+        response(b": y"),
+        response(b"x: a\0b"),
+        response(b"x: a\rb"),
+    ],
+)
+def test_a_malformed_head_is_refused(raw):
+    with pytest.raises(FramingError):
+        parse_response(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "persists"),
+    [
+        (response(), True),
+        (response(line=b"HTTP/1.0 200 OK"), False),
+        (response(b"connection: keep-alive", line=b"HTTP/1.0 200 OK"), True),
+        (response(b"Connection: Close"), False),
+        (response(b"connection: x, close"), False),
+        (response(b"connection: close", b"connection: keep-alive"), False),
+        (response(b"connection: keep-alive", b"connection: close"), False),
+    ],
+)
+def test_a_connection_persists_as_version_and_connection_header_say(raw, persists):
+    assert parse_response(raw)[1] is persists
+
+
+def test_a_head_is_read_with_and_without_a_reason():
+    head, _ = parse_response(response(b"X-A:  b\t", b"x-a:", line=b"HTTP/1.1 418 I'm a teapot"))
+    assert head == ResponseHead(418, [(b"x-a", b"b"), (b"x-a", b"")], b"I'm a teapot")
+    assert parse_response(response(line=b"HTTP/1.1 200"))[0].reason == b""
+    assert parse_response(response(line=b"HTTP/1.1 200 "))[0].reason == b""
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_make_it_raise_anything_but_its_refusal(noise):
+    for data in (noise + b"\r\n\r\n", response(noise, b"content-length: " + noise)):
+        try:
+            head, _ = parse_response(data)
+            response_body(head, b"GET")
+        except FramingError:
+            pass
