@@ -270,6 +270,18 @@ class Listener:
     inspect_http: bool
     continue_on_inspector_timeout: bool
     inspector_timeout: float = 15.0
+    tls_uninspected: tuple[tuple[int, int], ...] = ()  # destination ports [start, end) where the inspector is switched off
+    http_uninspected: tuple[tuple[int, int], ...] = ()
+
+    def inspects(self, port: int) -> bool:
+        """Whether the first bytes must be seen before a chain is chosen; where not, a server may speak first."""
+        return (self.inspect_tls and not _within(port, self.tls_uninspected)) or (
+            self.inspect_http and not _within(port, self.http_uninspected)
+        )
+
+
+def _within(port: int, ranges: tuple[tuple[int, int], ...]) -> bool:
+    return any(start <= port < end for start, end in ranges)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,26 @@ def parse_listener(listener: Json, tables: Mapping[str, RouteTable]) -> Listener
         inspect_http="http_inspector" in inspectors,
         continue_on_inspector_timeout=bool(listener.get("continue_on_listener_filters_timeout")),
         inspector_timeout=seconds(listener.get("listener_filters_timeout"), 15.0) or 0.0,
+        tls_uninspected=_switched_off(listener, "tls_inspector"),
+        http_uninspected=_switched_off(listener, "http_inspector"),
     )
+
+
+def _switched_off(listener: Json, inspector: str) -> tuple[tuple[int, int], ...]:
+    found = [f["filter_disabled"] for f in listener.get("listener_filters", ()) if f["name"].endswith(inspector) and "filter_disabled" in f]
+    return tuple(ports for predicate in found for ports in _ports(listener["name"], predicate))
+
+
+def _ports(listener: str, predicate: Json) -> list[tuple[int, int]]:
+    """A ListenerFilterChainMatchPredicate as Istio writes it: ranges, or any of several."""
+    if "destination_port_range" in predicate:
+        ports = predicate["destination_port_range"]
+        return [(int(ports.get("start", 0)), int(ports.get("end", 0)))]
+    if "or_match" in predicate:
+        return [ports for rule in predicate["or_match"]["rules"] for ports in _ports(listener, rule)]
+    if predicate.get("any_match"):
+        return [(0, 65536)]
+    raise ConfigError(listener, f"listener filter predicate {sorted(predicate)} is not supported")
 
 
 def _chain(listener: str, chain: Json, tables: Mapping[str, RouteTable]) -> FilterChain:

@@ -125,6 +125,9 @@ class Accepted(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # a socket transport
+        if self._server_may_speak_first():
+            self._hand_over(First())
+            return
         needs = (
             self._listener.inspect_tls
             or self._listener.inspect_http
@@ -134,6 +137,14 @@ class Accepted(asyncio.Protocol):
             self._hand_over(First(protocol="http/1.1"))
         elif self._listener.inspector_timeout:
             self._timer = asyncio.get_running_loop().call_later(self._listener.inspector_timeout, self._timed_out)
+
+    def _server_may_speak_first(self) -> bool:
+        """A plain TCP chain that nothing has to be read for, as MySQL or SMTP need it."""
+        port = self._original[1]
+        if self._listener.inspects(port):
+            return False
+        chain = select_chain(self._listener, port, First())
+        return chain is not None and chain.tls is None and isinstance(chain.network, TcpProxy)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

@@ -108,6 +108,31 @@ def test_a_listener_is_read():
     assert found.default_chain is not None
 
 
+RANGES = [{"destination_port_range": {"start": 9080, "end": 9081}}, {"destination_port_range": {"start": 15006, "end": 15007}}]
+
+
+@pytest.mark.parametrize(
+    ("tls_off", "http_off", "port", "expected", "why"),
+    [
+        (None, None, 9080, True, "both look at every port"),
+        (RANGES[0], RANGES[0], 9080, False, "both are switched off here"),
+        (RANGES[0], RANGES[0], 9081, True, "and not there"),
+        (RANGES[1], {"or_match": {"rules": RANGES}}, 9080, True, "one that looks is enough"),
+        ({"any_match": True}, {"or_match": {"rules": RANGES}}, 15006, False, "Istio's several ranges"),
+    ],
+)
+def test_inspectors_may_be_switched_off_for_ports(tls_off, http_off, port, expected, why):
+    filters = [
+        {"name": f"envoy.filters.listener.{name}", **({"filter_disabled": off} if off else {})}
+        for name, off in (("tls_inspector", tls_off), ("http_inspector", http_off))
+    ]
+    assert parsed(listeners=[listener(listener_filters=filters)]).listeners["l"].inspects(port) is expected, why
+
+
+def test_without_inspectors_nothing_is_inspected():
+    assert not parsed(listeners=[listener()]).listeners["l"].inspects(9080)
+
+
 @pytest.mark.parametrize(
     ("listeners", "message", "why"),
     [
@@ -139,6 +164,11 @@ def test_a_listener_is_read():
             [listener(listener_filters=[{"name": "envoy.filters.listener.proxy_protocol"}])],
             "listener filter proxy_protocol",
             "bytes in front of the request",
+        ),
+        (
+            [listener(listener_filters=[{"name": "tls_inspector", "filter_disabled": {"not_match": {}}}])],
+            "listener filter predicate ['not_match']",
+            "a condition that would be forgotten",
         ),
         (
             [listener({**http_chain(), "transport_socket": {"name": "envoy.transport_sockets.quic"}})],
