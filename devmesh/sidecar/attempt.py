@@ -54,6 +54,10 @@ class Attempt:
         else:
             self.pool.forget(self)
 
+    def overdue(self, now: float) -> bool:
+        """per_try_timeout, which ends with the response's head."""
+        return self.deadline is not None and now >= self.deadline and not self.over and not self.responded
+
     # Caller
     def connected(self, connection: UpstreamConnection) -> None:
         if self.over:
@@ -85,7 +89,8 @@ class Attempt:
             return
         self.finish()
         self.record.error = details
-        self.upstreams.observe(self.target.cluster.name, self.endpoint, None)
+        if self.record.status != 101:  # the end of a tunnel is no failure
+            self.upstreams.observe(self.target.cluster.name, self.endpoint, None)
         self.exchange.attempt_failed(self, failure, details)
 
     def pause_request(self) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
     from devmesh.sidecar.upstream import UpstreamConnection
 
+LINGER = 1.0  # seconds, Envoy's delayed_close_timeout
 PIPELINE_LIMIT = 64 * 1024  # bytes kept of requests behind the one in flight; reading stops there
 Resolve = Callable[["HttpConnection", RequestHead], "tuple[HttpManager, Stream] | None"]
 
@@ -48,6 +49,8 @@ class HttpConnection(asyncio.Protocol):
         self._chunked = False
         self._head = b""  # written together with the first piece of the body: one packet, one TLS record
         self._close_after = False
+        self._resolving = False  # the current request's destination is being looked up: what comes behind it waits
+        self._lingering: asyncio.TimerHandle | None = None  # what comes is dropped
         self._tunnelled: UpstreamConnection | None = None
         self.last_active = proxy.now()
 
@@ -56,9 +59,11 @@ class HttpConnection(asyncio.Protocol):
         self.proxy.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._lingering is not None:
+            return
         self.last_active = self.proxy.now()
         if self._tunnelled is not None:
-            self._tunnelled.write(data)
+            self._to_tunnel(self._tunnelled, data)
             return
         if self._exchange is not None and not self._body.done:
             data = self._feed_body(data)
@@ -73,7 +78,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             taken = self._body.feed(data)
         except FramingError:
-            self._refuse(BadRequest(400, b"Bad Request", "http1.codec_error"))
+            self._broken(exchange)
             return b""
         if taken:
             exchange.data(data if taken == len(data) else data[:taken])
@@ -83,27 +88,45 @@ class HttpConnection(asyncio.Protocol):
                 self._exchange = None
         return data[taken:]
 
+    def _broken(self, exchange: Exchange) -> None:
+        """Where this request ends is unknown, and so is everything behind it."""
+        self._close_after = True
+        if exchange.ended:
+            self._shut()
+        elif exchange.response_started:
+            exchange.record.flags |= Flag.DPE
+            exchange.client_gone()
+            self.reset()
+        else:
+            exchange.reply(replies.LocalReply(400, b"Bad Request", Flag.DPE, "http1.codec_error"))
+
     def _next(self) -> None:
         """Start the next request when the previous exchange is over."""
-        while self._exchange is None and self._buffer and self.transport is not None and not self.transport.is_closing():
+        while self._may_start() and self.transport is not None:
             if self._close_after:
                 self.transport.close()
                 return
-            start = self._buffer.lstrip(b"\r\n") if self._buffer[:1] in b"\r\n" else self._buffer
-            self._buffer = start
+            # RFC 9112 section 2.2: an empty line before a request is passed over.
+            start = self._buffer = self._buffer.lstrip(b"\r\n") if self._buffer[:1] in b"\r\n" else self._buffer
             end = start.find(b"\r\n\r\n")
             limit = self.manager.max_request_headers_kb * 1024
             if end + 4 > limit or (end < 0 and len(start) > limit):
                 self._refuse(BadRequest(*TOO_LARGE))
                 return
             if end < 0:
-                self._check_start(start)
+                if start:
+                    self._check_start(start)
                 return
             raw, self._buffer = start[: end + 4], start[end + 4 :]
             if not self._begin(raw):
                 return
-        if len(self._buffer) > PIPELINE_LIMIT and self._exchange is not None:
+        if len(self._buffer) > PIPELINE_LIMIT and (self._exchange is not None or self._resolving):
             self.pause_reading()
+
+    def _may_start(self) -> bool:
+        if self._exchange is not None or self._resolving or self._lingering is not None or not self._buffer:
+            return False
+        return self.transport is not None and not self.transport.is_closing()
 
     def _check_start(self, start: bytes) -> None:
         """Refuse at once what can never become a head: a bare LF line end, or bytes that are no method."""
@@ -136,6 +159,7 @@ class HttpConnection(asyncio.Protocol):
         self._response_done = False
         manager, stream = self.manager, self.stream
         if self._resolve is not None:
+            self._resolving = True
             resolved = self._resolve(self, head)
             if resolved is None:
                 return False  # it took the connection over or answers later
@@ -145,6 +169,9 @@ class HttpConnection(asyncio.Protocol):
 
     def run(self, head: RequestHead, manager: HttpManager, stream: Stream) -> None:
         """Start the exchange; the body that is already here follows."""
+        self._resolving = False
+        if self.transport is None or self.transport.is_closing():
+            return  # the client left while its host was looked up
         exchange = self._exchange = Exchange(self.proxy, self, manager, stream, head)
         exchange.start()
         if self._body.done:
@@ -163,21 +190,19 @@ class HttpConnection(asyncio.Protocol):
     def answer(self, exchange: Exchange, reply: replies.LocalReply) -> None:
         """A reply to a request that goes nowhere; the connection closes after it."""
         self._exchange = exchange
+        self._resolving = False
         self._close_after = True
         exchange.reply(reply)
 
     def _refuse(self, error: BadRequest) -> None:
         """Answer a request that no exchange will see, and close."""
-        if self._exchange is not None:
-            self._exchange.client_gone()
-            self._exchange = None
         reply = replies.LocalReply(error.status, error.body, Flag.DPE if error.protocol_error else Flag.NONE, error.details)
         status, headers, body = replies.render(reply, grpc=False, date=http_date(), server=self.manager.server_name)
         self._buffer = b""
         self._write_head(status, replies.reason_phrase(status), [*headers, (b"connection", b"close")])
         if self.transport is not None:
             self.transport.write(body)
-            self.transport.close()
+        self._shut()
         record = Record(self.stream.direction, self.proxy.wall_ns(), status=status, flags=reply.flags, details=error.details)
         record.downstream_remote, record.downstream_local = self.stream.remote, self.stream.local
         self.proxy.record(record, self.manager)
@@ -215,12 +240,14 @@ class HttpConnection(asyncio.Protocol):
         self._response_done = True
         self.last_active = self.proxy.now()
         if self._close_after:
-            if self.transport is not None:
-                self.transport.close()
+            if self._body.done:
+                self.close()
+            else:
+                self._shut()
             return
+        self.resume_reading()
         if self._body.done:
             self._exchange = None
-            self.resume_reading()
             if self._buffer:
                 asyncio.get_running_loop().call_soon(self._next)
 
@@ -237,8 +264,12 @@ class HttpConnection(asyncio.Protocol):
         self._tunnelled = connection
         connection.raw = self._tunnel_data
         if self._buffer:
-            connection.write(self._buffer)
-            self._buffer = b""
+            self._to_tunnel(connection, self.take_buffer())
+
+    def _to_tunnel(self, connection: UpstreamConnection, data: bytes) -> None:
+        connection.write(data)
+        if self._exchange is not None:
+            self._exchange.record.bytes_received += len(data)
 
     def _tunnel_data(self, data: bytes) -> None:
         if self.transport is not None:
@@ -250,7 +281,17 @@ class HttpConnection(asyncio.Protocol):
         return self._body.done
 
     def idle(self) -> bool:
-        return self._exchange is None and self._tunnelled is None
+        return (self._exchange is None and self._tunnelled is None and not self._resolving) or self._lingering is not None
+
+    def _shut(self) -> None:
+        """Close when the client has, or soon: a close under bytes still coming is a reset, which would take our answer from it (RFC 9112 section 9.6)."""
+        transport = self.transport
+        if transport is None or transport.is_closing() or self._lingering is not None:
+            return
+        self._buffer = b""
+        transport.write_eof()
+        self._lingering = asyncio.get_running_loop().call_later(LINGER, self.close)
+        self.resume_reading()
 
     def close(self) -> None:
         if self.transport is not None:
@@ -265,6 +306,8 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self.proxy.connections.discard(self)
+        if self._lingering is not None:
+            self._lingering.cancel()
         if self._tunnelled is not None:
             self._tunnelled.abandon()
         exchange, self._exchange = self._exchange, None

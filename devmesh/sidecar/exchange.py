@@ -83,6 +83,7 @@ class Downstream(Protocol):
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
     def reset(self) -> None: ...
+    def close(self) -> None: ...
     def tunnel(self, connection: UpstreamConnection, head: ResponseHead) -> None: ...
     def body_is_complete(self) -> bool: ...
 
@@ -171,7 +172,8 @@ class Exchange:
             self.reply(LocalReply(400, b"", Flag.NONE, "path_normalization_failed"))
             return
         self.host = select_virtual_host(self.manager.route_table, self.head.authority)
-        if self.host is None:
+        # As in Envoy, only a connect_matcher, which Istio never writes, takes a CONNECT.
+        if self.host is None or self.head.method == b"CONNECT":
             self.reply(replies.ROUTE_NOT_FOUND)
             return
         if needs_tls(self.host, self.head):
@@ -362,21 +364,26 @@ class Exchange:
 
     def data(self, data: bytes) -> None:
         """A piece of the request body."""
+        if self.ended:
+            return  # the answer overtook it
         self.active = True
         self.record.bytes_received += len(data)
         self.body_bytes += len(data)
         for mirror in self.mirrors:
             mirror.data(data)
         attempt = self.attempt
-        connected = attempt is not None and attempt.connection is not None
-        if self.replayable and self.body_bytes <= REPLAY_LIMIT and (self._keeps_body() or not connected):
-            self.body.append(data)
-        elif self.replayable and self._keeps_body():
-            self.replayable = False
-        if connected and attempt is not None and attempt.connection is not None:
-            attempt.connection.write(data)
-        elif self.body_bytes > 64 * 1024:
-            self.downstream.pause_reading()
+        if attempt is None or attempt.connection is None:
+            self.body.append(data)  # whatever its size: the next attempt must send it, and reading stops here
+            if self.body_bytes > 64 * 1024:
+                self.downstream.pause_reading()
+            return
+        if self.replayable and self._keeps_body():
+            if self.body_bytes <= REPLAY_LIMIT:
+                self.body.append(data)
+            else:
+                self.replayable = False
+                self.body.clear()
+        attempt.connection.write(data)
 
     def _keeps_body(self) -> bool:
         return self.action is None or self.action.retry is not None or bool(self.action.mirrors)
@@ -540,6 +547,10 @@ class Exchange:
     def attempt_failed(self, attempt: Attempt, failure: Failure, details: str) -> None:
         if attempt is not self.attempt or self.ended:
             return
+        if self.record.status == 101:
+            self.downstream.close()
+            self.finish()
+            return
         if self.response_started:
             self.record.flags |= Flag.UPE if self.response_body is not None and not isinstance(self.response_body, CloseBody) else Flag.UC
             self.record.details = "upstream_reset_after_response_started{protocol_error}"
@@ -596,7 +607,7 @@ class Exchange:
             self._timed_out(replies.ROUTE_TIMEOUT)
         elif self.stream_deadline is not None and now >= self.stream_deadline:
             self._timed_out(replies.MAX_DURATION)
-        elif self.attempt is not None and not self.attempt.over and self.attempt.deadline is not None and now >= self.attempt.deadline:
+        elif self.attempt is not None and self.attempt.overdue(now):
             self._per_try_timed_out(self.attempt)
         elif self.active:
             self.active = False
@@ -630,8 +641,6 @@ class Exchange:
             self.proxy.upstreams.observe(attempt.target.cluster.name, attempt.endpoint, None)
 
     def _per_try_timed_out(self, attempt: Attempt) -> None:
-        if attempt.responded:
-            return
         self._observe_timeout()
         attempt.record.error = "per_try_timeout"
         attempt.abandon()

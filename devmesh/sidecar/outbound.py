@@ -78,7 +78,7 @@ class ProxyRequests:
         """A destination that the mesh does not know: resolve it, refuse what is this machine's own."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError:
+        except (OSError, UnicodeError, OverflowError):  # unknown, no host name at all, no port
             self._refuse(connection, head, UNRESOLVED)
             return
         ip = str(found[0][4][0])
@@ -158,8 +158,8 @@ def _destination(head: RequestHead) -> tuple[str, int] | None:
         return (host.strip("[]").lower(), int(port)) if host and port.isdigit() else None
     if not head.target.lower().startswith(b"http://"):
         return None
-    parts = urlsplit(head.target.decode("latin-1"))
     try:
+        parts = urlsplit(head.target.decode("latin-1"))
         port_number = parts.port or 80
     except ValueError:
         return None

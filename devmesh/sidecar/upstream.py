@@ -150,9 +150,6 @@ class UpstreamConnection(asyncio.Protocol):
         if caller is not None:
             caller.response_end()
 
-    def eof_received(self) -> bool:
-        return self.raw is not None
-
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         if isinstance(self._body, CloseBody) and self.caller is not None:

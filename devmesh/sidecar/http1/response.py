@@ -7,8 +7,8 @@ import re
 from devmesh.sidecar.http1.framing import Body, ChunkedBody, CloseBody, FramingError, LengthBody, NoBody
 from devmesh.sidecar.message import Headers, ResponseHead
 
-STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n]*))?$")
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+$")
+STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n]*))?")
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 UNSAFE = re.compile(rb"[\r\n\0]")  # would begin another line, or end a value, for somebody behind us
 MAX_HEAD = 96 * 1024
 
@@ -16,14 +16,14 @@ MAX_HEAD = 96 * 1024
 def parse_response(head: bytes) -> tuple[ResponseHead, bool]:
     """The head (with its final empty line) and whether the connection persists afterwards. Raises FramingError."""
     lines = head[:-4].split(b"\r\n")
-    status_line = STATUS_LINE.match(lines[0])
+    status_line = STATUS_LINE.fullmatch(lines[0])
     if status_line is None:
         raise FramingError("malformed status line")
     headers: Headers = []
     options: set[bytes] = set()
     for line in lines[1:]:
         name, colon, value = line.partition(b":")
-        if not colon or TOKEN.match(name) is None or UNSAFE.search(value):
+        if not colon or TOKEN.fullmatch(name) is None or UNSAFE.search(value):
             raise FramingError("malformed header line")
         name, value = name.lower(), value.strip(b" \t")
         headers.append((name, value))

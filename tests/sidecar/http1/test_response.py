@@ -66,6 +66,8 @@ def test_lengths_that_contradict_each_other_are_refused(headers):
         response(b": y"),
         response(b"x: a\0b"),
         response(b"x: a\rb"),
+        response(b"x\n: a"),
+        response(line=b"HTTP/1.1 200 OK\n"),
     ],
 )
 def test_a_malformed_head_is_refused(raw):
