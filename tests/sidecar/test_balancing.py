@@ -33,17 +33,17 @@ def by_header(key):
     return head("/x", ("x-k", key), ("x-j", "j" + key))
 
 
-@pytest.mark.parametrize(
-    ("cluster", "expected", "why"),
-    [
-        (Cluster("c", "STATIC", "RING_HASH", EQUAL), "223212332131312313331121", "a ring"),
-        (Cluster("c", "STATIC", "RING_HASH", WEIGHTED), "333333332331312313331322", "a ring with weights"),
-        (Cluster("c", "STATIC", "RING_HASH", WEIGHTED, ring_hash=(8, 100)), "322332322233233233323333", "a small ring"),
-        (Cluster("c", "STATIC", "MAGLEV", EQUAL), "313323211222321232322322", "Maglev"),
-        (Cluster("c", "STATIC", "MAGLEV", WEIGHTED), "333333213232321333323323", "Maglev with weights"),
-        (Cluster("c", "STATIC", "MAGLEV", WEIGHTED, maglev_table_size=251), "323333332333333323323333", "a small table"),
-    ],
-)
+TABLES = [
+    (Cluster("c", "STATIC", "RING_HASH", EQUAL), "223212332131312313331121", "a ring"),
+    (Cluster("c", "STATIC", "RING_HASH", WEIGHTED), "333333332331312313331322", "a ring with weights"),
+    (Cluster("c", "STATIC", "RING_HASH", WEIGHTED, ring_hash=(8, 100)), "322332322233233233323333", "a small ring"),
+    (Cluster("c", "STATIC", "MAGLEV", EQUAL), "313323211222321232322322", "Maglev"),
+    (Cluster("c", "STATIC", "MAGLEV", WEIGHTED), "333333213232321333323323", "Maglev with weights"),
+    (Cluster("c", "STATIC", "MAGLEV", WEIGHTED, maglev_table_size=251), "323333332333333323323333", "a small table"),
+]
+
+
+@pytest.mark.parametrize(("cluster", "expected", "why"), TABLES)
 def test_a_key_goes_where_envoy_sends_it(cluster, expected, why):
     balancer = Balancer(cluster)
     assert "".join(chosen(balancer, by_header(key)) for key in KEYS) == expected, why
@@ -53,29 +53,29 @@ SECOND = HashPolicy("header", b"x-j")
 RING = "223212332131312313331121"
 
 
-@pytest.mark.parametrize(
-    ("policies", "request_of", "expected", "why"),
-    [
-        ((*HEADER, SECOND), by_header, "311331313132333333333131", "two hashes are combined"),
-        ((HashPolicy("header", b"x-k", terminal=True), SECOND), by_header, RING, "a terminal one ends it"),
-        ((*HEADER, HashPolicy("header", b"none", terminal=True), SECOND), by_header, RING, "also when an earlier one made the hash"),
-        (
-            HEADER,
-            lambda key: head("/", ("x-k", "b" + key), ("x-k", "a" + key)),
-            "221312331311222113321121",
-            "several values count, in their own order",
-        ),
-        ((HashPolicy("query", b"k"),), lambda key: head(f"/?k={key}"), RING, "a query parameter"),
-        ((HashPolicy("query", b"k"),), lambda key: head(f"/?k=a%20{key}"), "323221222332212113311122", "as it is written"),
-        ((HashPolicy("header", b":path"),), lambda key: head(f"/path/{key}"), "233133112232122132131211", "the path"),
-        ((HashPolicy("header", b":authority"),), lambda key: head("/", authority=key), RING, "the authority"),
-        ((HashPolicy("header", b"host"),), lambda key: head("/", authority=key), RING, "by its other name"),
-        ((HashPolicy("cookie", b"u"),), lambda key: head("/", ("cookie", f"a=b; u={key}; z=1")), RING, "a cookie"),
-        ((HashPolicy("cookie", b"u"),), lambda key: head("/", ("cookie", f'a=b; u="{key}"')), RING, "without its quotes"),
-        ((HashPolicy("cookie", b"u"),), lambda key: head("/", ("cookie", "a=b"), ("cookie", f"u={key}")), RING, "in any header"),
-        ((HashPolicy("source_ip", b""),), lambda _: head("/"), "1" * 24, "the caller's address"),
-    ],
-)
+HASHES = [
+    ((*HEADER, SECOND), by_header, "311331313132333333333131", "two hashes are combined"),
+    ((HashPolicy("header", b"x-k", terminal=True), SECOND), by_header, RING, "a terminal one ends it"),
+    ((*HEADER, HashPolicy("header", b"none", terminal=True), SECOND), by_header, RING, "also when an earlier one made the hash"),
+    (
+        HEADER,
+        lambda key: head("/", ("x-k", "b" + key), ("x-k", "a" + key)),
+        "221312331311222113321121",
+        "several values count, in their own order",
+    ),
+    ((HashPolicy("query", b"k"),), lambda key: head(f"/?k={key}"), RING, "a query parameter"),
+    ((HashPolicy("query", b"k"),), lambda key: head(f"/?k=a%20{key}"), "323221222332212113311122", "as it is written"),
+    ((HashPolicy("header", b":path"),), lambda key: head(f"/path/{key}"), "233133112232122132131211", "the path"),
+    ((HashPolicy("header", b":authority"),), lambda key: head("/", authority=key), RING, "the authority"),
+    ((HashPolicy("header", b"host"),), lambda key: head("/", authority=key), RING, "by its other name"),
+    ((HashPolicy("cookie", b"u"),), lambda key: head("/", ("cookie", f"a=b; u={key}; z=1")), RING, "a cookie"),
+    ((HashPolicy("cookie", b"u"),), lambda key: head("/", ("cookie", f'a=b; u="{key}"')), RING, "without its quotes"),
+    ((HashPolicy("cookie", b"u"),), lambda key: head("/", ("cookie", "a=b"), ("cookie", f"u={key}")), RING, "in any header"),
+    ((HashPolicy("source_ip", b""),), lambda _: head("/"), "1" * 24, "the caller's address"),
+]
+
+
+@pytest.mark.parametrize(("policies", "request_of", "expected", "why"), HASHES)
 def test_a_hash_is_made_of_what_the_policies_name(policies, request_of, expected, why):
     balancer = Balancer(Cluster("c", "STATIC", "RING_HASH", EQUAL))
     assert "".join(chosen(balancer, request_of(key), policies) for key in KEYS) == expected, why

@@ -26,27 +26,27 @@ HOSTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("authority", "expected", "why"),
-    [
-        ("reviews", "exact", "as written"),
-        ("reviews:9080", "exact", "a port is part of it"),
-        ("reviews:9081", "all", "another port is another host"),
-        ("REVIEWS", "exact", "case does not count"),
-        ("x.foo.com", "exact", "exact comes before wildcards"),
-        ("y.foo.com", "suffix", "a suffix"),
-        ("y.FOO.com", "suffix", "in any case"),
-        (".foo.com", "suffix", "*oo.com: a wildcard stands for one character at least"),
-        ("oo.com", "all", "so not for none"),
-        ("q.b.foo.com", "longer", "the longest suffix wins"),
-        ("api.x", "prefix", "a prefix"),
-        ("api.b.c", "prefix", "the longest prefix wins"),
-        ("api.", "all", "a wildcard stands for one character at least"),
-        ("a*b", "middle", "a star in the middle is a star"),
-        ("axb", "all", "and nothing else"),
-        ("", "all", "no host"),
-    ],
-)
+AUTHORITIES = [
+    ("reviews", "exact", "as written"),
+    ("reviews:9080", "exact", "a port is part of it"),
+    ("reviews:9081", "all", "another port is another host"),
+    ("REVIEWS", "exact", "case does not count"),
+    ("x.foo.com", "exact", "exact comes before wildcards"),
+    ("y.foo.com", "suffix", "a suffix"),
+    ("y.FOO.com", "suffix", "in any case"),
+    (".foo.com", "suffix", "*oo.com: a wildcard stands for one character at least"),
+    ("oo.com", "all", "so not for none"),
+    ("q.b.foo.com", "longer", "the longest suffix wins"),
+    ("api.x", "prefix", "a prefix"),
+    ("api.b.c", "prefix", "the longest prefix wins"),
+    ("api.", "all", "a wildcard stands for one character at least"),
+    ("a*b", "middle", "a star in the middle is a star"),
+    ("axb", "all", "and nothing else"),
+    ("", "all", "no host"),
+]
+
+
+@pytest.mark.parametrize(("authority", "expected", "why"), AUTHORITIES)
 def test_a_virtual_host_is_chosen(authority, expected, why):
     table = parsed_table(*HOSTS, host(name="all"))
     assert select_virtual_host(table, authority.encode()).name == expected, why
@@ -83,42 +83,42 @@ def header(name, **matcher):
     return {"prefix": "/", "headers": [{"name": name, **matcher}]}
 
 
-@pytest.mark.parametrize(
-    ("match", "request_head", "expected", "why"),
-    [
-        ({"prefix": "/a"}, head("/a?x=/b"), True, "the query is no part of the path"),
-        ({"path": "/a"}, head("/a?x=1"), True, "nor for an exact path"),
-        ({"safe_regex": {"regex": "/a"}}, head("/a?x=1"), True, "nor for a regex"),
-        (query("v", exact="a%20b"), head("/?v=a%20b"), True, "values are compared as they are written"),
-        (query("v", exact="a b"), head("/?v=a%20b"), False, "and not decoded"),
-        (query("v", exact="1"), head("/?v=1&v=2"), True, "the first of several counts"),
-        (query("v", exact="1"), head("/?v=2&v=1"), False, "and only the first"),
-        (query("v", exact=""), head("/?v"), True, "no value is an empty one"),
-        (query("v"), head("/?v="), True, "present"),
-        (query("v"), head("/"), False, "absent"),
-        (query("k y"), head("/?k%20y=1"), False, "names are not decoded either"),
-        (header("x-v", string_match={"exact": "a"}), head("/", ("x-v", "b"), ("x-v", "a")), True, "one of several values is enough"),
-        (header("x-v", string_match={"exact": "a,b"}), head("/", ("x-v", "a"), ("x-v", "b")), False, "they are not joined"),
-        (
-            header("x-v", string_match={"exact": "a"}, invert_match=True),
-            head("/", ("x-v", "b"), ("x-v", "c")),
-            True,
-            "inverted: none of them",
-        ),
-        (header("x-v", string_match={"exact": "a"}, invert_match=True), head("/", ("x-v", "b"), ("x-v", "a")), False, "so not if one does"),
-        (header(":method", string_match={"exact": "POST"}), head("/", method="POST"), True, "the method"),
-        (header(":authority", string_match={"exact": "h"}), head("/", authority="h"), True, "the authority"),
-        (header(":path", string_match={"prefix": "/a?"}), head("/a?b=1"), True, "the path with its query"),
-        (header(":scheme", string_match={"exact": "http"}), head("/"), True, "the scheme"),
-        (header("host", string_match={"exact": "h"}), head("/", authority="h"), True, "host is the authority"),
-        (
-            {**header("x-a"), "query_parameters": [{"name": "q"}]},
-            head("/", ("x-a", "1")),
-            False,
-            "all conditions must hold",
-        ),
-    ],
-)
+MATCHES = [
+    ({"prefix": "/a"}, head("/a?x=/b"), True, "the query is no part of the path"),
+    ({"path": "/a"}, head("/a?x=1"), True, "nor for an exact path"),
+    ({"safe_regex": {"regex": "/a"}}, head("/a?x=1"), True, "nor for a regex"),
+    (query("v", exact="a%20b"), head("/?v=a%20b"), True, "values are compared as they are written"),
+    (query("v", exact="a b"), head("/?v=a%20b"), False, "and not decoded"),
+    (query("v", exact="1"), head("/?v=1&v=2"), True, "the first of several counts"),
+    (query("v", exact="1"), head("/?v=2&v=1"), False, "and only the first"),
+    (query("v", exact=""), head("/?v"), True, "no value is an empty one"),
+    (query("v"), head("/?v="), True, "present"),
+    (query("v"), head("/"), False, "absent"),
+    (query("k y"), head("/?k%20y=1"), False, "names are not decoded either"),
+    (header("x-v", string_match={"exact": "a"}), head("/", ("x-v", "b"), ("x-v", "a")), True, "one of several values is enough"),
+    (header("x-v", string_match={"exact": "a,b"}), head("/", ("x-v", "a"), ("x-v", "b")), False, "they are not joined"),
+    (
+        header("x-v", string_match={"exact": "a"}, invert_match=True),
+        head("/", ("x-v", "b"), ("x-v", "c")),
+        True,
+        "inverted: none of them",
+    ),
+    (header("x-v", string_match={"exact": "a"}, invert_match=True), head("/", ("x-v", "b"), ("x-v", "a")), False, "so not if one does"),
+    (header(":method", string_match={"exact": "POST"}), head("/", method="POST"), True, "the method"),
+    (header(":authority", string_match={"exact": "h"}), head("/", authority="h"), True, "the authority"),
+    (header(":path", string_match={"prefix": "/a?"}), head("/a?b=1"), True, "the path with its query"),
+    (header(":scheme", string_match={"exact": "http"}), head("/"), True, "the scheme"),
+    (header("host", string_match={"exact": "h"}), head("/", authority="h"), True, "host is the authority"),
+    (
+        {**header("x-a"), "query_parameters": [{"name": "q"}]},
+        head("/", ("x-a", "1")),
+        False,
+        "all conditions must hold",
+    ),
+]
+
+
+@pytest.mark.parametrize(("match", "request_head", "expected", "why"), MATCHES)
 def test_a_route_matches(match, request_head, expected, why):
     assert matched(match, request_head) is expected, why
 
@@ -156,57 +156,57 @@ def rewrite(pattern, text):
     return {"regex_rewrite": {"pattern": {"regex": pattern}, "substitution": text}}
 
 
-@pytest.mark.parametrize(
-    ("match", "action", "target", "expected", "why"),
-    [
-        ({"prefix": "/pf"}, {"prefix_rewrite": "/new"}, "/pfx/y?q=1", "/newx/y?q=1", "the prefix alone changes"),
-        ({"path": "/pf"}, {"prefix_rewrite": "/new"}, "/pf?q=1", "/new?q=1", "an exact path changes whole"),
-        ({"prefix": ""}, {"prefix_rewrite": "/new"}, "/a", "/new/a", "an empty prefix is put before"),
-        ({"prefix": "/A", "case_sensitive": False}, {"prefix_rewrite": "/new"}, "/a/b", "/new/b", "in any case"),
-        (
-            {"safe_regex": {"regex": "/prx/.*"}},
-            {"prefix_rewrite": "/whole"},
-            "/prx/abc?d=1",
-            "/whole?d=1",
-            "a regex matched the whole path",
-        ),
-        ({"prefix": "/"}, rewrite(r"(\d+)", r"<\0-\1>"), "/re/12/34?x=5", "/re/<12-12>/<34-34>?x=5", "every match; the query stays"),
-        ({"prefix": "/"}, rewrite("x*", "-"), "/rx/axxb", "-/-r-/-a-b-", "empty matches count, as RE2's GlobalReplace"),
-        ({"prefix": "/"}, rewrite("^/service/([^/]+)(/.*)$", r"\2/\1"), "/service/foo/v1/api", "/v1/api/foo", "groups in any order"),
-        ({"prefix": "/"}, {}, "/a?b", "/a?b", "nothing to rewrite"),
-    ],
-)
+REWRITES = [
+    ({"prefix": "/pf"}, {"prefix_rewrite": "/new"}, "/pfx/y?q=1", "/newx/y?q=1", "the prefix alone changes"),
+    ({"path": "/pf"}, {"prefix_rewrite": "/new"}, "/pf?q=1", "/new?q=1", "an exact path changes whole"),
+    ({"prefix": ""}, {"prefix_rewrite": "/new"}, "/a", "/new/a", "an empty prefix is put before"),
+    ({"prefix": "/A", "case_sensitive": False}, {"prefix_rewrite": "/new"}, "/a/b", "/new/b", "in any case"),
+    (
+        {"safe_regex": {"regex": "/prx/.*"}},
+        {"prefix_rewrite": "/whole"},
+        "/prx/abc?d=1",
+        "/whole?d=1",
+        "a regex matched the whole path",
+    ),
+    ({"prefix": "/"}, rewrite(r"(\d+)", r"<\0-\1>"), "/re/12/34?x=5", "/re/<12-12>/<34-34>?x=5", "every match; the query stays"),
+    ({"prefix": "/"}, rewrite("x*", "-"), "/rx/axxb", "-/-r-/-a-b-", "empty matches count, as RE2's GlobalReplace"),
+    ({"prefix": "/"}, rewrite("^/service/([^/]+)(/.*)$", r"\2/\1"), "/service/foo/v1/api", "/v1/api/foo", "groups in any order"),
+    ({"prefix": "/"}, {}, "/a?b", "/a?b", "nothing to rewrite"),
+]
+
+
+@pytest.mark.parametrize(("match", "action", "target", "expected", "why"), REWRITES)
 def test_a_target_is_rewritten(match, action, target, expected, why):
     found = parsed_route(match=match, route={"cluster": "c", **action})
     assert rewrite_target(found.action, found, target.encode()) == expected.encode(), why
 
 
-@pytest.mark.parametrize(
-    ("authority", "redirect", "expected", "why"),
-    [
-        ("red", {"https_redirect": True}, "https://red/a/x?q=1", "the scheme"),
-        ("red:80", {"https_redirect": True}, "https://red/a/x?q=1", "http's default port goes with it"),
-        ("red:443", {"https_redirect": True}, "https://red:443/a/x?q=1", "any other stays"),
-        ("red:9080", {"scheme_redirect": "https"}, "https://red:9080/a/x?q=1", "any other stays"),
-        ("red", {"host_redirect": "n:9"}, "http://n:9/a/x?q=1", "a host as it is written"),
-        ("red:80", {"host_redirect": "new.x"}, "http://new.x/a/x?q=1", "with its port, or without"),
-        ("red:80", {"port_redirect": 8443}, "http://red:8443/a/x?q=1", "a port for a port"),
-        ("red", {"port_redirect": 80}, "http://red:80/a/x?q=1", "a default port is written too"),
-        ("red", {"https_redirect": True, "port_redirect": 443}, "https://red:443/a/x?q=1", "a default port is written too"),
-        (
-            "red",
-            {"host_redirect": "n:9", "port_redirect": 7},
-            "http://n:9:7/a/x?q=1",
-            "two ports are the user's mistake, kept as Envoy does",
-        ),
-        ("red", {"path_redirect": "/np"}, "http://red/np?q=1", "the query stays"),
-        ("red", {"path_redirect": "/np?z=1"}, "http://red/np?z=1", "unless the path brings its own"),
-        ("red", {"path_redirect": "/np?z=1", "strip_query": True}, "http://red/np?z=1", "which is not stripped"),
-        ("red", {"path_redirect": "/n", "strip_query": True}, "http://red/n", "the request's is"),
-        ("red", {"prefix_rewrite": "/np"}, "http://red/np/x?q=1", "the matched prefix"),
-        ("red", {"regex_rewrite": {"pattern": {"regex": "^/a"}, "substitution": "/zz"}}, "http://red/zz/x?q=1", "a regex"),
-    ],
-)
+REDIRECTS = [
+    ("red", {"https_redirect": True}, "https://red/a/x?q=1", "the scheme"),
+    ("red:80", {"https_redirect": True}, "https://red/a/x?q=1", "http's default port goes with it"),
+    ("red:443", {"https_redirect": True}, "https://red:443/a/x?q=1", "any other stays"),
+    ("red:9080", {"scheme_redirect": "https"}, "https://red:9080/a/x?q=1", "any other stays"),
+    ("red", {"host_redirect": "n:9"}, "http://n:9/a/x?q=1", "a host as it is written"),
+    ("red:80", {"host_redirect": "new.x"}, "http://new.x/a/x?q=1", "with its port, or without"),
+    ("red:80", {"port_redirect": 8443}, "http://red:8443/a/x?q=1", "a port for a port"),
+    ("red", {"port_redirect": 80}, "http://red:80/a/x?q=1", "a default port is written too"),
+    ("red", {"https_redirect": True, "port_redirect": 443}, "https://red:443/a/x?q=1", "a default port is written too"),
+    (
+        "red",
+        {"host_redirect": "n:9", "port_redirect": 7},
+        "http://n:9:7/a/x?q=1",
+        "two ports are the user's mistake, kept as Envoy does",
+    ),
+    ("red", {"path_redirect": "/np"}, "http://red/np?q=1", "the query stays"),
+    ("red", {"path_redirect": "/np?z=1"}, "http://red/np?z=1", "unless the path brings its own"),
+    ("red", {"path_redirect": "/np?z=1", "strip_query": True}, "http://red/np?z=1", "which is not stripped"),
+    ("red", {"path_redirect": "/n", "strip_query": True}, "http://red/n", "the request's is"),
+    ("red", {"prefix_rewrite": "/np"}, "http://red/np/x?q=1", "the matched prefix"),
+    ("red", {"regex_rewrite": {"pattern": {"regex": "^/a"}, "substitution": "/zz"}}, "http://red/zz/x?q=1", "a regex"),
+]
+
+
+@pytest.mark.parametrize(("authority", "redirect", "expected", "why"), REDIRECTS)
 def test_a_redirect_says_where_to(authority, redirect, expected, why):
     found = parsed_route(match={"prefix": "/a"}, redirect=redirect)
     assert redirect_location(found.action, found, head("/a/x?q=1", authority=authority)) == expected.encode(), why
