@@ -26,6 +26,7 @@ class TcpConnection(asyncio.Protocol):
         self.upstream: _Upstream | None = None
         self._early: list[bytes] = []
         self._early_eof = False
+        self._ended = 0  # directions that have had their EOF
         self.record = Record(stream.direction, proxy.wall_ns(), protocol=b"TCP")
         self.record.downstream_remote, self.record.downstream_local = stream.remote, stream.local
         self.record.requested_server_name = stream.server_name
@@ -82,6 +83,9 @@ class TcpConnection(asyncio.Protocol):
     def upstream_ready(self) -> None:
         if self.upstream is None or self.transport is None:
             return
+        if self._over:  # the client left meanwhile
+            self.upstream.close()
+            return
         for data in self._early:
             self.upstream.write(data)
         self._early.clear()
@@ -105,12 +109,20 @@ class TcpConnection(asyncio.Protocol):
     def upstream_eof(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write_eof()
+        self._direction_ended()
+
+    def _direction_ended(self) -> None:
+        """Nothing reports the loss of a connection that both sides have ended."""
+        self._ended += 1
+        if self._ended == 2:
+            self._finish()
 
     def eof_received(self) -> bool:
         if self.upstream is not None and self.upstream.transport is not None:
             self.upstream.write_eof()
         else:
             self._early_eof = True
+        self._direction_ended()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -195,7 +195,8 @@ class TlsTransport(asyncio.Protocol):
         try:
             while self._incoming.pending or self._session.pending():
                 data = self._session.read(READ_SIZE)
-                if not data:
+                if not data:  # close_notify
+                    self._eof()
                     break
                 above.data_received(data)  # type: ignore[union-attr] # set before pumping
         except ssl.SSLWantReadError:
