@@ -122,6 +122,7 @@ class Accepted(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._timer: asyncio.TimerHandle | None = None
+        self._chosen: asyncio.Protocol | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # a socket transport
@@ -147,6 +148,9 @@ class Accepted(asyncio.Protocol):
         return chain is not None and chain.tls is None and isinstance(chain.network, TcpProxy)
 
     def data_received(self, data: bytes) -> None:
+        if self._chosen is not None:  # what stood behind a CONNECT
+            self._chosen.data_received(data)
+            return
         self._buffer += data
         first = inspect(self._buffer)
         if first is not None:
@@ -187,6 +191,7 @@ class Accepted(asyncio.Protocol):
         if protocol is None:
             transport.close()
             return
+        self._chosen = protocol
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         buffer, self._buffer = self._buffer, b""
