@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from devmesh.sidecar.config import Endpoint, TcpProxy
 from devmesh.sidecar.exchange import Stream
 from devmesh.sidecar.record import Direction, Flag, Record
+from devmesh.sidecar.timers import Idle
 from devmesh.sidecar.tls import Peer
 from devmesh.sidecar.upstream import Target, transport_for
 
@@ -34,6 +35,7 @@ class TcpConnection(asyncio.Protocol):
             self.record.mtls, self.record.peer_principal = True, stream.peer.spiffe_id
         self._started = proxy.now()
         self._over = False
+        self._idle: Idle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment] # a socket transport or TlsTransport
@@ -57,9 +59,19 @@ class TcpConnection(asyncio.Protocol):
             return
         if self.transport is not None:
             self.transport.pause_reading()
+        if self.config.idle_timeout is not None:
+            self._idle = Idle(self.config.idle_timeout, self.proxy.now, self._expired)
         self.record.upstream_host = f"{endpoint.address}:{endpoint.port}"
         tls = transport_for(cluster, endpoint)
         self.proxy.upstreams.open(Target(cluster, endpoint, tls, TCP_ALPN if tls else ()), self._made, self._failed)
+
+    def _expired(self) -> bool:
+        self._finish()
+        return True
+
+    def _touch(self) -> None:
+        if self._idle is not None:
+            self._idle.touch()
 
     def _choose(self) -> str:
         mark = self.proxy.rng.random() * self.config.total_weight
@@ -95,6 +107,7 @@ class TcpConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        self._touch()
         self.record.bytes_received += len(data)
         if self.upstream is not None and self.upstream.transport is not None:
             self.upstream.write(data)
@@ -102,6 +115,7 @@ class TcpConnection(asyncio.Protocol):
             self._early.append(data)
 
     def from_upstream(self, data: bytes) -> None:
+        self._touch()
         self.record.bytes_sent += len(data)
         if self.transport is not None:
             self.transport.write(data)
@@ -133,6 +147,8 @@ class TcpConnection(asyncio.Protocol):
         if self._over:
             return
         self._over = True
+        if self._idle is not None:
+            self._idle.stop()
         self.proxy.connections.discard(self)
         if self.upstream is not None:
             self.upstream.close()

@@ -136,3 +136,10 @@ async def test_bytes_and_half_closes_pass_through_mtls(tmp_path):
         client.writer.write_eof()
         assert await client.rest() == data + b"bye"
         assert (await caller.records.next()).flags == Flag.NONE
+
+
+async def test_an_idle_connection_is_closed():
+    async with app(echo) as ours, sidecar(tcp(ours.port, idle_timeout="0.1s")) as proxy:
+        client = await proxy.connect()
+        client.send(b"a")
+        assert await client.rest() == b"a"
