@@ -62,11 +62,11 @@ async def read_body(reader: asyncio.StreamReader, headers: list[tuple[str, str]]
     if named.get("transfer-encoding") != "chunked":
         return await reader.readexactly(int(named.get("content-length", 0))), []
     body = b""
-    while size := int((await reader.readline()).partition(b";")[0], 16):
+    while size := int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16):
         body += await reader.readexactly(size)
         assert await reader.readexactly(2) == b"\r\n"
     trailers = []
-    while (line := await reader.readline()) != b"\r\n":
+    while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
         trailers.append(line.decode().strip())
     return body, trailers
 
@@ -244,7 +244,7 @@ async def sidecar(
     finally:
         await one.close()
         await until(lambda: not proxy.connections)
-    assert not errors
+    assert not errors, errors
     assert not proxy.exchanges
     loads = [(name, load.connections, load.pending, load.requests, load.retries) for name, load in proxy.upstreams._loads.items()]
     assert all(load[1:] == (0, 0, 0, 0) for load in loads), loads

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 
 import pytest
 
@@ -405,3 +407,20 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not():
         assert (await client.ask()).status == 200
         assert await client.closed()
         assert await silent.closed()
+
+
+async def test_damaged_requests_hang_nothing_and_raise_nothing():
+    """Bytes changed, cut out, doubled: each connection ends or answers, and every exchange is over (the fixture asserts it)."""
+    rng = random.Random(7)
+    whole = b"POST /a?b HTTP/1.1\r\nhost: a\r\nx: y\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nt: u\r\n\r\n"
+    async with app(answering()) as ours, sidecar(one_route(ours.port)) as proxy:
+        for _ in range(150):
+            place, length = rng.randrange(len(whole)), rng.choice([0, 1, 1, 5])
+            damage = rng.choice([b"", b"\n", b"\r\n", b" ", b"\0", b"\xff", b"0", b":", whole[place : place + 20]])
+            client = await proxy.connect()
+            client.send(whole[:place] + damage + whole[place + length :])
+            client.writer.write_eof()
+            with contextlib.suppress(ConnectionResetError):
+                answer = await client.rest()
+                assert not answer or answer.startswith(b"HTTP/1.1 ")
+        assert (await proxy.ask()).status == 200
