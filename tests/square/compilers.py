@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 CASES = sorted((HERE / "cases").glob("*.yaml"))
 TOPOLOGY = HERE / "topology.json"
 # A caller, a callee and the gateway see every kind of configuration that these cases make.
-WORKLOADS = ("productpage-v1", "reviews-v1", "istio-ingressgateway")
+WORKLOADS = ("productpage-v1", "reviews-v1", "httpbin-v1", "istio-ingressgateway")
 
 
 def topology() -> Topology:
