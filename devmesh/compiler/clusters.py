@@ -16,6 +16,7 @@ from devmesh.config.istio_destination import (
     DestinationRule,
     LoadBalancerSettings,
     OutlierDetection,
+    TCPSettings,
     TrafficPolicy,
 )
 from devmesh.config.model import Resource
@@ -152,19 +153,7 @@ def _connection_pool(cluster: Json, pool: ConnectionPoolSettings | None) -> None
     if pool is None:
         return
     threshold = cluster["circuit_breakers"]["thresholds"][0]
-    common: Json = {}
-    if pool.tcp is not None:
-        if pool.tcp.max_connections:
-            threshold["max_connections"] = pool.tcp.max_connections
-        if pool.tcp.connect_timeout is not None:
-            cluster["connect_timeout"] = seconds(pool.tcp.connect_timeout)
-        if pool.tcp.tcp_keepalive is not None:
-            keepalive = pool.tcp.tcp_keepalive
-            cluster["upstream_connection_options"] = {"tcp_keepalive": _keepalive(keepalive.probes, keepalive.time, keepalive.interval)}
-        if pool.tcp.idle_timeout is not None:
-            common["idle_timeout"] = seconds(pool.tcp.idle_timeout)
-        if pool.tcp.max_connection_duration is not None:
-            common["max_connection_duration"] = seconds(pool.tcp.max_connection_duration)
+    common: Json = _tcp_settings(cluster, pool.tcp) if pool.tcp is not None else {}
     if pool.http is not None:
         for field, key in (
             ("http1_max_pending_requests", "max_pending_requests"),
@@ -179,6 +168,23 @@ def _connection_pool(cluster: Json, pool: ConnectionPoolSettings | None) -> None
             common["max_requests_per_connection"] = pool.http.max_requests_per_connection
     if common or (pool.http is not None and (pool.http.use_client_protocol or pool.http.max_concurrent_streams)):
         _http_options(cluster, common, pool)
+
+
+def _tcp_settings(cluster: Json, tcp: TCPSettings) -> Json:
+    """Gives its part of the cluster's common_http_protocol_options."""
+    common: Json = {}
+    if tcp.max_connections:
+        cluster["circuit_breakers"]["thresholds"][0]["max_connections"] = tcp.max_connections
+    if tcp.connect_timeout is not None:
+        cluster["connect_timeout"] = seconds(tcp.connect_timeout)
+    if tcp.tcp_keepalive is not None:
+        keepalive = tcp.tcp_keepalive
+        cluster["upstream_connection_options"] = {"tcp_keepalive": _keepalive(keepalive.probes, keepalive.time, keepalive.interval)}
+    if tcp.idle_timeout is not None:
+        common["idle_timeout"] = seconds(tcp.idle_timeout)
+    if tcp.max_connection_duration is not None:
+        common["max_connection_duration"] = seconds(tcp.max_connection_duration)
+    return common
 
 
 def _keepalive(probes: int, time: float | None, interval: float | None) -> Json:

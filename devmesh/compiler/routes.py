@@ -113,7 +113,7 @@ class RouteBuilder:
         elif http.direct_response is not None:
             out["direct_response"] = _direct_response(http.direct_response)
         else:
-            self._forward(out, http, match)
+            self._forward(out, http)
         out["decorator"] = {"operation": self._operation(http, match)}
         self._edits(out, http.headers)
         filters = self._filters(http)
@@ -123,7 +123,7 @@ class RouteBuilder:
             out["stat_prefix"] = match.stat_prefix
         return out
 
-    def _forward(self, out: Json, http: HTTPRoute, match: HTTPMatchRequest | None) -> None:
+    def _forward(self, out: Json, http: HTTPRoute) -> None:
         action: Json = {"timeout": seconds(http.timeout) if http.timeout is not None else "0s"}
         destinations = [one for one in http.route if len(http.route) == 1 or one.weight > 0]
         if len(http.route) == 1:
@@ -138,7 +138,7 @@ class RouteBuilder:
         action["max_grpc_timeout"] = action["timeout"]
         if action["timeout"] == "0s":
             action["max_grpc_timeout"] = "0s"
-        self._rewrite(action, http, match)
+        self._rewrite(action, http)
         mirrors = self._mirrors(http)
         if mirrors:
             action["request_mirror_policies"] = mirrors
@@ -199,7 +199,7 @@ class RouteBuilder:
         if host and "route" in out and "host_rewrite_literal" not in out["route"]:
             out["route"]["host_rewrite_literal"] = host
 
-    def _rewrite(self, action: Json, http: HTTPRoute, match: HTTPMatchRequest | None) -> None:
+    def _rewrite(self, action: Json, http: HTTPRoute) -> None:
         rewrite = http.rewrite
         if rewrite is None:
             return

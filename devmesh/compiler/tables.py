@@ -70,10 +70,11 @@ class Tables:
 
     def _mesh_routes(self, hostname: str, port: int) -> list[Json]:
         """Routes of the VirtualService for the mesh that names this host most specifically; the oldest of equals."""
-        chosen = max(self._mesh_services(), key=lambda one: _specificity(*one, hostname), default=None)
-        if chosen is None or not _specificity(*chosen, hostname):
+        naming = [one for one in self._mesh_services() if _specificity(one[0], one[1], hostname)]
+        if not naming:
             return []
-        return self._build(*chosen, port, frozenset({"mesh"}))
+        resource, spec = max(naming, key=lambda one: _specificity(one[0], one[1], hostname))
+        return self._build(resource, spec, port, frozenset({"mesh"}))
 
     def _mesh_services(self) -> list[tuple[Resource, VirtualService]]:
         services = self.world.virtual_services()
