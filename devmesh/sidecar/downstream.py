@@ -13,6 +13,7 @@ from devmesh.sidecar.http1.framing import Body, FramingError, NoBody
 from devmesh.sidecar.http1.request import TOO_LARGE, BadRequest, parse_request
 from devmesh.sidecar.message import Headers, RequestHead, ResponseHead
 from devmesh.sidecar.record import Flag, Record
+from devmesh.sidecar.timers import Idle
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
@@ -52,16 +53,22 @@ class HttpConnection(asyncio.Protocol):
         self._resolving = False  # the current request's destination is being looked up: what comes behind it waits
         self._lingering: asyncio.TimerHandle | None = None  # what comes is dropped
         self._tunnelled: UpstreamConnection | None = None
-        self.last_active = proxy.now()
+        self._idle: Idle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment] # a socket transport or TlsTransport
         self.proxy.connections.add(self)
+        if self.manager.idle_timeout is not None:
+            self._idle = Idle(self.manager.idle_timeout, self.proxy.now, self._expired)
+
+    def _expired(self) -> bool:
+        if self.idle():
+            self.close()
+        return self.idle()
 
     def data_received(self, data: bytes) -> None:
         if self._lingering is not None:
             return
-        self.last_active = self.proxy.now()
         if self._tunnelled is not None:
             self._to_tunnel(self._tunnelled, data)
             return
@@ -238,7 +245,8 @@ class HttpConnection(asyncio.Protocol):
             self.transport.write(b"0\r\n\r\n")
         self._chunked = False
         self._response_done = True
-        self.last_active = self.proxy.now()
+        if self._idle is not None:
+            self._idle.touch()
         if self._close_after:
             if self._body.done:
                 self.close()
@@ -308,6 +316,8 @@ class HttpConnection(asyncio.Protocol):
         self.proxy.connections.discard(self)
         if self._lingering is not None:
             self._lingering.cancel()
+        if self._idle is not None:
+            self._idle.stop()
         if self._tunnelled is not None:
             self._tunnelled.abandon()
         exchange, self._exchange = self._exchange, None

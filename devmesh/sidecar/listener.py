@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,7 @@ class Accepted(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._timer: asyncio.TimerHandle | None = None
+        self._chosen: asyncio.Protocol | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # a socket transport
@@ -147,6 +149,9 @@ class Accepted(asyncio.Protocol):
         return chain is not None and chain.tls is None and isinstance(chain.network, TcpProxy)
 
     def data_received(self, data: bytes) -> None:
+        if self._chosen is not None:  # what stood behind a CONNECT
+            self._chosen.data_received(data)
+            return
         self._buffer += data
         first = inspect(self._buffer)
         if first is not None:
@@ -187,6 +192,7 @@ class Accepted(asyncio.Protocol):
         if protocol is None:
             transport.close()
             return
+        self._chosen = protocol
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         buffer, self._buffer = self._buffer, b""
@@ -212,12 +218,20 @@ class Accepted(asyncio.Protocol):
     def _network(self, network: HttpManager | TcpProxy, peer: Peer | None, first: First) -> asyncio.Protocol:
         name = first.tls.server_name if first.tls is not None else ""
         stream = Stream(self._direction, self._original, self._remote(), f"{self._original[0]}:{self._original[1]}", peer, name)
-        h2 = first.protocol == "h2c" or (peer is not None and peer.alpn in ("istio-h2", "h2"))
-        if isinstance(network, HttpManager) and h2:
-            return TcpConnection(self._proxy, self._proxy.as_tcp(network, self._original, self._direction), stream)
-        if isinstance(network, HttpManager):
+        if isinstance(network, TcpProxy):
+            return TcpConnection(self._proxy, network, stream)
+
+        def http() -> asyncio.Protocol:
             return HttpConnection(self._proxy, network, stream, relocate=lambda: self._relocate(first, peer))
-        return TcpConnection(self._proxy, network, stream)
+
+        def h2() -> asyncio.Protocol:
+            return TcpConnection(self._proxy, self._proxy.as_tcp(network, self._original, self._direction), stream)
+
+        if first.protocol == "h2c" or (peer is not None and peer.alpn in ("istio-h2", "h2")):
+            return h2()
+        if peer is not None and peer.alpn in ("", "istio"):
+            return _Inside(http, h2, lambda: self._proxy.saw_h2(self._original[1]))
+        return http()
 
     def _relocate(self, first: First, peer: Peer | None) -> HttpManager | None:
         """The same connection's chain in the configuration that is in force now."""
@@ -230,3 +244,32 @@ class Accepted(asyncio.Protocol):
     def _remote(self) -> str:
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
         return f"{name[0]}:{name[1]}" if name else ""
+
+
+class _Inside(asyncio.Protocol):
+    """mTLS whose ALPN does not say what is inside: a caller's sidecar carries h2 as bytes, and only the preface tells."""
+
+    def __init__(self, http: Callable[[], asyncio.Protocol], h2: Callable[[], asyncio.Protocol], saw_h2: Callable[[], None]) -> None:
+        self._http, self._h2, self._saw_h2 = http, h2, saw_h2
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment] # a TlsTransport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        start = H2_PREFACE[:4]  # no HTTP/1.1 method begins like this
+        if self._transport is None or (len(self._buffer) < len(start) and start.startswith(self._buffer)):
+            return
+        if self._buffer.startswith(start):
+            self._saw_h2()
+            protocol = self._h2()
+        else:
+            protocol = self._http()
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        protocol.data_received(self._buffer)
+
+    def eof_received(self) -> bool:
+        return False

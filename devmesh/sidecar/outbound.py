@@ -155,7 +155,7 @@ def _destination(head: RequestHead) -> tuple[str, int] | None:
     """
     if head.method == b"CONNECT":
         host, _, port = head.target.decode("latin-1").rpartition(":")
-        return (host.strip("[]").lower(), int(port)) if host and port.isdigit() else None
+        return (host.strip("[]").lower(), int(port)) if host and port.isdecimal() and int(port) < 65_536 else None
     if not head.target.lower().startswith(b"http://"):
         return None
     try:

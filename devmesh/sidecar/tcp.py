@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from devmesh.sidecar.config import Endpoint, TcpProxy
 from devmesh.sidecar.exchange import Stream
 from devmesh.sidecar.record import Direction, Flag, Record
+from devmesh.sidecar.timers import Idle
 from devmesh.sidecar.tls import Peer
 from devmesh.sidecar.upstream import Target, transport_for
 
@@ -26,6 +27,7 @@ class TcpConnection(asyncio.Protocol):
         self.upstream: _Upstream | None = None
         self._early: list[bytes] = []
         self._early_eof = False
+        self._ended = 0  # directions that have had their EOF
         self.record = Record(stream.direction, proxy.wall_ns(), protocol=b"TCP")
         self.record.downstream_remote, self.record.downstream_local = stream.remote, stream.local
         self.record.requested_server_name = stream.server_name
@@ -33,6 +35,7 @@ class TcpConnection(asyncio.Protocol):
             self.record.mtls, self.record.peer_principal = True, stream.peer.spiffe_id
         self._started = proxy.now()
         self._over = False
+        self._idle: Idle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment] # a socket transport or TlsTransport
@@ -56,9 +59,19 @@ class TcpConnection(asyncio.Protocol):
             return
         if self.transport is not None:
             self.transport.pause_reading()
+        if self.config.idle_timeout is not None:
+            self._idle = Idle(self.config.idle_timeout, self.proxy.now, self._expired)
         self.record.upstream_host = f"{endpoint.address}:{endpoint.port}"
         tls = transport_for(cluster, endpoint)
         self.proxy.upstreams.open(Target(cluster, endpoint, tls, TCP_ALPN if tls else ()), self._made, self._failed)
+
+    def _expired(self) -> bool:
+        self._finish()
+        return True
+
+    def _touch(self) -> None:
+        if self._idle is not None:
+            self._idle.touch()
 
     def _choose(self) -> str:
         mark = self.proxy.rng.random() * self.config.total_weight
@@ -82,6 +95,9 @@ class TcpConnection(asyncio.Protocol):
     def upstream_ready(self) -> None:
         if self.upstream is None or self.transport is None:
             return
+        if self._over:  # the client left meanwhile
+            self.upstream.close()
+            return
         for data in self._early:
             self.upstream.write(data)
         self._early.clear()
@@ -91,6 +107,7 @@ class TcpConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        self._touch()
         self.record.bytes_received += len(data)
         if self.upstream is not None and self.upstream.transport is not None:
             self.upstream.write(data)
@@ -98,6 +115,7 @@ class TcpConnection(asyncio.Protocol):
             self._early.append(data)
 
     def from_upstream(self, data: bytes) -> None:
+        self._touch()
         self.record.bytes_sent += len(data)
         if self.transport is not None:
             self.transport.write(data)
@@ -105,12 +123,20 @@ class TcpConnection(asyncio.Protocol):
     def upstream_eof(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write_eof()
+        self._direction_ended()
+
+    def _direction_ended(self) -> None:
+        """Nothing reports the loss of a connection that both sides have ended."""
+        self._ended += 1
+        if self._ended == 2:
+            self._finish()
 
     def eof_received(self) -> bool:
         if self.upstream is not None and self.upstream.transport is not None:
             self.upstream.write_eof()
         else:
             self._early_eof = True
+        self._direction_ended()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -121,6 +147,8 @@ class TcpConnection(asyncio.Protocol):
         if self._over:
             return
         self._over = True
+        if self._idle is not None:
+            self._idle.stop()
         self.proxy.connections.discard(self)
         if self.upstream is not None:
             self.upstream.close()

@@ -191,13 +191,13 @@ class TlsTransport(asyncio.Protocol):
         self._above.connection_made(self)  # type: ignore[arg-type] # duck-typed transport
 
     def _pump(self) -> None:
-        above = self._above
         try:
             while self._incoming.pending or self._session.pending():
                 data = self._session.read(READ_SIZE)
-                if not data:
+                if not data:  # close_notify
+                    self._eof()
                     break
-                above.data_received(data)  # type: ignore[union-attr] # set before pumping
+                self._above.data_received(data)  # type: ignore[union-attr] # set before pumping; may be replaced meanwhile
         except ssl.SSLWantReadError:
             pass
         except (ssl.SSLZeroReturnError, ssl.SSLSyscallError):

@@ -20,6 +20,7 @@ from devmesh.sidecar.http1.framing import Body, CloseBody, FramingError, NoBody
 from devmesh.sidecar.http1.response import MAX_HEAD, parse_response, response_body
 from devmesh.sidecar.message import ResponseHead
 from devmesh.sidecar.resilience import ClusterLoad, Failure, OutlierDetector
+from devmesh.sidecar.timers import Idle
 from devmesh.sidecar.tls import Contexts, Peer, TlsTransport
 
 log = logging.getLogger(__name__)
@@ -67,13 +68,27 @@ class UpstreamConnection(asyncio.Protocol):
         self._buffer = b""
         self._body: Body | None = None
         self._keep = True
-        self.idle_since = 0.0
+        self.idle: Idle | None = None
         self.local_address = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment] # a socket transport or TlsTransport
         name = transport.get_extra_info("sockname")
         self.local_address = f"{name[0]}:{name[1]}" if name else ""
+
+    def rest(self) -> None:
+        """Idle from now on, for as long as the cluster's idle_timeout lets it."""
+        limit = self.pool.target.cluster.idle_timeout
+        if self.idle is not None:
+            self.idle.touch()
+        elif limit is not None:
+            self.idle = Idle(limit, self.pool.upstreams.now, self._expired)
+
+    def _expired(self) -> bool:
+        if self in self.pool.idle:
+            self._drop()
+            return True
+        return False
 
     def begin(self, caller: Caller, method: bytes) -> None:
         self.caller, self.method = caller, method
@@ -152,6 +167,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
+        if self.idle is not None:
+            self.idle.stop()
         if isinstance(self._body, CloseBody) and self.caller is not None:
             self._keep = False
             self._finish()
@@ -254,7 +271,7 @@ class Pool:
             self.load.pending -= 1
             self._start(connection, caller, method)
         else:
-            connection.idle_since = self.upstreams.now()
+            connection.rest()
             self.idle.append(connection)
 
     def _start(self, connection: UpstreamConnection, caller: Caller, method: bytes) -> None:

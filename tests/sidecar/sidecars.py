@@ -117,9 +117,13 @@ class Records:
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Record] = asyncio.Queue()
+        self.opened = 0
 
     def record(self, record: Record, manager: HttpManager) -> None:
         self._queue.put_nowait(record)
+
+    def tcp_opened(self, record: Record) -> None:
+        self.opened += 1
 
     def tcp_closed(self, record: Record) -> None:
         self._queue.put_nowait(record)
@@ -228,6 +232,8 @@ async def sidecar(
     """Started; every exchange must be over when the test ends, and nothing counted as under way."""
     sock = free_socket()
     records = Records()
+    errors: list[Json] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     proxy = Proxy(telemetry=records, **options)
     proxy.apply(parse_snapshot({"version": "1", **snapshot}))
     await proxy.listen([SocketSpec(role, "127.0.0.1", port_of(sock), sock, original)])
@@ -238,6 +244,7 @@ async def sidecar(
     finally:
         await one.close()
         await until(lambda: not proxy.connections)
+    assert not errors
     assert not proxy.exchanges
     loads = [(name, load.connections, load.pending, load.requests, load.retries) for name, load in proxy.upstreams._loads.items()]
     assert all(load[1:] == (0, 0, 0, 0) for load in loads), loads

@@ -389,3 +389,19 @@ async def test_draining_closes_idle_connections_and_lets_the_last_answer_out():
         assert (answer.body, answer["connection"]) == (b"ok", "close")
         assert await busy.closed()
         await draining
+
+
+async def test_an_idle_connection_is_closed_and_a_busy_one_is_not():
+    options = {"common_http_protocol_options": {"idle_timeout": "0.15s"}}
+
+    async def handler(reader, writer):
+        await read_head(reader)
+        await asyncio.sleep(0.4)  # longer than the timeout: what is tested
+        writer.write(OK)
+        await reader.read()
+
+    async with app(handler) as ours, sidecar(one_route(ours.port, manager=options)) as proxy:
+        client, silent = await proxy.connect(), await proxy.connect()
+        assert (await client.ask()).status == 200
+        assert await client.closed()
+        assert await silent.closed()

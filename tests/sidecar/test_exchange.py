@@ -373,3 +373,15 @@ async def test_hop_by_hop_headers_stay_on_their_hop():
         assert {"x-kept", "te"} <= headers.keys()
         assert not {"connection", "x-secret", "keep-alive", "proxy-authorization"} & headers.keys()
         assert [name for name, _ in got.headers if name in ("connection", "keep-alive", "x-mine", "x-kept")] == ["x-kept"]
+
+
+async def test_an_idle_upstream_connection_is_closed_and_the_next_request_makes_another():
+    protocol = {"explicit_http_config": {"http_protocol_options": {}}, "common_http_protocol_options": {"idle_timeout": "0.1s"}}
+    options = {"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol}}
+    async with app(answering()) as ours, sidecar(one_route(ours.port, cluster=options)) as proxy:
+        client = await proxy.connect()
+        assert [(await client.ask()).status for _ in range(2)] == [200, 200]
+        assert ours.connections == 1
+        await until(lambda: not proxy.proxy.upstreams.load("c").connections)
+        assert (await client.ask()).status == 200
+        assert ours.connections == 2

@@ -144,9 +144,9 @@ async def test_tls_without_a_client_certificate_is_refused(ca):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     async with app(answering()) as served, sidecar(serving(served.port), identity=Identity(credentials(ca, "server"))) as server:
+        client = await server.connect(ssl=context)
+        client.get()
         with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
-            client = await server.connect(ssl=context)
-            client.get()
             await client.answer()
         assert served.connections == 0
 
