@@ -9,13 +9,14 @@ from pydantic import BaseModel
 
 from devmesh.compiler.security import namespace_mode
 from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, seconds, secret
-from devmesh.compiler.world import World, resolve_host
+from devmesh.compiler.world import ROOT_NAMESPACE, World, covers, resolve_host
 from devmesh.config.istio_destination import (
     ClientTLSSettings,
     ConnectionPoolSettings,
     DestinationRule,
     LoadBalancerSettings,
     OutlierDetection,
+    TCPSettings,
     TrafficPolicy,
 )
 from devmesh.config.model import Resource
@@ -24,6 +25,7 @@ from devmesh.config.topology_types import Service, ServicePort
 M = TypeVar("M", bound=BaseModel)
 HTTP2: Json = {"explicit_http_config": {"http2_protocol_options": {}}}
 LB_POLICIES = {"LEAST_CONN": "LEAST_REQUEST", "LEAST_REQUEST": "LEAST_REQUEST", "RANDOM": "RANDOM", "ROUND_ROBIN": "ROUND_ROBIN"}
+TLS_PARAMS: Json = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
 DOWNSTREAM_PROTOCOL: Json = {"use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}}}
 
 
@@ -40,16 +42,24 @@ class Policy:
 
 def rule_for(world: World, service: Service, namespace: str) -> tuple[Resource, DestinationRule] | None:
     """The DestinationRule of a host: the client's namespace, then the service's, then the root's (istiod's lookup)."""
-    found = [
-        (resource, rule)
-        for resource, rule in world.destination_rules()
-        if resolve_host(rule.host, resource.key.namespace) == service.hostname
-    ]
-    for wanted in (namespace, service.namespace, "istio-system"):
-        for resource, rule in found:
-            if resource.key.namespace == wanted:
-                return resource, rule
+    for wanted in dict.fromkeys((namespace, service.namespace, ROOT_NAMESPACE)):
+        local = [(r, rule, resolve_host(rule.host, wanted)) for r, rule in world.destination_rules() if r.key.namespace == wanted]
+        hosts = [host for _, _, host in local if covers(host, service.hostname)]
+        if hosts:
+            closest = max(hosts, key=len)
+            return _joined([(resource, rule) for resource, rule, host in local if host == closest])
     return None
+
+
+def _joined(rules: list[tuple[Resource, DestinationRule]]) -> tuple[Resource, DestinationRule]:
+    """Several rules of one host in a namespace: the oldest gains the others' new subsets, and a policy if it has none (istiod's merge)."""
+    resource, joined = rules[0]
+    for _, rule in rules[1:]:
+        known = {subset.name for subset in joined.subsets}
+        more = tuple(subset for subset in rule.subsets if subset.name not in known)
+        policy = joined.traffic_policy or rule.traffic_policy
+        joined = joined.model_copy(update={"subsets": (*joined.subsets, *more), "traffic_policy": policy})
+    return resource, joined
 
 
 def policy_for(policy: TrafficPolicy | None, port: int) -> Policy:
@@ -143,17 +153,7 @@ def _connection_pool(cluster: Json, pool: ConnectionPoolSettings | None) -> None
     if pool is None:
         return
     threshold = cluster["circuit_breakers"]["thresholds"][0]
-    common: Json = {}
-    if pool.tcp is not None:
-        if pool.tcp.max_connections:
-            threshold["max_connections"] = pool.tcp.max_connections
-        if pool.tcp.connect_timeout is not None:
-            cluster["connect_timeout"] = seconds(pool.tcp.connect_timeout)
-        if pool.tcp.tcp_keepalive is not None:
-            keepalive = pool.tcp.tcp_keepalive
-            cluster["upstream_connection_options"] = {"tcp_keepalive": _keepalive(keepalive.probes, keepalive.time, keepalive.interval)}
-        if pool.tcp.max_connection_duration is not None:
-            common["max_connection_duration"] = seconds(pool.tcp.max_connection_duration)
+    common: Json = _tcp_settings(cluster, pool.tcp) if pool.tcp is not None else {}
     if pool.http is not None:
         for field, key in (
             ("http1_max_pending_requests", "max_pending_requests"),
@@ -166,8 +166,25 @@ def _connection_pool(cluster: Json, pool: ConnectionPoolSettings | None) -> None
             common["idle_timeout"] = seconds(pool.http.idle_timeout)
         if pool.http.max_requests_per_connection:
             common["max_requests_per_connection"] = pool.http.max_requests_per_connection
-    if common or (pool.http is not None and pool.http.use_client_protocol):
+    if common or (pool.http is not None and (pool.http.use_client_protocol or pool.http.max_concurrent_streams)):
         _http_options(cluster, common, pool)
+
+
+def _tcp_settings(cluster: Json, tcp: TCPSettings) -> Json:
+    """Gives its part of the cluster's common_http_protocol_options."""
+    common: Json = {}
+    if tcp.max_connections:
+        cluster["circuit_breakers"]["thresholds"][0]["max_connections"] = tcp.max_connections
+    if tcp.connect_timeout is not None:
+        cluster["connect_timeout"] = seconds(tcp.connect_timeout)
+    if tcp.tcp_keepalive is not None:
+        keepalive = tcp.tcp_keepalive
+        cluster["upstream_connection_options"] = {"tcp_keepalive": _keepalive(keepalive.probes, keepalive.time, keepalive.interval)}
+    if tcp.idle_timeout is not None:
+        common["idle_timeout"] = seconds(tcp.idle_timeout)
+    if tcp.max_connection_duration is not None:
+        common["max_connection_duration"] = seconds(tcp.max_connection_duration)
+    return common
 
 
 def _keepalive(probes: int, time: float | None, interval: float | None) -> Json:
@@ -183,7 +200,7 @@ def _keepalive(probes: int, time: float | None, interval: float | None) -> Json:
 
 def _http_options(cluster: Json, common: Json, pool: ConnectionPoolSettings) -> None:
     options = cluster.setdefault("typed_extension_protocol_options", {}).setdefault(HTTP_OPTIONS, {"@type": TYPE + HTTP_OPTIONS})
-    if common:
+    if common or (pool.http is not None and pool.http.max_concurrent_streams):
         options["common_http_protocol_options"] = common
     if pool.http is not None and pool.http.use_client_protocol:
         options.pop("explicit_http_config", None)
@@ -230,6 +247,12 @@ def _tls(world: World, cluster: Json, service: Service, port: ServicePort, subse
         return
     if tls is not None and tls.mode in ("SIMPLE", "MUTUAL"):
         cluster["transport_socket"] = _originated(tls)
+        cluster["metadata"]["filter_metadata"]["istio"]["alpn_override"] = "false"
+        if not tls.sni:
+            options = cluster.setdefault("typed_extension_protocol_options", {}).setdefault(HTTP_OPTIONS, {"@type": TYPE + HTTP_OPTIONS})
+            if "use_downstream_protocol_config" not in options:
+                options.setdefault("explicit_http_config", {"http_protocol_options": {}})
+            options["upstream_http_protocol_options"] = {"auto_sni": True}
         return
     sni = f"outbound_.{port.port}_.{subset}_.{service.hostname}"
     sans = list(tls.subject_alt_names) if tls is not None and tls.subject_alt_names else _service_sans(world, service)
@@ -262,7 +285,7 @@ def _istio_mutual(sans: list[str], sni: str, *, http2: bool) -> Json:
         "typed_config": {
             "@type": f"{TYPE}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
             "common_tls_context": {
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+                "tls_params": TLS_PARAMS,
                 "tls_certificate_sds_secret_configs": [secret("default")],
                 "combined_validation_context": validation,
                 "alpn_protocols": ["istio-peer-exchange", "istio", *(["h2"] if http2 else [])],
@@ -274,11 +297,16 @@ def _istio_mutual(sans: list[str], sni: str, *, http2: bool) -> Json:
 
 def _originated(tls: ClientTLSSettings) -> Json:
     """SIMPLE and MUTUAL: TLS to a server outside the mesh; the system's roots unless insecureSkipVerify."""
-    common: Json = {}
-    if not tls.insecure_skip_verify:
+    common: Json = {"tls_params": TLS_PARAMS}
+    if tls.insecure_skip_verify:
+        common["validation_context"] = {}
+    else:
+        sans = [{"exact": san} for san in tls.subject_alt_names]
+        root = secret(f"file-root:{tls.ca_certificates or 'system'}")
+        del root["sds_config"]["initial_fetch_timeout"]
         common["combined_validation_context"] = {
-            "default_validation_context": {"match_subject_alt_names": [{"exact": san} for san in tls.subject_alt_names]},
-            "validation_context_sds_secret_config": secret(f"file-root:{tls.ca_certificates or 'system'}"),
+            "default_validation_context": {"match_subject_alt_names": sans} if sans else {},
+            "validation_context_sds_secret_config": root,
         }
     config: Json = {"@type": f"{TYPE}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": common}
     if tls.sni:

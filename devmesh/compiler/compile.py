@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from devmesh.compiler import clusters, endpoints
-from devmesh.compiler.clusters import policy_for, rule_for
+from devmesh.compiler.clusters import merged, policy_for, rule_for
 from devmesh.compiler.listeners import Listeners
 from devmesh.compiler.shared import Json
 from devmesh.compiler.tables import Tables, http_ports
@@ -75,9 +75,13 @@ def _outbound(world: World, proxy: Workload) -> tuple[list[Json], list[Json]]:
 def _assignment(world: World, service: Service, port: ServicePort, cluster: Json, proxy: Workload) -> Json:
     subset = cluster["name"].split("|")[2]
     rule = rule_for(world, service, proxy.namespace)
-    labels = next((dict(s.labels) for s in rule[1].subsets if s.name == subset), {}) if rule is not None and subset else {}
-    tls = policy_for(rule[1].traffic_policy, port.port).tls if rule is not None else None
-    plaintext = tls is not None and tls.mode == "DISABLE"
+    chosen = next((s for s in rule[1].subsets if s.name == subset), None) if rule is not None and subset else None
+    labels = dict(chosen.labels) if chosen is not None else {}
+    policy = rule[1].traffic_policy if rule is not None else None
+    if chosen is not None:
+        policy = merged(policy, chosen.traffic_policy)
+    tls = policy_for(policy, port.port).tls
+    plaintext = tls is not None and tls.mode != "ISTIO_MUTUAL"
     return endpoints.assignment(world, cluster["name"], service, port, labels, plaintext=plaintext)
 
 

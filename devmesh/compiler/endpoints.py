@@ -11,7 +11,7 @@ from devmesh.config.topology_types import Service, ServicePort, Workload
 
 
 def assignment(world: World, name: str, service: Service, port: ServicePort, labels: Mapping[str, str], *, plaintext: bool) -> Json:
-    """One cluster's endpoints; `labels` are the subset's; `plaintext`: a DestinationRule turned TLS off."""
+    """One cluster's endpoints; `labels` are the subset's; `plaintext`: a DestinationRule turned the mesh's own TLS off."""
     hosts = [
         _endpoint(world, service, port, workload, plaintext=plaintext)
         for workload in world.workloads_of(service)

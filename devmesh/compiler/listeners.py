@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from devmesh.compiler.clusters import cluster_name
-from devmesh.compiler.security import downstream_tls, mtls_mode
+from devmesh.compiler.security import downstream_tls, mtls_mode, ports_of_their_own
 from devmesh.compiler.shared import HTTP_INSPECTOR, TLS_INSPECTOR, TYPE, Json, ads, http_manager, socket_address, tcp_proxy
 from devmesh.compiler.tables import Tables, gateway_servers, target_port
 from devmesh.compiler.world import World
@@ -129,16 +129,22 @@ class Listeners:
                 "filters": [tcp_proxy("BlackHoleCluster", "BlackHoleCluster")],
                 "name": "virtualInbound-blackhole",
             },
-            *self._passthrough_chains(),
+            *self._passthrough_chains(0),
         ]
+        served = {p.target_port for _, p in ports}
+        named = [number for number in ports_of_their_own(self.world, self.proxy) if number not in served]
+        for number in named:
+            chains += self._passthrough_chains(number)
         for service, port in ports:
             chains += self._service_chains(service, port)
-        plain = [p.target_port for _, p in ports if mtls_mode(self.world, self.proxy, p.target_port) == "DISABLE"]
+        modes = {number: mtls_mode(self.world, self.proxy, number) for number in [*served, *named]}
+        plain = [number for number, mode in modes.items() if mode == "DISABLE"]
+        strict = mtls_mode(self.world, self.proxy, 0) == "STRICT"
         inspectors = [ORIGINAL_DST]
-        if mtls_mode(self.world, self.proxy, 0) != "DISABLE" or len(plain) < len(ports):
+        if mtls_mode(self.world, self.proxy, 0) != "DISABLE" or len(plain) < len(modes):
             inspectors.append({**TLS_INSPECTOR, "filter_disabled": _disabled_at([*sorted(plain), 15006])})
-        if mtls_mode(self.world, self.proxy, 0) != "STRICT" or any(p.protocol == "auto" for _, p in ports):
-            inspectors.append({**HTTP_INSPECTOR, "filter_disabled": _disabled_at([*sorted(http), 15006])})
+        if not strict or any(p.protocol == "auto" for _, p in ports) or any(modes[number] != "STRICT" for number in named):
+            inspectors.append({**HTTP_INSPECTOR, "filter_disabled": _disabled_at([*([0] if strict else []), *sorted(http), 15006])})
         return {
             "name": "virtualInbound",
             "address": socket_address("0.0.0.0", 15006),
@@ -158,8 +164,9 @@ class Listeners:
             set_current_client_cert_details={"subject": True, "dns": True, "uri": True},
         )
 
-    def _passthrough_chains(self) -> list[Json]:
-        mode = mtls_mode(self.world, self.proxy, 0)
+    def _passthrough_chains(self, port: int) -> list[Json]:
+        """What reaches no service's port; `port` 0 is every other."""
+        mode = mtls_mode(self.world, self.proxy, port)
         http = self._inbound_manager("InboundPassthroughCluster;", None, None)
         tcp = tcp_proxy("InboundPassthroughCluster", "InboundPassthroughCluster")
         chains: list[Json] = []
@@ -190,6 +197,8 @@ class Listeners:
             chains.append(_chain({"transport_protocol": "raw_buffer"}, tcp, "virtualInbound", None))
         if mode == "PERMISSIVE":
             chains.append(_chain({"transport_protocol": "tls"}, tcp, "virtualInbound", None))
+        for chain in chains if port else ():
+            chain["filter_chain_match"]["destination_port"] = port
         return chains
 
     def _service_chains(self, service: Service, port: ServicePort) -> list[Json]:
@@ -259,7 +268,7 @@ class Listeners:
 
 def _disabled_at(ports: list[int]) -> Json:
     """A ListenerFilterChainMatchPredicate for these ports."""
-    rules = [{"destination_port_range": {"start": port, "end": port + 1}} for port in ports]
+    rules = [{"destination_port_range": {**({"start": port} if port else {}), "end": port + 1}} for port in ports]
     return {"or_match": {"rules": rules}} if len(rules) > 1 else rules[0]
 
 

@@ -30,6 +30,7 @@ PREVIOUS_HOSTS = {
     "name": "envoy.retry_host_predicates.previous_hosts",
     "typed_config": {"@type": f"{TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
 }
+DEFAULT_PORTS = {"http": 80, "https": 443}
 REDIRECT_CODES = {301: None, 302: "FOUND", 303: "SEE_OTHER", 307: "TEMPORARY_REDIRECT", 308: "PERMANENT_REDIRECT"}
 GRPC_CODES = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
@@ -112,7 +113,7 @@ class RouteBuilder:
         elif http.direct_response is not None:
             out["direct_response"] = _direct_response(http.direct_response)
         else:
-            self._forward(out, http, match)
+            self._forward(out, http)
         out["decorator"] = {"operation": self._operation(http, match)}
         self._edits(out, http.headers)
         filters = self._filters(http)
@@ -122,7 +123,7 @@ class RouteBuilder:
             out["stat_prefix"] = match.stat_prefix
         return out
 
-    def _forward(self, out: Json, http: HTTPRoute, match: HTTPMatchRequest | None) -> None:
+    def _forward(self, out: Json, http: HTTPRoute) -> None:
         action: Json = {"timeout": seconds(http.timeout) if http.timeout is not None else "0s"}
         destinations = [one for one in http.route if len(http.route) == 1 or one.weight > 0]
         if len(http.route) == 1:
@@ -131,16 +132,16 @@ class RouteBuilder:
             self._destination_headers(out, action, only.headers)
         else:
             action["weighted_clusters"] = {"clusters": [self._weighted(one.destination, one.weight, one.headers) for one in destinations]}
+        hashing = self._hash_policies(http)
         if http.retries is None or http.retries.attempts > 0:
-            action["retry_policy"] = retry_policy(http.retries) if http.retries is not None else default_retry()
+            action["retry_policy"] = retry_policy(http.retries, hashed=bool(hashing) and len(http.route) == 1)
         action["max_grpc_timeout"] = action["timeout"]
         if action["timeout"] == "0s":
             action["max_grpc_timeout"] = "0s"
-        self._rewrite(action, http, match)
+        self._rewrite(action, http)
         mirrors = self._mirrors(http)
         if mirrors:
             action["request_mirror_policies"] = mirrors
-        hashing = self._hash_policies(http)
         if hashing:
             action["hash_policy"] = hashing
         out["route"] = {**action, **out.pop("_host_rewrite", {})}
@@ -198,15 +199,12 @@ class RouteBuilder:
         if host and "route" in out and "host_rewrite_literal" not in out["route"]:
             out["route"]["host_rewrite_literal"] = host
 
-    def _rewrite(self, action: Json, http: HTTPRoute, match: HTTPMatchRequest | None) -> None:
+    def _rewrite(self, action: Json, http: HTTPRoute) -> None:
         rewrite = http.rewrite
         if rewrite is None:
             return
         if rewrite.uri:
-            if match is not None and match.uri is not None and match.uri.regex is not None:
-                action["regex_rewrite"] = {"pattern": {"regex": match.uri.regex}, "substitution": rewrite.uri}
-            else:
-                action["prefix_rewrite"] = rewrite.uri
+            action["prefix_rewrite"] = rewrite.uri
         elif rewrite.uri_regex_rewrite is not None:
             regex = rewrite.uri_regex_rewrite
             action["regex_rewrite"] = {"pattern": {"regex": regex.match}, "substitution": regex.rewrite}
@@ -216,12 +214,12 @@ class RouteBuilder:
     def _mirrors(self, http: HTTPRoute) -> list[Json]:
         out = []
         if http.mirror is not None:
-            percent = 100.0
+            percent: float | None = None
             if http.mirror_percentage is not None:
                 percent = http.mirror_percentage.value
             elif http.mirror_percent is not None:
                 percent = float(http.mirror_percent)
-            if percent > 0:
+            if percent is None or percent > 0:
                 out.append(self._mirror(http.mirror, percent))
         for mirror in http.mirrors:
             if mirror.destination is not None and (mirror.percentage is None or mirror.percentage.value > 0):
@@ -259,6 +257,8 @@ class RouteBuilder:
             out["port_redirect"] = redirect.port
         elif redirect.derive_port == "FROM_REQUEST_PORT":
             out["port_redirect"] = self.port
+        if out.get("port_redirect") == DEFAULT_PORTS[redirect.scheme or "http"]:
+            del out["port_redirect"]
         code = REDIRECT_CODES.get(redirect.redirect_code or 301)
         if code is not None:
             out["response_code"] = code
@@ -309,22 +309,28 @@ def hash_policy(world: World, service: Service, port: int, subset: str, namespac
     return None
 
 
-def retry_policy(retries: HTTPRetry) -> Json:
-    """retryOn's numbers become retriable_status_codes (istiod's retry.ConvertPolicy)."""
+def retry_policy(retries: HTTPRetry | None, *, hashed: bool = False) -> Json:
+    """retryOn's numbers become retriable_status_codes (istiod's retry.ConvertPolicy); a hashed request may meet its host again."""
     out = default_retry()
+    if hashed:
+        del out["retry_host_predicate"]
+    if retries is None:
+        return out
     out["num_retries"] = retries.attempts
     if retries.retry_on:
         words = [word.strip() for word in retries.retry_on.split(",")]
         codes = [int(word) for word in words if word.isdecimal()]
         names = [word for word in words if word and not word.isdecimal()]
-        out["retry_on"] = ",".join([*names, *(["retriable-status-codes"] if codes and "retriable-status-codes" not in names else [])])
+        # istiod's leading comma, when there are only numbers, is kept: proxies skip the empty word.
+        out["retry_on"] = ",".join(names) + (",retriable-status-codes" if codes and "retriable-status-codes" not in names else "")
         if codes:
             out["retriable_status_codes"] = codes
     if retries.per_try_timeout is not None:
         out["per_try_timeout"] = seconds(retries.per_try_timeout)
     if retries.retry_ignore_previous_hosts is False:
-        out.pop("retry_host_predicate")
-        out.pop("host_selection_retry_max_attempts")
+        out.pop("retry_host_predicate", None)
+    elif retries.retry_ignore_previous_hosts:
+        out["retry_host_predicate"] = [PREVIOUS_HOSTS]
     if retries.backoff is not None:
         out["retry_back_off"] = {"base_interval": seconds(retries.backoff)}
     if retries.retry_remote_localities:

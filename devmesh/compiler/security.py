@@ -28,6 +28,12 @@ def mtls_mode(world: World, workload: Workload, port: int) -> str:
     return _mode(per_port.mode, mode) if per_port is not None else mode
 
 
+def ports_of_their_own(world: World, workload: Workload) -> list[int]:
+    """The ports that portLevelMtls names."""
+    own = _own(world, workload)
+    return sorted(own.port_level_mtls) if own is not None else []
+
+
 def namespace_mode(world: World, namespace: str) -> str:
     """What holds for workloads of a namespace that no selector names."""
     mode = "PERMISSIVE"

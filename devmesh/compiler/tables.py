@@ -6,7 +6,7 @@ from devmesh.compiler.clusters import cluster_name
 from devmesh.compiler.faults import fault_routes
 from devmesh.compiler.routes import RouteBuilder, default_route, gateway_name, hash_policy
 from devmesh.compiler.shared import Json
-from devmesh.compiler.world import World, matches, resolve_host
+from devmesh.compiler.world import World, covers, matches, resolve_host
 from devmesh.config.istio_networking import Gateway, Server, VirtualService
 from devmesh.config.model import Resource
 from devmesh.config.topology_types import Service, ServicePort, Workload
@@ -56,9 +56,9 @@ class Tables:
 
     def _service_host(self, service: Service, port: int) -> Json | None:
         service_port = next((p for p in service.ports if p.port == port and p.protocol in HTTP_PROTOCOLS), None)
-        routes = self._mesh_routes(service.hostname, port)
         if service_port is None:
-            return _host(f"{service.hostname}:{port}", [service.hostname], routes) if routes else None
+            return None
+        routes = self._mesh_routes(service.hostname, port)
         if not routes:
             name = cluster_name(service.hostname, port, "")
             route = default_route(name, f"{service.hostname}:{port}/*")
@@ -69,27 +69,30 @@ class Tables:
         return _host(f"{service.hostname}:{port}", domains(service, self.proxy.namespace), routes)
 
     def _mesh_routes(self, hostname: str, port: int) -> list[Json]:
-        """Routes of the oldest VirtualService for the mesh that names this host."""
-        for resource, spec in self.world.virtual_services():
-            if "mesh" not in _gateways(resource, spec) or not self._visible(resource, spec):
-                continue
-            if any(_covers(resolve_host(host, resource.key.namespace), hostname) for host in spec.hosts):
-                return self._build(resource, spec, port, frozenset({"mesh"}))
-        return []
+        """Routes of the VirtualService for the mesh that names this host most specifically; the oldest of equals."""
+        naming = [one for one in self._mesh_services() if _specificity(one[0], one[1], hostname)]
+        if not naming:
+            return []
+        resource, spec = max(naming, key=lambda one: _specificity(one[0], one[1], hostname))
+        return self._build(resource, spec, port, frozenset({"mesh"}))
+
+    def _mesh_services(self) -> list[tuple[Resource, VirtualService]]:
+        services = self.world.virtual_services()
+        return [(resource, spec) for resource, spec in services if "mesh" in _gateways(resource, spec) and self._visible(resource, spec)]
 
     def _foreign_hosts(self, port: int, known: set[str]) -> list[Json]:
-        """VirtualServices for hosts that are no services of the mesh."""
+        """VirtualServices for hosts that no service has at this port."""
         out = []
-        services = {service.hostname for service in self.world.topology.services}
-        for resource, spec in self.world.virtual_services():
-            if "mesh" not in _gateways(resource, spec) or not self._visible(resource, spec):
-                continue
+        services = {service.hostname for service in self.world.topology.services if any(one.port == port for one in service.ports)}
+        for resource, spec in self._mesh_services():
             for host in spec.hosts:
                 name = resolve_host(host, resource.key.namespace)
-                if name in services or name.startswith("*") or f"{name}:{port}" in known:
+                if any(covers(name, service) for service in services) or f"{name}:{port}" in known:
                     continue
                 known.add(f"{name}:{port}")
-                out.append(_host(f"{name}:{port}", [name], self._build(resource, spec, port, frozenset({"mesh"}))))
+                routes = self._build(resource, spec, port, frozenset({"mesh"}))
+                if routes:
+                    out.append(_host(f"{name}:{port}", [name], routes))
         return out
 
     def _visible(self, resource: Resource, spec: VirtualService) -> bool:
@@ -205,8 +208,10 @@ def _gateways(resource: Resource, spec: VirtualService) -> frozenset[str]:
     return frozenset(gateway_name(name, resource.key.namespace) for name in spec.gateways) or frozenset({"mesh"})
 
 
-def _covers(pattern: str, hostname: str) -> bool:
-    return pattern == hostname or (pattern.startswith("*") and hostname.endswith(pattern[1:]))
+def _specificity(resource: Resource, spec: VirtualService, hostname: str) -> int:
+    """How closely a VirtualService names a host: the length of its longest pattern that covers it, 0 for none."""
+    patterns = [resolve_host(host, resource.key.namespace) for host in spec.hosts]
+    return max((len(pattern) for pattern in patterns if covers(pattern, hostname)), default=0)
 
 
 def _intersection(host: str, server: Server, namespace: str) -> str | None:
@@ -215,9 +220,9 @@ def _intersection(host: str, server: Server, namespace: str) -> str | None:
         scope, slash, pattern = allowed.rpartition("/")
         if slash and scope not in ("*", namespace, "."):
             continue
-        if _covers(pattern, host):
+        if covers(pattern, host):
             return host
-        if _covers(host, pattern):
+        if covers(host, pattern):
             return pattern
     return None
 

@@ -80,6 +80,10 @@ def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return bool(selector) and all(labels.get(key) == value for key, value in selector.items())
 
 
+def covers(pattern: str, hostname: str) -> bool:
+    return pattern == hostname or (pattern.startswith("*") and hostname.endswith(pattern[1:]))
+
+
 def resolve_host(host: str, namespace: str) -> str:
     """Istio's short names: one without a dot gets the resource's namespace and the cluster domain."""
     return host if "." in host or host.startswith("*") else f"{host}.{namespace}.svc.cluster.local"

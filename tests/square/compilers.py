@@ -14,10 +14,10 @@ from devmesh.config.topology import Topology
 from tests.square.normalise import normalise
 
 HERE = Path(__file__).parent
-CASES = sorted((HERE / "cases").glob("*.yaml"))
+CASES = sorted(path for path in (HERE / "cases").glob("*.yaml") if not path.name.endswith(".requests.yaml"))
 TOPOLOGY = HERE / "topology.json"
 # A caller, a callee and the gateway see every kind of configuration that these cases make.
-WORKLOADS = ("productpage-v1", "reviews-v1", "istio-ingressgateway")
+WORKLOADS = ("productpage-v1", "reviews-v1", "httpbin-v1", "istio-ingressgateway")
 
 
 def topology() -> Topology:
