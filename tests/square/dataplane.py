@@ -125,15 +125,11 @@ def _http_managers(listener: dict[str, Any]) -> list[dict[str, Any]]:
     return [f["typed_config"] for c in chains for f in c["filters"] if f["name"].endswith("http_connection_manager")]
 
 
-def envoy_bootstrap(xds: Xds, ports: dict[int, int]) -> dict[str, Any]:
-    """Static resources of a stock Envoy; `ports` maps a service's port to the loopback port that its listener gets."""
+def envoy_bootstrap(xds: Xds) -> dict[str, Any]:
+    """Static resources of a stock Envoy; it chooses its listeners' loopback ports itself, so that nobody can take one first."""
     routes = {r["name"]: r for r in xds["routes"]}
     assignments = {e["cluster_name"]: e for e in xds["endpoints"]}
-    listeners = [
-        _envoy_listener(listener, routes, ports[listener["address"]["socket_address"]["port_value"]])
-        for listener in xds["listeners"]
-        if listener["name"].startswith("0.0.0.0_") and listener["address"]["socket_address"]["port_value"] in ports
-    ]
+    listeners = [_envoy_listener(listener, routes) for listener in xds["listeners"] if listener["name"] in ("0.0.0.0_8000", "0.0.0.0_9080")]
     clusters = [_envoy_cluster(c, assignments) for c in xds["clusters"] if not c["name"].startswith("inbound|")]
     return {
         "node": {"id": "square", "cluster": "square"},
@@ -142,11 +138,11 @@ def envoy_bootstrap(xds: Xds, ports: dict[int, int]) -> dict[str, Any]:
     }
 
 
-def _envoy_listener(listener: dict[str, Any], routes: dict[str, Any], port: int) -> dict[str, Any]:
+def _envoy_listener(listener: dict[str, Any], routes: dict[str, Any]) -> dict[str, Any]:
     out = copy.deepcopy(listener)
     out.pop("bind_to_port", None)
     out.pop("access_log", None)
-    out["address"] = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    out["address"] = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
     for manager in _http_managers(out):
         manager.pop("access_log", None)
         manager.pop("tracing", None)
@@ -173,10 +169,10 @@ def _envoy_cluster(cluster: dict[str, Any], assignments: dict[str, Any]) -> dict
 
 
 @contextlib.asynccontextmanager
-async def envoy(binary: Path, xds: Xds, ports: dict[int, int], directory: Path) -> AsyncIterator[None]:
-    """A stock Envoy over this configuration, ready when its admin says so."""
+async def envoy(binary: Path, xds: Xds, directory: Path) -> AsyncIterator[dict[int, int]]:
+    """A stock Envoy over this configuration, ready when its admin says so; gives the loopback port of each service port."""
     config = directory / "envoy.json"
-    config.write_text(json.dumps(envoy_bootstrap(xds, ports)))
+    config.write_text(json.dumps(envoy_bootstrap(xds)))
     admin = directory / "admin"
     log = (directory / "envoy.log").open("wb")
     process = subprocess.Popen(
@@ -185,7 +181,7 @@ async def envoy(binary: Path, xds: Xds, ports: dict[int, int], directory: Path) 
     )  # fmt: skip
     try:
         await _envoy_ready(process, admin, directory / "envoy.log")
-        yield
+        yield await _envoy_ports(admin)
     finally:
         process.terminate()
         process.wait(10)
@@ -202,6 +198,12 @@ async def _envoy_ready(process: subprocess.Popen[bytes], admin: Path, log: Path)
         await asyncio.sleep(0.01)
     pytest_reason = log.read_text()[-2000:]
     raise AssertionError(f"Envoy refused the configuration: {pytest_reason}")
+
+
+async def _envoy_ports(admin: Path) -> dict[int, int]:
+    answer = await request(int(admin.read_text().rpartition(":")[2]), "GET", "/listeners?format=json", {"host": "localhost"})
+    found = json.loads(answer.body)["listener_statuses"]
+    return {int(one["name"].rpartition("_")[2]): one["local_address"]["socket_address"]["port_value"] for one in found}
 
 
 async def request(port: int, method: str, target: str, headers: dict[str, str], body: str = "") -> Answer:

@@ -83,12 +83,8 @@ async def through_sidecar(xds: dict[str, Any], table: list[Row]) -> list[Answer]
 
 
 async def through_envoy(xds: dict[str, Any], directory: Any, table: list[Row]) -> list[Answer]:
-    socks = {port: bound() for port in (8000, 9080)}
-    ports = {port: sock.getsockname()[1] for port, sock in socks.items()}
-    for sock in socks.values():
-        sock.close()
     answers = []
-    async with envoy(envoy_binary(), xds, ports, directory):
+    async with envoy(envoy_binary(), xds, directory) as ports:
         for method, url, headers, body in table:
             host, port, target = origin_form(url)
             answers.append(await request(ports[port], method, target, {"host": host, **headers}, body))
