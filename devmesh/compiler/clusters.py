@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
-
-from pydantic import BaseModel
 
 from devmesh.compiler.security import namespace_mode
-from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, seconds, secret
-from devmesh.compiler.world import ROOT_NAMESPACE, World, covers, resolve_host
+from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, secret
+from devmesh.compiler.world import ROOT_NAMESPACE, World
 from devmesh.config.istio_destination import (
     ClientTLSSettings,
     ConnectionPoolSettings,
@@ -19,10 +16,11 @@ from devmesh.config.istio_destination import (
     TCPSettings,
     TrafficPolicy,
 )
+from devmesh.config.istio_types import format_duration
 from devmesh.config.model import Resource
+from devmesh.config.names import expand_host, host_matches
 from devmesh.config.topology_types import Service, ServicePort
 
-M = TypeVar("M", bound=BaseModel)
 HTTP2: Json = {"explicit_http_config": {"http2_protocol_options": {}}}
 LB_POLICIES = {"LEAST_CONN": "LEAST_REQUEST", "LEAST_REQUEST": "LEAST_REQUEST", "RANDOM": "RANDOM", "ROUND_ROBIN": "ROUND_ROBIN"}
 TLS_PARAMS: Json = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
@@ -37,14 +35,13 @@ class Policy:
     connection_pool: ConnectionPoolSettings | None = None
     outlier_detection: OutlierDetection | None = None
     tls: ClientTLSSettings | None = None
-    retry_budget: BaseModel | None = None
 
 
 def rule_for(world: World, service: Service, namespace: str) -> tuple[Resource, DestinationRule] | None:
     """The DestinationRule of a host: the client's namespace, then the service's, then the root's (istiod's lookup)."""
     for wanted in dict.fromkeys((namespace, service.namespace, ROOT_NAMESPACE)):
-        local = [(r, rule, resolve_host(rule.host, wanted)) for r, rule in world.destination_rules() if r.key.namespace == wanted]
-        hosts = [host for _, _, host in local if covers(host, service.hostname)]
+        local = [(r, rule, expand_host(rule.host, wanted)) for r, rule in world.destination_rules() if r.key.namespace == wanted]
+        hosts = [host for _, _, host in local if host_matches(host, service.hostname)]
         if hosts:
             closest = max(hosts, key=len)
             return _joined([(resource, rule) for resource, rule, host in local if host == closest])
@@ -68,8 +65,8 @@ def policy_for(policy: TrafficPolicy | None, port: int) -> Policy:
         return Policy()
     for one in policy.port_level_settings:
         if one.port is not None and one.port.number == port:
-            return Policy(one.load_balancer, one.connection_pool, one.outlier_detection, one.tls, policy.retry_budget)
-    return Policy(policy.load_balancer, policy.connection_pool, policy.outlier_detection, policy.tls, policy.retry_budget)
+            return Policy(one.load_balancer, one.connection_pool, one.outlier_detection, one.tls)
+    return Policy(policy.load_balancer, policy.connection_pool, policy.outlier_detection, policy.tls)
 
 
 def merged(base: TrafficPolicy | None, over: TrafficPolicy | None) -> TrafficPolicy | None:
@@ -80,15 +77,20 @@ def merged(base: TrafficPolicy | None, over: TrafficPolicy | None) -> TrafficPol
     return base.model_copy(update=given)
 
 
+def subset_policy(rule: DestinationRule, subset: str, port: int) -> Policy:
+    """What holds for one port of a subset; "" or a name that the rule does not have is the host's own."""
+    own = next((one.traffic_policy for one in rule.subsets if one.name == subset), None)
+    return policy_for(merged(rule.traffic_policy, own), port)
+
+
 def service_clusters(world: World, service: Service, port: ServicePort, namespace: str) -> list[Json]:
     """The default cluster of a port, then its subsets."""
     found = rule_for(world, service, namespace)
     resource, rule = found if found is not None else (None, None)
-    base = rule.traffic_policy if rule is not None else None
-    out = [_cluster(world, service, port, "", policy_for(base, port.port), resource)]
-    for subset in rule.subsets if rule is not None else ():
-        out.append(_cluster(world, service, port, subset.name, policy_for(merged(base, subset.traffic_policy), port.port), resource))
-    return out
+    if rule is None:
+        return [_cluster(world, service, port, "", Policy(), None)]
+    subsets = ["", *(subset.name for subset in rule.subsets)]
+    return [_cluster(world, service, port, name, subset_policy(rule, name, port.port), resource) for name in subsets]
 
 
 def cluster_name(service: str, port: int, subset: str) -> str:
@@ -113,15 +115,26 @@ def _cluster(world: World, service: Service, port: ServicePort, subset: str, pol
         "common_lb_config": {"healthy_panic_threshold": {}},
         "metadata": {"filter_metadata": {"istio": istio}},
     }
-    if port.protocol == "http2":
-        cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS: {"@type": TYPE + HTTP_OPTIONS, **HTTP2}}
-    elif port.protocol == "auto":
-        cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS: {"@type": TYPE + HTTP_OPTIONS, **DOWNSTREAM_PROTOCOL}}
+    _protocol(cluster, port)
     _load_balancer(cluster, policy.load_balancer)
     _connection_pool(cluster, policy.connection_pool)
     _outlier(cluster, policy.outlier_detection)
     _tls(world, cluster, service, port, subset, policy.tls)
     return cluster
+
+
+def _options(cluster: Json) -> Json:
+    """The cluster's HttpProtocolOptions, made when there are none."""
+    every: Json = cluster.setdefault("typed_extension_protocol_options", {})
+    options: Json = every.setdefault(HTTP_OPTIONS, {"@type": TYPE + HTTP_OPTIONS})
+    return options
+
+
+def _protocol(cluster: Json, port: ServicePort) -> None:
+    if port.protocol == "http2":
+        _options(cluster).update(HTTP2)
+    elif port.protocol == "auto":
+        _options(cluster).update(DOWNSTREAM_PROTOCOL)
 
 
 def _thresholds() -> Json:
@@ -163,7 +176,7 @@ def _connection_pool(cluster: Json, pool: ConnectionPoolSettings | None) -> None
             if getattr(pool.http, field):
                 threshold[key] = getattr(pool.http, field)
         if pool.http.idle_timeout is not None:
-            common["idle_timeout"] = seconds(pool.http.idle_timeout)
+            common["idle_timeout"] = format_duration(pool.http.idle_timeout)
         if pool.http.max_requests_per_connection:
             common["max_requests_per_connection"] = pool.http.max_requests_per_connection
     if common or (pool.http is not None and (pool.http.use_client_protocol or pool.http.max_concurrent_streams)):
@@ -176,14 +189,14 @@ def _tcp_settings(cluster: Json, tcp: TCPSettings) -> Json:
     if tcp.max_connections:
         cluster["circuit_breakers"]["thresholds"][0]["max_connections"] = tcp.max_connections
     if tcp.connect_timeout is not None:
-        cluster["connect_timeout"] = seconds(tcp.connect_timeout)
+        cluster["connect_timeout"] = format_duration(tcp.connect_timeout)
     if tcp.tcp_keepalive is not None:
         keepalive = tcp.tcp_keepalive
         cluster["upstream_connection_options"] = {"tcp_keepalive": _keepalive(keepalive.probes, keepalive.time, keepalive.interval)}
     if tcp.idle_timeout is not None:
-        common["idle_timeout"] = seconds(tcp.idle_timeout)
+        common["idle_timeout"] = format_duration(tcp.idle_timeout)
     if tcp.max_connection_duration is not None:
-        common["max_connection_duration"] = seconds(tcp.max_connection_duration)
+        common["max_connection_duration"] = format_duration(tcp.max_connection_duration)
     return common
 
 
@@ -199,7 +212,7 @@ def _keepalive(probes: int, time: float | None, interval: float | None) -> Json:
 
 
 def _http_options(cluster: Json, common: Json, pool: ConnectionPoolSettings) -> None:
-    options = cluster.setdefault("typed_extension_protocol_options", {}).setdefault(HTTP_OPTIONS, {"@type": TYPE + HTTP_OPTIONS})
+    options = _options(cluster)
     if common or (pool.http is not None and pool.http.max_concurrent_streams):
         options["common_http_protocol_options"] = common
     if pool.http is not None and pool.http.use_client_protocol:
@@ -222,9 +235,9 @@ def _outlier(cluster: Json, outlier: OutlierDetection | None) -> None:
         out["consecutive_gateway_failure"] = gateway
         out["enforcing_consecutive_gateway_failure"] = 100 if gateway else 0
     if outlier.interval is not None:
-        out["interval"] = seconds(outlier.interval)
+        out["interval"] = format_duration(outlier.interval)
     if outlier.base_ejection_time is not None:
-        out["base_ejection_time"] = seconds(outlier.base_ejection_time)
+        out["base_ejection_time"] = format_duration(outlier.base_ejection_time)
     if outlier.max_ejection_percent:
         out["max_ejection_percent"] = outlier.max_ejection_percent
     if outlier.split_external_local_origin_errors:
@@ -249,7 +262,7 @@ def _tls(world: World, cluster: Json, service: Service, port: ServicePort, subse
         cluster["transport_socket"] = _originated(tls)
         cluster["metadata"]["filter_metadata"]["istio"]["alpn_override"] = "false"
         if not tls.sni:
-            options = cluster.setdefault("typed_extension_protocol_options", {}).setdefault(HTTP_OPTIONS, {"@type": TYPE + HTTP_OPTIONS})
+            options = _options(cluster)
             if "use_downstream_protocol_config" not in options:
                 options.setdefault("explicit_http_config", {"http_protocol_options": {}})
             options["upstream_http_protocol_options"] = {"auto_sni": True}
@@ -351,10 +364,7 @@ def inbound(world: World, service: Service, port: ServicePort) -> Json:
             "filter_metadata": {"istio": {"services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]}}
         },
     }
-    if port.protocol == "http2":
-        cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS: {"@type": TYPE + HTTP_OPTIONS, **HTTP2}}
-    elif port.protocol == "auto":
-        cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS: {"@type": TYPE + HTTP_OPTIONS, **DOWNSTREAM_PROTOCOL}}
+    _protocol(cluster, port)
     found = rule_for(world, service, service.namespace)
     if found is not None and found[1].traffic_policy is not None:
         resource, rule = found

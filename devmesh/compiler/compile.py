@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from devmesh.compiler import clusters, endpoints
-from devmesh.compiler.clusters import merged, policy_for, rule_for
+from devmesh.compiler.clusters import rule_for, subset_policy
 from devmesh.compiler.listeners import Listeners
 from devmesh.compiler.shared import Json
 from devmesh.compiler.tables import Tables, http_ports
@@ -64,7 +64,7 @@ def _gateway(world: World, proxy: Workload, tables: Tables, listeners: Listeners
 def _outbound(world: World, proxy: Workload) -> tuple[list[Json], list[Json]]:
     found: list[Json] = []
     assignments: list[Json] = []
-    for service in sorted(world.topology.services, key=lambda s: s.hostname):
+    for service in world.services():
         for port in service.ports:
             built = clusters.service_clusters(world, service, port, proxy.namespace)
             found += built
@@ -77,10 +77,7 @@ def _assignment(world: World, service: Service, port: ServicePort, cluster: Json
     rule = rule_for(world, service, proxy.namespace)
     chosen = next((s for s in rule[1].subsets if s.name == subset), None) if rule is not None and subset else None
     labels = dict(chosen.labels) if chosen is not None else {}
-    policy = rule[1].traffic_policy if rule is not None else None
-    if chosen is not None:
-        policy = merged(policy, chosen.traffic_policy)
-    tls = policy_for(policy, port.port).tls
+    tls = subset_policy(rule[1], subset, port.port).tls if rule is not None else None
     plaintext = tls is not None and tls.mode != "ISTIO_MUTUAL"
     return endpoints.assignment(world, cluster["name"], service, port, labels, plaintext=plaintext)
 

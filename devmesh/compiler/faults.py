@@ -9,8 +9,9 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from devmesh.compiler.shared import TYPE, Json, million, seconds
+from devmesh.compiler.shared import TYPE, Json, million
 from devmesh.compiler.world import World
+from devmesh.config.istio_types import format_duration
 from devmesh.config.model import Resource
 from devmesh.config.topology_types import Service
 
@@ -59,7 +60,10 @@ def _fault(spec: Mapping[str, Any]) -> Json:
     out: Json = {"@type": f"{TYPE}envoy.extensions.filters.http.fault.v3.HTTPFault"}
     delay, abort = spec.get("delay"), spec.get("abort")
     if delay:
-        out["delay"] = {"fixed_delay": seconds(float(delay["fixedDelay"])), "percentage": million(float(delay.get("percentage", 100)))}
+        out["delay"] = {
+            "fixed_delay": format_duration(float(delay["fixedDelay"])),
+            "percentage": million(float(delay.get("percentage", 100))),
+        }
     if abort:
         out["abort"] = {"http_status": int(abort["httpStatus"]), "percentage": million(float(abort.get("percentage", 100)))}
     return out

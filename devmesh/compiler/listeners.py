@@ -42,7 +42,7 @@ class Listeners:
 
     def outbound(self) -> list[Json]:
         out: dict[str, Json] = {}
-        for service in sorted(self.world.topology.services, key=lambda s: s.hostname):
+        for service in self.world.services():
             for port in service.ports:
                 if port.protocol in ("http", "http2"):
                     out.setdefault(f"0.0.0.0_{port.port}", self._by_port(port.port))
@@ -54,12 +54,7 @@ class Listeners:
         return [*http, *tcp, self._virtual_outbound()]
 
     def _by_port(self, port: int) -> Json:
-        rds = {"rds": {"config_source": ads(), "route_config_name": str(port)}}
-        chain = {
-            "filter_chain_match": {"transport_protocol": "raw_buffer", "application_protocols": ["http/1.1", "h2c"]},
-            "filters": [self._manager(f"outbound_0.0.0.0_{port};", rds)],
-            "transport_socket_connect_timeout": "15s",
-        }
+        chain = self._sniffed_chain(f"outbound_0.0.0.0_{port};", str(port))
         name = self._passthrough_cluster()
         return {
             "name": f"0.0.0.0_{port}",
@@ -70,6 +65,14 @@ class Listeners:
             **SNIFFED,
             "traffic_direction": "OUTBOUND",
             "bind_to_port": False,
+        }
+
+    def _sniffed_chain(self, prefix: str, table: str) -> Json:
+        """For plaintext that http_inspector took for HTTP."""
+        return {
+            "filter_chain_match": {"transport_protocol": "raw_buffer", "application_protocols": ["http/1.1", "h2c"]},
+            "filters": [self._manager(prefix, {"rds": {"config_source": ads(), "route_config_name": table}})],
+            "transport_socket_connect_timeout": "15s",
         }
 
     def _passthrough_cluster(self) -> str:
@@ -87,15 +90,9 @@ class Listeners:
             "bind_to_port": False,
         }
         if port.protocol == "auto":
-            rds = {"rds": {"config_source": ads(), "route_config_name": f"{service.hostname}:{port.port}"}}
-            prefix = f"outbound_{service.cluster_ip}_{port.port};"
-            chain = {
-                "filter_chain_match": {"transport_protocol": "raw_buffer", "application_protocols": ["http/1.1", "h2c"]},
-                "filters": [self._manager(prefix, rds)],
-                "transport_socket_connect_timeout": "15s",
-            }
+            chain = self._sniffed_chain(f"outbound_{service.cluster_ip}_{port.port};", f"{service.hostname}:{port.port}")
             listener["filter_chains"] = [chain]
-            listener["default_filter_chain"] = {**tcp_chain}
+            listener["default_filter_chain"] = tcp_chain
             listener["listener_filters"] = [HTTP_INSPECTOR]
         return listener
 
@@ -139,9 +136,10 @@ class Listeners:
             chains += self._service_chains(service, port)
         modes = {number: mtls_mode(self.world, self.proxy, number) for number in [*served, *named]}
         plain = [number for number, mode in modes.items() if mode == "DISABLE"]
-        strict = mtls_mode(self.world, self.proxy, 0) == "STRICT"
+        everywhere = mtls_mode(self.world, self.proxy, 0)
+        strict = everywhere == "STRICT"
         inspectors = [ORIGINAL_DST]
-        if mtls_mode(self.world, self.proxy, 0) != "DISABLE" or len(plain) < len(modes):
+        if everywhere != "DISABLE" or len(plain) < len(modes):
             inspectors.append({**TLS_INSPECTOR, "filter_disabled": _disabled_at([*sorted(plain), 15006])})
         if not strict or any(p.protocol == "auto" for _, p in ports) or any(modes[number] != "STRICT" for number in named):
             inspectors.append({**HTTP_INSPECTOR, "filter_disabled": _disabled_at([*([0] if strict else []), *sorted(http), 15006])})

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 from devmesh.compiler.shared import Json
 from devmesh.config.istio_networking import HTTPMatchRequest, StringMatch
 
 
-def string_matcher(match: StringMatch, *, ignore_case: bool = False) -> Json:
-    out: Json = {}
+def string_matcher(match: StringMatch) -> Json:
     if match.exact is not None:
-        out["exact"] = match.exact
-    elif match.prefix is not None:
-        out["prefix"] = match.prefix
-    elif match.regex is not None:
-        return {"safe_regex": {"regex": match.regex}}
-    if ignore_case:
-        out["ignore_case"] = True
-    return out
+        return {"exact": match.exact}
+    if match.prefix is not None:
+        return {"prefix": match.prefix}
+    return {"safe_regex": {"regex": match.regex}} if match.regex is not None else {}
 
 
 def catch_all(match: HTTPMatchRequest | None) -> bool:
@@ -77,7 +70,3 @@ def _query(name: str, match: StringMatch) -> Json:
     if _empty(match):
         return {"name": name, "present_match": True}
     return {"name": name, "string_match": string_matcher(match)}
-
-
-def regex_of_prefix(prefix: str) -> str:
-    return re.escape(prefix)

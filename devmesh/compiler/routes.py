@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from devmesh.compiler import route_match
-from devmesh.compiler.clusters import cluster_name, merged, policy_for, rule_for
-from devmesh.compiler.shared import TYPE, Json, config_path, million, seconds
-from devmesh.compiler.world import World, matches, resolve_host
+from devmesh.compiler.clusters import cluster_name, rule_for, subset_policy
+from devmesh.compiler.shared import TYPE, Json, config_path, million
+from devmesh.compiler.world import World, matches
 from devmesh.config.istio_networking import (
     CorsPolicy,
     Destination,
@@ -22,7 +22,9 @@ from devmesh.config.istio_networking import (
     Percent,
     VirtualService,
 )
+from devmesh.config.istio_types import format_duration
 from devmesh.config.model import Resource
+from devmesh.config.names import expand_host
 from devmesh.config.topology_types import Service, Workload
 
 DEFAULT_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
@@ -124,7 +126,7 @@ class RouteBuilder:
         return out
 
     def _forward(self, out: Json, http: HTTPRoute) -> None:
-        action: Json = {"timeout": seconds(http.timeout) if http.timeout is not None else "0s"}
+        action: Json = {"timeout": format_duration(http.timeout) if http.timeout is not None else "0s"}
         destinations = [one for one in http.route if len(http.route) == 1 or one.weight > 0]
         if len(http.route) == 1:
             only = destinations[0]
@@ -136,15 +138,13 @@ class RouteBuilder:
         if http.retries is None or http.retries.attempts > 0:
             action["retry_policy"] = retry_policy(http.retries, hashed=bool(hashing) and len(http.route) == 1)
         action["max_grpc_timeout"] = action["timeout"]
-        if action["timeout"] == "0s":
-            action["max_grpc_timeout"] = "0s"
         self._rewrite(action, http)
         mirrors = self._mirrors(http)
         if mirrors:
             action["request_mirror_policies"] = mirrors
         if hashing:
             action["hash_policy"] = hashing
-        out["route"] = {**action, **out.pop("_host_rewrite", {})}
+        out["route"] = action
 
     def _operation(self, http: HTTPRoute, match: HTTPMatchRequest | None) -> str:
         """What tracing names: the only destination, else the VirtualService's first host as written."""
@@ -157,7 +157,7 @@ class RouteBuilder:
         return f"{host}:{self._port(only) if only is not None else self.port}{path}"
 
     def _host(self, destination: Destination | None) -> str:
-        return resolve_host(destination.host, self.namespace) if destination is not None else ""
+        return expand_host(destination.host, self.namespace) if destination is not None else ""
 
     def _port(self, destination: Destination | None) -> int:
         if destination is not None and destination.port is not None and destination.port.number:
@@ -284,12 +284,7 @@ def hash_policy(world: World, service: Service, port: int, subset: str, namespac
     found = rule_for(world, service, namespace)
     if found is None:
         return None
-    rule = found[1]
-    policy = rule.traffic_policy
-    for one in rule.subsets:
-        if one.name == subset:
-            policy = merged(policy, one.traffic_policy)
-    balancer = policy_for(policy, port).load_balancer
+    balancer = subset_policy(found[1], subset, port).load_balancer
     hashing = balancer.consistent_hash if balancer is not None else None
     if hashing is None:
         return None
@@ -298,7 +293,7 @@ def hash_policy(world: World, service: Service, port: int, subset: str, namespac
     if hashing.http_cookie is not None:
         cookie: Json = {"name": hashing.http_cookie.name}
         if hashing.http_cookie.ttl is not None:
-            cookie["ttl"] = seconds(hashing.http_cookie.ttl)
+            cookie["ttl"] = format_duration(hashing.http_cookie.ttl)
         if hashing.http_cookie.path:
             cookie["path"] = hashing.http_cookie.path
         return {"cookie": cookie}
@@ -326,13 +321,13 @@ def retry_policy(retries: HTTPRetry | None, *, hashed: bool = False) -> Json:
         if codes:
             out["retriable_status_codes"] = codes
     if retries.per_try_timeout is not None:
-        out["per_try_timeout"] = seconds(retries.per_try_timeout)
+        out["per_try_timeout"] = format_duration(retries.per_try_timeout)
     if retries.retry_ignore_previous_hosts is False:
         out.pop("retry_host_predicate", None)
     elif retries.retry_ignore_previous_hosts:
         out["retry_host_predicate"] = [PREVIOUS_HOSTS]
     if retries.backoff is not None:
-        out["retry_back_off"] = {"base_interval": seconds(retries.backoff)}
+        out["retry_back_off"] = {"base_interval": format_duration(retries.backoff)}
     if retries.retry_remote_localities:
         out["retry_priority"] = {
             "name": "envoy.retry_priorities.previous_priorities",
@@ -351,7 +346,7 @@ def fault(injection: HTTPFaultInjection) -> Json:
         if not delay and injection.delay.percent:
             delay = {"percentage": {"numerator": injection.delay.percent}}  # the deprecated whole-number form
         if injection.delay.fixed_delay is not None:
-            delay["fixed_delay"] = seconds(injection.delay.fixed_delay)
+            delay["fixed_delay"] = format_duration(injection.delay.fixed_delay)
         out["delay"] = delay
     if injection.abort is not None:
         abort = _percentage(injection.abort.percentage)

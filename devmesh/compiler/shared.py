@@ -29,19 +29,6 @@ def socket_address(address: str, port: int) -> Json:
     return {"socket_address": {"address": address, "port_value": port}}
 
 
-def seconds(value: float) -> str:
-    """Proto-JSON Duration: no fraction, or 3, 6 or 9 digits of it."""
-    nanos = round(value * 1_000_000_000)
-    whole, rest = divmod(nanos, 1_000_000_000)
-    if not rest:
-        return f"{whole}s"
-    digits = f"{rest:09d}"
-    for length in (3, 6):
-        if digits[length:].strip("0") == "":
-            return f"{whole}.{digits[:length]}s"
-    return f"{whole}.{digits}s"
-
-
 def million(percent: float) -> Json:
     """A FractionalPercent as istiod translates a Percent."""
     numerator = int(percent * 10000)

@@ -6,9 +6,10 @@ from devmesh.compiler.clusters import cluster_name
 from devmesh.compiler.faults import fault_routes
 from devmesh.compiler.routes import RouteBuilder, default_route, gateway_name, hash_policy
 from devmesh.compiler.shared import Json
-from devmesh.compiler.world import World, covers, matches, resolve_host
+from devmesh.compiler.world import World, matches
 from devmesh.config.istio_networking import Gateway, Server, VirtualService
 from devmesh.config.model import Resource
+from devmesh.config.names import expand_host, host_matches
 from devmesh.config.topology_types import Service, ServicePort, Workload
 
 HTTP_PROTOCOLS = frozenset({"http", "http2", "auto"})
@@ -26,12 +27,8 @@ def domains(service: Service, namespace: str) -> list[str]:
 
 def http_ports(world: World) -> list[int]:
     """Ports that get an outbound HTTP table, in the order in which services bring them."""
-    found = {port.port: None for service in _sorted_services(world) for port in service.ports if port.protocol in ("http", "http2")}
+    found = {port.port: None for service in world.services() for port in service.ports if port.protocol in ("http", "http2")}
     return list(found)
-
-
-def _sorted_services(world: World) -> list[Service]:
-    return sorted(world.topology.services, key=lambda service: service.hostname)
 
 
 class Tables:
@@ -42,7 +39,7 @@ class Tables:
         self.origins: dict[str, str] = {}
 
     def outbound(self, port: int) -> Json:
-        hosts = [host for service in _sorted_services(self.world) if (host := self._service_host(service, port)) is not None]
+        hosts = [host for service in self.world.services() if (host := self._service_host(service, port)) is not None]
         if port == 80:  # where istiod puts hosts that no registry knows
             hosts += self._foreign_hosts(port, {host["name"] for host in hosts})
         hosts.sort(key=lambda host: host["name"])
@@ -86,8 +83,8 @@ class Tables:
         services = {service.hostname for service in self.world.topology.services if any(one.port == port for one in service.ports)}
         for resource, spec in self._mesh_services():
             for host in spec.hosts:
-                name = resolve_host(host, resource.key.namespace)
-                if any(covers(name, service) for service in services) or f"{name}:{port}" in known:
+                name = expand_host(host, resource.key.namespace)
+                if any(host_matches(name, service) for service in services) or f"{name}:{port}" in known:
                     continue
                 known.add(f"{name}:{port}")
                 routes = self._build(resource, spec, port, frozenset({"mesh"}))
@@ -167,7 +164,7 @@ class Tables:
             if own not in _gateways(resource, spec):
                 continue
             for host in spec.hosts:
-                name = _intersection(resolve_host(host, resource.key.namespace), server, resource.key.namespace)
+                name = _intersection(expand_host(host, resource.key.namespace), server, resource.key.namespace)
                 if name is None:
                     continue
                 routes = self._build(resource, spec, number, frozenset({own}))
@@ -210,8 +207,8 @@ def _gateways(resource: Resource, spec: VirtualService) -> frozenset[str]:
 
 def _specificity(resource: Resource, spec: VirtualService, hostname: str) -> int:
     """How closely a VirtualService names a host: the length of its longest pattern that covers it, 0 for none."""
-    patterns = [resolve_host(host, resource.key.namespace) for host in spec.hosts]
-    return max((len(pattern) for pattern in patterns if covers(pattern, hostname)), default=0)
+    patterns = [expand_host(host, resource.key.namespace) for host in spec.hosts]
+    return max((len(pattern) for pattern in patterns if host_matches(pattern, hostname)), default=0)
 
 
 def _intersection(host: str, server: Server, namespace: str) -> str | None:
@@ -220,9 +217,9 @@ def _intersection(host: str, server: Server, namespace: str) -> str | None:
         scope, slash, pattern = allowed.rpartition("/")
         if slash and scope not in ("*", namespace, "."):
             continue
-        if covers(pattern, host):
+        if host_matches(pattern, host):
             return host
-        if covers(host, pattern):
+        if host_matches(host, pattern):
             return pattern
     return None
 

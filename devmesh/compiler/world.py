@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from devmesh.config.devmesh_v1 import Fault
 from devmesh.config.istio_destination import DestinationRule
 from devmesh.config.istio_networking import Gateway, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
@@ -63,7 +64,11 @@ class World:
         return [(r, r.spec) for r in self.resources if isinstance(r.spec, PeerAuthentication)]
 
     def faults(self) -> list[Resource]:
-        return [r for r in self.resources if r.key.kind == "Fault" and r.key.group == "devmesh.dev"]
+        return [r for r in self.resources if isinstance(r.spec, Fault)]
+
+    def services(self) -> list[Service]:
+        """By host name, which is istiod's order."""
+        return sorted(self.topology.services, key=lambda service: service.hostname)
 
     def service_by_host(self, host: str) -> Service | None:
         return next((s for s in self.topology.services if s.hostname == host), None)
@@ -78,12 +83,3 @@ class World:
 
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return bool(selector) and all(labels.get(key) == value for key, value in selector.items())
-
-
-def covers(pattern: str, hostname: str) -> bool:
-    return pattern == hostname or (pattern.startswith("*") and hostname.endswith(pattern[1:]))
-
-
-def resolve_host(host: str, namespace: str) -> str:
-    """Istio's short names: one without a dot gets the resource's namespace and the cluster domain."""
-    return host if "." in host or host.startswith("*") else f"{host}.{namespace}.svc.cluster.local"

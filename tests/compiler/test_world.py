@@ -1,7 +1,8 @@
 """What a compile sees."""
 
 from devmesh.compiler import MeshSettings
-from devmesh.compiler.world import covers, matches, resolve_host
+from devmesh.compiler.world import matches
+from devmesh.config.names import expand_host, host_matches
 from tests.compiler.worlds import world
 
 
@@ -17,15 +18,15 @@ def test_an_empty_selector_selects_nothing():
 
 
 def test_only_a_short_name_gets_the_namespace():
-    assert resolve_host("api", "shop") == "api.shop.svc.cluster.local"
-    assert resolve_host("api.example", "shop") == "api.example"
-    assert resolve_host("*", "shop") == "*"
+    assert expand_host("api", "shop") == "api.shop.svc.cluster.local"
+    assert expand_host("api.example", "shop") == "api.example"
+    assert expand_host("*", "shop") == "*"
 
 
 def test_a_wildcard_covers_what_ends_like_it():
-    assert covers("*.example", "a.example")
-    assert not covers("*.example", "example")
-    assert not covers("a.example", "b.example")
+    assert host_matches("*.example", "a.example")
+    assert not host_matches("*.example", "example")
+    assert not host_matches("a.example", "b.example")
 
 
 def test_settings_ignore_what_another_version_wrote():
