@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from devmesh.sidecar.message import Headers
-
 
 class ConfigError(Exception):
     """A resource that cannot be run; becomes a NACK. `resource` is its xDS name."""
@@ -367,6 +365,3 @@ class ProxyConfig:
     names: dict[str, tuple[str, ...]]  # host as an app may say it (lower-case) -> IPs, from NDS
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
     raw: dict[str, object] = field(default_factory=dict)  # as received, for config_dump
-
-
-EMPTY_HEADERS: Headers = []

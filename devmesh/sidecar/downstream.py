@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from devmesh.sidecar import replies
 from devmesh.sidecar.config import HttpManager
-from devmesh.sidecar.exchange import Exchange, Stream, http_date
+from devmesh.sidecar.exchange import Exchange, Stream
 from devmesh.sidecar.http1.framing import Body, FramingError, NoBody
 from devmesh.sidecar.http1.request import TOO_LARGE, BadRequest, parse_request
 from devmesh.sidecar.message import Headers, RequestHead, ResponseHead
@@ -204,7 +204,7 @@ class HttpConnection(asyncio.Protocol):
     def _refuse(self, error: BadRequest) -> None:
         """Answer a request that no exchange will see, and close."""
         reply = replies.LocalReply(error.status, error.body, Flag.DPE if error.protocol_error else Flag.NONE, error.details)
-        status, headers, body = replies.render(reply, grpc=False, date=http_date(), server=self.manager.server_name)
+        status, headers, body = replies.render(reply, grpc=False, date=replies.http_date(), server=self.manager.server_name)
         self._buffer = b""
         self._write_head(status, replies.reason_phrase(status), [*headers, (b"connection", b"close")])
         if self.transport is not None:
@@ -284,9 +284,6 @@ class HttpConnection(asyncio.Protocol):
             self.transport.write(data)
         if self._exchange is not None:
             self._exchange.record.bytes_sent += len(data)
-
-    def body_is_complete(self) -> bool:
-        return self._body.done
 
     def idle(self) -> bool:
         return (self._exchange is None and self._tunnelled is None and not self._resolving) or self._lingering is not None

@@ -7,16 +7,14 @@ Order of the layers, as Istio configures Envoy: identity headers, route, fault (
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 import uuid
 from dataclasses import dataclass
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Protocol
 
-from devmesh.sidecar import replies
+from devmesh.sidecar import forwarding, replies
 from devmesh.sidecar.attempt import Attempt
-from devmesh.sidecar.balancing import key_of, request_hash
+from devmesh.sidecar.balancing import request_hash
 from devmesh.sidecar.config import (
     NO_EDITS,
     Cluster,
@@ -49,13 +47,12 @@ from devmesh.sidecar.routing import (
 )
 from devmesh.sidecar.telemetry import tracing
 from devmesh.sidecar.tls import Peer
-from devmesh.sidecar.upstream import HTTP_ALPN, Target, UpstreamConnection, transport_for
+from devmesh.sidecar.upstream import UpstreamConnection, http_target
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
 
 REPLAY_LIMIT = 1024 * 1024  # bytes kept for retries and mirrors: Envoy's per_connection_buffer_limit_bytes
-HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"})
 INTERNAL = frozenset(
     {b"x-envoy-internal", b"x-envoy-max-retries", b"x-envoy-upstream-rq-timeout-ms", b"x-envoy-retry-on", b"x-envoy-attempt-count"}
 )
@@ -85,7 +82,6 @@ class Downstream(Protocol):
     def reset(self) -> None: ...
     def close(self) -> None: ...
     def tunnel(self, connection: UpstreamConnection, head: ResponseHead) -> None: ...
-    def body_is_complete(self) -> bool: ...
 
 
 class Exchange:
@@ -111,7 +107,6 @@ class Exchange:
         "idle_deadline",
         "manager",
         "mirrors",
-        "original_target",
         "proxy",
         "record",
         "replayable",
@@ -119,7 +114,6 @@ class Exchange:
         "response_body",
         "response_started",
         "route",
-        "sent_head",
         "set_cookie",
         "started",
         "stream",
@@ -132,7 +126,6 @@ class Exchange:
     def __init__(self, proxy: Proxy, downstream: Downstream, manager: HttpManager, stream: Stream, head: RequestHead) -> None:
         self.proxy, self.downstream, self.manager, self.stream, self.head = proxy, downstream, manager, stream, head
         self.started = proxy.now()
-        self.original_target = head.target
         self.record = Record(stream.direction, time.time_ns(), head.method, head.target, head.authority)
         self.record.downstream_remote, self.record.downstream_local = stream.remote, stream.local
         self.record.requested_server_name = stream.server_name
@@ -157,7 +150,7 @@ class Exchange:
         self.cors_origin: bytes | None = None
         self.set_cookie: bytes | None = None
         self.hash_value: int | None = None
-        self.hash_done = self.sent_head = False
+        self.hash_done = False
         self.response_body: Body | None = None
         self.active = True  # something passed since the last sweep
         self._handle: asyncio.TimerHandle | None = None
@@ -199,7 +192,7 @@ class Exchange:
         target = normalized(self.head.target, merge_slashes=manager.merge_slashes)
         if target is None:
             return False
-        self.head.target = self.original_target = self.record.target = target
+        self.head.target = self.record.target = target
         return True
 
     def _choose_cluster(self, action: RouteAction) -> None:
@@ -214,11 +207,11 @@ class Exchange:
     def _identify(self) -> None:
         """Headers that say who and where: request id, forwarding, client certificate, trace."""
         given = self.head.headers
-        self.upgrade = _upgrade(given)
+        self.upgrade = forwarding.upgrade(given)
         self.record.request_headers = list(given)
-        _drop_hop_by_hop(given)
+        forwarding.drop_hop_by_hop(given)
         if self.manager.use_remote_address:
-            _append_forwarded_for(given, self.stream.remote)
+            forwarding.append_forwarded_for(given, self.stream.remote)
             set_header(given, b"x-forwarded-proto", self.head.scheme)
             given[:] = [pair for pair in given if pair[0] not in INTERNAL]
         elif get_header(given, b"x-forwarded-proto") is None:
@@ -228,7 +221,7 @@ class Exchange:
             request_id = str(uuid.UUID(int=self.proxy.rng.getrandbits(128), version=4)).encode()
             set_header(given, b"x-request-id", request_id)
         self.record.request_id = request_id
-        _client_certificate(given, self.manager, self.stream.peer, self.proxy.spiffe_id)
+        forwarding.client_certificate(given, self.manager, self.stream.peer, self.proxy.spiffe_id)
         peer = get_header(given, b"x-envoy-peer-metadata")
         if self.stream.direction is Direction.INBOUND and peer is not None:
             self.record.peer_metadata = peer
@@ -412,15 +405,7 @@ class Exchange:
         retry = self.action.retry
         now = self.proxy.now()
         deadline = now + retry.per_try_timeout if retry is not None and retry.per_try_timeout is not None else None
-        tls = transport_for(cluster, endpoint)
-        alpn = (
-            HTTP_ALPN
-            if tls is not None and any(name.startswith(b"istio") for name in tls.alpn)
-            else tuple(name for name in tls.alpn if name != b"h2")
-            if tls is not None
-            else ()
-        )
-        attempt = Attempt(self, self.proxy.upstreams, Target(cluster, endpoint, tls, alpn), deadline)
+        attempt = Attempt(self, self.proxy.upstreams, http_target(cluster, endpoint), deadline)
         self.attempts += 1
         self.attempt = attempt
         attempt.record.span_id = self.proxy.rng.randbytes(8)
@@ -500,12 +485,10 @@ class Exchange:
         self.record.status = head.status
         self.record.details = "via_upstream"
         self.record.upstream_service_time = self.proxy.now() - self.started
-        if (self.record.flags & Flag.URX == 0 and self.attempts > 1 and self._exhausted(head)) or (
-            self._exhausted(head) and self.attempts > 1
-        ):
+        if self.attempts > 1 and self._exhausted(head):
             self.record.flags |= Flag.URX
         pairs = head.headers
-        _drop_response_hops(pairs)
+        forwarding.drop_response_hops(pairs)
         peer = get_header(pairs, b"x-envoy-peer-metadata")
         if peer is not None:
             if self.stream.direction is Direction.OUTBOUND:
@@ -517,12 +500,11 @@ class Exchange:
             pairs.append((b"set-cookie", self.set_cookie))
         set_header(pairs, b"x-envoy-upstream-service-time", b"%d" % int(self.record.upstream_service_time * 1000))
         if get_header(pairs, b"date") is None:
-            pairs.append((b"date", http_date()))
+            pairs.append((b"date", replies.http_date()))
         set_header(pairs, b"server", self.manager.server_name)
         if self.stream.direction is Direction.INBOUND and self.record.peer_metadata:
             pairs += self.proxy.peer_metadata
         self.response_body = body
-        self.sent_head = True
         self.downstream.send_head(head.status, head.reason, pairs, chunked_from_close=isinstance(body, CloseBody))
 
     def _exhausted(self, head: ResponseHead) -> bool:
@@ -654,7 +636,7 @@ class Exchange:
     def reply(self, reply: LocalReply) -> None:
         """Answer by ourselves; the request goes nowhere."""
         grpc = (get_header(self.head.headers, b"content-type") or b"").startswith(b"application/grpc")
-        status, pairs, body = replies.render(reply, grpc=grpc, date=http_date(), server=self.manager.server_name)
+        status, pairs, body = replies.render(reply, grpc=grpc, date=replies.http_date(), server=self.manager.server_name)
         self.record.flags |= reply.flags
         self.record.details = reply.details
         self.record.status = status
@@ -709,53 +691,3 @@ class Exchange:
     def resume_response(self) -> None:
         if self.attempt is not None and self.attempt.connection is not None:
             self.attempt.connection.resume_reading()
-
-
-def http_date() -> bytes:
-    return _date_of(int(time.time_ns() // 1_000_000_000))
-
-
-@functools.lru_cache(maxsize=1)
-def _date_of(second: int) -> bytes:
-    return formatdate(second, usegmt=True).encode()
-
-
-def _upgrade(pairs: Headers) -> bytes:
-    connection = (get_header(pairs, b"connection") or b"").lower()
-    return (get_header(pairs, b"upgrade") or b"").lower() if b"upgrade" in connection else b""
-
-
-def _drop_hop_by_hop(pairs: Headers) -> None:
-    """RFC 9110 section 7.6.1: connection, what it names, and their kin; `te: trailers` is end to end for gRPC."""
-    named = {option.strip().lower() for name, value in pairs if name == b"connection" for option in value.split(b",")}
-    trailers = any(name == b"te" and value.lower() == b"trailers" for name, value in pairs)
-    pairs[:] = [pair for pair in pairs if pair[0] not in HOP_BY_HOP and pair[0] not in named]
-    if trailers:
-        pairs.append((b"te", b"trailers"))
-
-
-def _drop_response_hops(pairs: Headers) -> None:
-    named = {option.strip().lower() for name, value in pairs if name == b"connection" for option in value.split(b",")}
-    pairs[:] = [pair for pair in pairs if pair[0] not in (b"connection", b"keep-alive", b"proxy-connection") and pair[0] not in named]
-
-
-def _append_forwarded_for(pairs: Headers, remote: str) -> None:
-    address = remote.rpartition(":")[0].encode()
-    given = get_header(pairs, b"x-forwarded-for")
-    set_header(pairs, b"x-forwarded-for", given + b"," + address if given else address)
-
-
-def _client_certificate(pairs: Headers, manager: HttpManager, peer: Peer | None, own: str) -> None:
-    """x-forwarded-client-cert by forward_client_cert_details; SANITIZE, the default, drops what a client sent."""
-    if manager.forward_client_cert == "SANITIZE" or peer is None or not peer.spiffe_id:
-        if manager.forward_client_cert not in ("FORWARD_ONLY", "ALWAYS_FORWARD_ONLY"):
-            remove_header(pairs, b"x-forwarded-client-cert")
-        return
-    element = f'By={own};Hash={peer.certificate_hash};Subject="";URI={peer.spiffe_id}'.encode()
-    given = get_header(pairs, b"x-forwarded-client-cert")
-    if manager.forward_client_cert == "APPEND_FORWARD" and given:
-        element = given + b"," + element
-    set_header(pairs, b"x-forwarded-client-cert", element)
-
-
-__all__ = ["Downstream", "Exchange", "Stream", "http_date", "key_of"]

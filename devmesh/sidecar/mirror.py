@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from devmesh.sidecar.http1.framing import Body
 from devmesh.sidecar.message import RequestHead, ResponseHead
 from devmesh.sidecar.resilience import Failure
-from devmesh.sidecar.upstream import HTTP_ALPN, Target, UpstreamConnection, transport_for
+from devmesh.sidecar.upstream import UpstreamConnection, http_target
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
@@ -42,9 +42,7 @@ class Mirrored:
         endpoint = self._proxy.upstreams.choose(cluster, None, frozenset(), 0)
         if endpoint is None:
             return
-        tls = transport_for(cluster, endpoint)
-        target = Target(cluster, endpoint, tls, HTTP_ALPN if tls is not None else ())
-        self._proxy.upstreams.pool(target).acquire(_Discard(self._request + b"".join(body)), self._method)
+        self._proxy.upstreams.pool(http_target(cluster, endpoint)).acquire(_Discard(self._request + b"".join(body)), self._method)
 
     def cut_off(self) -> None:
         """The real exchange is over: a request that never became whole is not mirrored."""

@@ -78,7 +78,6 @@ class Proxy:
         self.own_addresses: set[tuple[str, int]] = set()
         self._servers: list[asyncio.Server] = []
         self._proxy_requests = ProxyRequests(self)
-        self._drained = asyncio.Event()
 
     def _secret(self, name: str) -> Credentials | None:
         secret = self.config.secrets.get(name)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 
 from devmesh.sidecar.message import Headers
@@ -72,3 +75,12 @@ def reason_phrase(status: int) -> bytes:
         return HTTPStatus(status).phrase.encode()
     except ValueError:
         return b"Unknown"
+
+
+def http_date() -> bytes:
+    return _date_of(int(time.time_ns() // 1_000_000_000))
+
+
+@functools.lru_cache(maxsize=1)
+def _date_of(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from devmesh.ca.memfd import load_pair
 from devmesh.sidecar.config import TlsContext
 
 READ_SIZE = 256 * 1024
@@ -50,12 +50,7 @@ class PeerRefused(Exception):
 
 
 def load_credentials(context: ssl.SSLContext, credentials: Credentials) -> None:
-    fd = os.memfd_create("svid", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, (credentials.private_key + credentials.certificate_chain).encode())
-        context.load_cert_chain(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
+    load_pair(context, credentials.certificate_chain, credentials.private_key)
     context.load_verify_locations(cadata=credentials.trust_bundle)
 
 

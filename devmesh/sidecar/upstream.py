@@ -473,6 +473,15 @@ class _Announce(asyncio.Protocol):
         self._made()
 
 
+def http_target(cluster: Cluster, endpoint: Endpoint) -> Target:
+    """An HTTP/1.1 request's way to an endpoint; what is no mesh TLS is offered its own ALPN without h2."""
+    tls = transport_for(cluster, endpoint)
+    if tls is None:
+        return Target(cluster, endpoint, None)
+    mesh = any(name.startswith(b"istio") for name in tls.alpn)
+    return Target(cluster, endpoint, tls, HTTP_ALPN if mesh else tuple(name for name in tls.alpn if name != b"h2"))
+
+
 def transport_for(cluster: Cluster, endpoint: Endpoint) -> TlsContext | None:
     """The first transport_socket_match contained in the endpoint's metadata, else the cluster's own."""
     labels = dict(endpoint.labels)
