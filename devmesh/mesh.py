@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 
 from devmesh.config.analysis import analyze
+from devmesh.config.kinds import DEVMESH
 from devmesh.config.model import Diagnostic, Resource, ResourceKey
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError
@@ -31,7 +32,7 @@ from devmesh.runtimes.local.supervisor import clean_up
 Json = dict[str, Any]
 Event = Callable[[Json], None]
 COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
-FAULT_GROUP, FAULT_KIND = "devmesh.dev", "Fault"
+FAULT_KIND = "Fault"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +147,10 @@ class Mesh:
 
     async def control(self, path: str, wait: float = 5) -> Json:
         url = f"http://127.0.0.1:{self.state()['ports']['control']}{path}"
-        return await self._get(url, wait)
+        return await self.ask(url, wait)
 
-    async def _get(self, url: str, wait: float) -> Json:
+    async def ask(self, url: str, wait: float) -> Json:
+        """GET from one of the mesh's own servers. Raises DevmeshError."""
         headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
         try:
             async with (
@@ -164,19 +166,26 @@ class Mesh:
 
     async def status(self) -> Json:
         """The shape of `status -o json` (docs: command line)."""
+        workloads = await self.workloads()
+        state = self.state()
+        expiries = await asyncio.gather(*(self._certificate(one) for one in state["workloads"].values()))
+        for workload, expires in zip(workloads, expiries, strict=True):
+            workload["certificate"]["expires"] = expires
+        return {"workloads": workloads, "urls": await self.urls(state), "runtime": "local", "supervised": self.is_up()}
+
+    async def workloads(self) -> list[Json]:
+        """Readiness, health and sync of each: what `wait` asks again and again. Certificates' ends are `status`'s."""
         state = (await self.command({"command": "status"})) if self.is_up() else self.state()
         try:
             proxies = {one["workload"]: one for one in (await self.control("/v1/proxies"))["proxies"]}
         except DevmeshError:
             proxies = {}
         processes = {one["name"]: one for one in state["processes"]}
-        workloads = [await self._workload(name, one, processes, proxies.get(name, {})) for name, one in state["workloads"].items()]
-        return {"workloads": workloads, "urls": await self.urls(state), "runtime": "local", "supervised": self.is_up()}
+        return [self._workload(name, one, processes, proxies.get(name, {})) for name, one in state["workloads"].items()]
 
-    async def _workload(self, name: str, one: Json, processes: dict[str, Json], proxy: Json) -> Json:
+    def _workload(self, name: str, one: Json, processes: dict[str, Json], proxy: Json) -> Json:
         sidecar = processes.get(f"{name}-sidecar", {})
         app = processes.get(name)
-        certificate = await self._certificate(one)
         return {
             "name": name,
             "service": one["service"],
@@ -187,14 +196,14 @@ class Mesh:
             "synced": bool(proxy.get("synced") and proxy.get("connected")),
             "sidecar_version": proxy.get("version_acked"),
             "interception": "proxy",
-            "certificate": {"spiffe_id": one["spiffe_id"], "expires": certificate},
+            "certificate": {"spiffe_id": one["spiffe_id"], "expires": None},
             "restarts": (app["restarts"] if app else 0) + sidecar.get("restarts", 0),
             "detail": proxy.get("detail") or "",
         }
 
     async def _certificate(self, one: Json) -> str | None:
         try:
-            answer = await self._get(f"http://127.0.0.1:{one['admin']}/certs", 2)
+            answer = await self.ask(f"http://127.0.0.1:{one['admin']}/certs", 2)
         except DevmeshError:
             return None
         for certificate in answer.get("certificates", ()):
@@ -336,7 +345,7 @@ class Mesh:
             raise DevmeshError(f"--percent {request.percent:g} is not between 0 and 100")
         identity = f"{request.target}-{secrets.token_hex(3)}"
         started = time.monotonic()
-        stored = StoredResource(ResourceKey(FAULT_GROUP, FAULT_KIND, "default", identity), "fault", _fault_document(identity, request), "-")
+        stored = StoredResource(ResourceKey(DEVMESH, FAULT_KIND, "default", identity), "fault", _fault_document(identity, request), "-")
         async with self.registry() as registry:
             generation = await write_resources(registry, [stored])
         return identity, await self._acknowledged(generation, started, 10)
@@ -370,7 +379,7 @@ class Mesh:
             raise DevmeshError(f"no fault {', '.join(unknown)}", "devmesh fault list")
         if not gone:
             return [], None
-        keys = [("fault", ResourceKey(FAULT_GROUP, FAULT_KIND, "default", one["id"])) for one in gone]
+        keys = [("fault", ResourceKey(DEVMESH, FAULT_KIND, "default", one["id"])) for one in gone]
         return gone, await self.delete(keys)
 
 
@@ -388,4 +397,4 @@ def _fault_document(identity: str, request: FaultRequest) -> Json:
         spec["headers"] = dict(request.headers)
     if request.lifetime is not None:
         spec["until"] = time.time_ns() / 1e9 + request.lifetime
-    return {"apiVersion": f"{FAULT_GROUP}/v1", "kind": FAULT_KIND, "metadata": {"name": identity, "namespace": "default"}, "spec": spec}
+    return {"apiVersion": f"{DEVMESH}/v1", "kind": FAULT_KIND, "metadata": {"name": identity, "namespace": "default"}, "spec": spec}

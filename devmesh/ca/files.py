@@ -11,13 +11,17 @@ def private_directory(directory: Path) -> Path:
     return directory
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Replace the file at once, 0600 from its first byte on: a crash leaves the old or the new one whole."""
+def write_private(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replace the file at once, 0600 from its first byte on: a crash leaves the old or the new one whole.
+
+    `durable=False` is for what only describes running processes: it need not outlive the machine.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
     temporary.replace(path)

@@ -14,6 +14,7 @@ from devmesh.cli.options import Compose, Output
 from devmesh.cli.output import Format
 from devmesh.errors import DevmeshError
 from devmesh.mesh import Mesh
+from devmesh.runtimes.local.plan import OUTBOUND_PORT
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 KINDS = ("listeners", "routes", "clusters", "endpoints", "secrets")
@@ -62,7 +63,7 @@ def proxy_config(kind: str, service: str, compose_file: Compose = None, form: Ou
     name = _workload(mesh, service)
     if kind == "secrets":
         admin = mesh.state()["workloads"][name]["admin"]
-        output.data(asyncio.run(mesh._get(f"http://127.0.0.1:{admin}/certs", 5)), Format.json if form is Format.table else form)  # noqa: SLF001 - the CLI's own object
+        output.data(asyncio.run(mesh.ask(f"http://127.0.0.1:{admin}/certs", 5)), Format.json if form is Format.table else form)
         return
     found = asyncio.run(mesh.control(f"/v1/proxies/{name}/config"))[kind]
     if form is not Format.table:
@@ -136,4 +137,4 @@ def curl(context: typer.Context, from_service: str, url: str, compose_file: Comp
     if binary is None:
         raise DevmeshError("curl is not installed", "apt-get install curl")
     # The proxy port is the workload's identity; nothing may bypass it.
-    os.execv(binary, ["curl", "-sS", "--noproxy", "", "--proxy", f"http://{one['ip']}:15001", *context.args, url])  # noqa: S606 - no shell on purpose
+    os.execv(binary, ["curl", "-sS", "--noproxy", "", "--proxy", f"http://{one['ip']}:{OUTBOUND_PORT}", *context.args, url])  # noqa: S606 - no shell on purpose

@@ -44,11 +44,9 @@ def up(
     if runtime not in ("auto", "local"):
         raise DevmeshError(f"runtime {runtime!r} is not supported yet", "devmesh up --runtime local")
     mesh = Mesh.of(file)
-    phases: list[tuple[str, float]] = []
 
     def tell(event: dict[str, Any]) -> None:
         if event["event"] == "phase_done":
-            phases.append((event["name"], event["seconds"]))
             output.note(f"  {event['name']:<26} {event['seconds']:6.2f} s")
         elif event["event"] == "diagnostic":
             place = ":".join(str(part) for part in (event["file"], event["line"], event["column"]) if part)
@@ -156,26 +154,26 @@ def wait(compose_file: Compose = None, timeout: Timeout = "30s") -> None:
     """Return when every process is ready and every sidecar runs the current configuration."""
     limit = seconds(timeout, "--timeout")
     started = time.monotonic()
-    answer = asyncio.run(_wait(Mesh.of(compose_file), limit))
-    missing = [one for one in answer["workloads"] if not _settled(one)]
+    workloads = asyncio.run(_wait(Mesh.of(compose_file), limit))
+    missing = [one for one in workloads if not _settled(one)]
     if missing:
         lines = "\n".join(
             f"  {one['name']}: ready={one['ready']} healthy={one['healthy']} synced={one['synced']} {one['detail']}" for one in missing
         )
         raise DevmeshError(f"not ready after {limit:g} s:\n{lines}", f"devmesh logs {missing[0]['name']}")
-    output.note(f"{len(answer['workloads'])} workloads ready and in sync after {time.monotonic() - started:.2f} s")
+    output.note(f"{len(workloads)} workloads ready and in sync after {time.monotonic() - started:.2f} s")
 
 
 def _settled(one: dict[str, Any]) -> bool:
     return bool(one["ready"] and one["synced"] and (one["healthy"] or one["name"].startswith("istio-")))
 
 
-async def _wait(mesh: Mesh, limit: float) -> dict[str, Any]:
+async def _wait(mesh: Mesh, limit: float) -> list[dict[str, Any]]:
     deadline = time.monotonic() + limit
     while True:
-        answer = await mesh.status()
-        if all(map(_settled, answer["workloads"])) or time.monotonic() > deadline:
-            return answer
+        found = await mesh.workloads()
+        if all(map(_settled, found)) or time.monotonic() > deadline:
+            return found
         await asyncio.sleep(0.05)  # between looks; the control plane has no event for processes
 
 

@@ -56,12 +56,12 @@ def note(message: str) -> None:
 
 
 def error(problem: DevmeshError) -> None:
-    err.print(f"[red bold]error:[/] {_safe(problem.message)}")
+    err.print(f"[red bold]error:[/] {literal(problem.message)}")
     if problem.hint:
-        err.print(f"\nhint: {_safe(problem.hint)}")
+        err.print(f"\nhint: {literal(problem.hint)}")
 
 
-def _safe(text: str) -> str:
+def literal(text: str) -> str:
     """Rich markup in a message is text."""
     return text.replace("[", "\\[")
 

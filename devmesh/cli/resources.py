@@ -48,9 +48,9 @@ def load(sources: Sequence[str]) -> Loaded:
 
 def say(diagnostics: Sequence[Diagnostic]) -> None:
     for one in diagnostics:
-        output.note(output._safe(str(one)))  # noqa: SLF001 - same package
+        output.note(output.literal(str(one)))
         if one.hint:
-            output.note(output._safe(f"  hint: {one.hint}"))  # noqa: SLF001 - same package
+            output.note(output.literal(f"  hint: {one.hint}"))
 
 
 def refuse_errors(diagnostics: Sequence[Diagnostic]) -> None:
@@ -164,7 +164,8 @@ def delete(
 
 def analyze(
     filename: Annotated[
-        list[str] | None, typer.Option("-f", "--filename", help="Files or folders; default: mesh/ beside the compose file.")
+        list[str] | None,
+        typer.Option("-f", "--filename", help="Files or folders; default: mesh/ beside the compose file, and x-devmesh.resources."),
     ] = None,
     compose_file: Compose = None,
     fail_on: Annotated[str, typer.Option(help="error or warning.")] = "error",
@@ -172,8 +173,9 @@ def analyze(
 ) -> None:
     """Istio's analysis messages with file:line:column; needs no running mesh."""
     compose = find_compose_file(compose_file, Path.cwd())
-    loaded = load(filename or [str(compose.parent / "mesh")])
-    found = [*loaded.diagnostics, *analyse(loaded.resources, load_topology(compose))]
+    topology = load_topology(compose)
+    loaded = load(filename or [*map(str, topology.resource_paths)] or [str(compose.parent / "mesh")])
+    found = [*loaded.diagnostics, *analyse(loaded.resources, topology)]
     if form is not Format.table:
         output.data({"diagnostics": [one.to_json() for one in found]}, form)
     else:
@@ -187,18 +189,19 @@ def compile_(
     workload: str,
     file: ComposeFile = None,
     resource: Annotated[
-        list[str] | None, typer.Option("-r", "--resources", help="Files or folders; default: mesh/ beside the compose file.")
+        list[str] | None,
+        typer.Option("-r", "--resources", help="Files or folders; default: mesh/ beside the compose file, and x-devmesh.resources."),
     ] = None,
 ) -> None:
     """The xDS a workload would get, as proto-JSON, with no mesh running."""
     from devmesh.compiler import World, compile_proxy  # noqa: PLC0415 - only here
 
     compose = find_compose_file(file, Path.cwd())
-    folder = compose.parent / "mesh"
-    loaded = load(resource or ([str(folder)] if folder.is_dir() else []))
+    topology = load_topology(compose)
+    loaded = load(resource or [*map(str, topology.resource_paths)])
     say(loaded.diagnostics)
     refuse_errors(loaded.diagnostics)
-    compiled = compile_proxy(World.from_topology(load_topology(compose), loaded.resources), workload)
+    compiled = compile_proxy(World.from_topology(topology, loaded.resources), workload)
     say(compiled.diagnostics)
     answer: dict[str, Any] = compiled.snapshot.to_json()
     output.data({kind: answer[kind] for kind in ("listeners", "routes", "clusters", "endpoints")}, Format.json)

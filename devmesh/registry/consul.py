@@ -8,6 +8,8 @@ from pathlib import Path
 
 import orjson
 
+from devmesh.ca.files import write_private
+
 TOOLS = "~/.cache/devmesh-tools"
 
 
@@ -39,9 +41,7 @@ def consul_command(binary: Path, directory: Path, ports: ConsulPorts, token: str
     """Write the configuration (it holds the token: 0600) and give the command line. Never `-dev`: that one forgets."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     config_file = directory / "consul.json"
-    descriptor = os.open(config_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(orjson.dumps(_config(directory, ports, token), option=orjson.OPT_INDENT_2))
+    write_private(config_file, orjson.dumps(_config(directory, ports, token), option=orjson.OPT_INDENT_2))
     return ConsulCommand((str(binary), "agent", "-server", "-bootstrap-expect=1", f"-config-file={config_file}"), config_file)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from devmesh.ca.files import write_private
 from devmesh.errors import DevmeshError
 
 
@@ -55,7 +55,7 @@ class MeshFiles:
     def mesh_token(self) -> str:
         """The token, made when there is none."""
         if not self.token.exists():
-            write_secret(self.token, secrets.token_hex(32))
+            write_private(self.token, secrets.token_hex(32).encode())
         return self.token.read_text().strip()
 
     def read_state(self) -> dict[str, Any] | None:
@@ -66,7 +66,7 @@ class MeshFiles:
         return state
 
     def write_state(self, state: dict[str, Any]) -> None:
-        write_secret(self.state, json.dumps(state, indent=1))
+        write_private(self.state, json.dumps(state, indent=1).encode(), durable=False)
 
     def lock(self) -> IO[str]:
         """Held by the supervisor as long as it lives. Raises DevmeshError when somebody has it."""
@@ -76,14 +76,6 @@ class MeshFiles:
         except OSError as error:
             raise DevmeshError(f"the mesh in {self.root.parent} is already up", "devmesh status, or devmesh down first") from error
         return file
-
-
-def write_secret(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
-    temporary.replace(path)
 
 
 def last_lines(path: Path, count: int = 20) -> list[str]:

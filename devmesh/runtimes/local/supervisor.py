@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -20,7 +21,7 @@ from typing import IO, Any
 
 import aiohttp
 
-from devmesh.ca.authority import Authority
+from devmesh.ca.files import write_private
 from devmesh.ca.identity import SpiffeId
 from devmesh.ca.tokens import TokenStore
 from devmesh.config.loader import load_paths
@@ -28,13 +29,14 @@ from devmesh.config.topology import check_local, load_topology
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError, InternalError
 from devmesh.registry.client import Registry
-from devmesh.registry.consul import ConsulPorts, consul_command, find_consul
+from devmesh.registry.consul import ConsulPorts, consul_command
 from devmesh.registry.resources import StoredResource, delete_resources, list_resources, replace_owner, write_mesh
-from devmesh.runtimes.local.files import MeshFiles, last_lines, write_secret
+from devmesh.runtimes.local.bootstrap import Servers, app_environment, sidecar_bootstrap
+from devmesh.runtimes.local.files import MeshFiles, last_lines
 from devmesh.runtimes.local.plan import WorkloadPlan, bind, bind_preferring, claim_mesh_number, plan_all, port_of
 from devmesh.runtimes.local.processes import is_same, start_time, stop_all
+from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
-CONTROL_SPIFFE_ID = "spiffe://cluster.local/ns/devmesh-system/sa/controlplane"
 UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness
 FIRST_BACKOFF, MAX_BACKOFF = 0.2, 10.0
 STABLE_SECONDS = 10.0  # a process that lived this long starts again without a wait
@@ -78,7 +80,6 @@ class Supervisor:
         self._began = time.monotonic()
         self.processes: dict[str, Managed] = {}
         self.plans: dict[str, WorkloadPlan] = {}
-        self.topology: Topology | None = None
         self.ports: dict[str, int] = {}
         self._socks: dict[str, list[socket.socket]] = {}
         self._channel: socket.socket | None = None
@@ -104,7 +105,7 @@ class Supervisor:
         self.say(event="phase_done", name=name, seconds=time.monotonic() - started)
 
     async def up(self, number: int) -> None:
-        topology = self.topology = load_topology(self.compose_file, number)
+        topology = load_topology(self.compose_file, number)
         check_local(topology)
         resources = self._load(topology)
         token = self.files.mesh_token()
@@ -122,7 +123,7 @@ class Supervisor:
             self._fork(
                 "ca",
                 "ca",
-                {"directory": str(self.files.root / "ca"), "token_file": str(self.files.token), "otlp_url": self._otlp()},
+                {"directory": str(self.files.root / "ca"), "token_file": str(self.files.token), "otlp_url": self._servers().traces_url},
                 self._socks["ca"],
             )
             await self._ready("ca")
@@ -147,9 +148,7 @@ class Supervisor:
         self.say(event="done", seconds=time.monotonic() - self._began)
 
     def _load(self, topology: Topology) -> list[StoredResource]:
-        paths: list[str | Path] = [self.compose_file.parent / "mesh"] if (self.compose_file.parent / "mesh").is_dir() else []
-        paths += [path for path in topology.resource_paths if path not in paths]
-        loaded = load_paths(paths, owner="mesh")
+        loaded = load_paths(topology.resource_paths, owner="mesh")
         for diagnostic in loaded.diagnostics:
             self.say(event="diagnostic", **diagnostic.to_json())
         if loaded.errors:
@@ -172,8 +171,9 @@ class Supervisor:
         ):
             self.ports[key] = port_of(self._socks[name][index])
 
-    def _otlp(self) -> str:
-        return f"http://127.0.0.1:{self.ports['otlp']}/v1/traces"
+    def _servers(self) -> Servers:
+        encoding = self._mesh_config().get("access_log_encoding", "TEXT")
+        return Servers(f"https://127.0.0.1:{self.ports['xds']}", f"http://127.0.0.1:{self.ports['otlp']}", self._mesh_id, encoding)
 
     def _mesh_config(self) -> dict[str, Any]:
         demo = {"tracing_sampling": 100.0} if self.settings.get("profile", "demo") == "demo" else {}
@@ -263,7 +263,7 @@ class Supervisor:
 
     async def _start_registry(self, token: str) -> str:
         url = f"http://127.0.0.1:{self.ports['registry']}"
-        binary = find_consul({"PATH": os.environ.get("PATH", ""), "DEVMESH_TOOLS": "/nonexistent"})
+        binary = shutil.which("consul")
         if binary is None:
             self._fork(
                 "registry",
@@ -279,7 +279,7 @@ class Supervisor:
         ports = ConsulPorts(self.ports["registry"], *map(port_of, spare))
         for sock in spare:
             sock.close()
-        command = consul_command(binary, self.files.root / "consul", ports, token)
+        command = consul_command(Path(binary), self.files.root / "consul", ports, token)
         process = self.processes["registry"] = Managed("registry", "consul", request={"argv": list(command.argv)})
         await self._spawn_consul(process)
         return url
@@ -290,13 +290,12 @@ class Supervisor:
 
     def _tokens(self) -> dict[str, Path]:
         """Workload tokens, minted straight into the CA's store before it starts; the CA keeps their hashes."""
-        Authority.open(self.files.root / "ca")
         store = TokenStore(self.files.root / "ca" / "tokens.json")
         out = {}
-        identities = {name: plan.workload.spiffe_id for name, plan in self.plans.items()} | {"controlplane": CONTROL_SPIFFE_ID}
+        identities = {name: plan.workload.spiffe_id for name, plan in self.plans.items()} | {"controlplane": str(CONTROL_PLANE)}
         for name, spiffe_id in identities.items():
             path = self.files.workload(name) / "token"
-            write_secret(path, store.mint(name, SpiffeId.parse(spiffe_id)))
+            write_private(path, store.mint(name, SpiffeId.parse(spiffe_id)).encode())
             out[name] = path
         return out
 
@@ -308,80 +307,35 @@ class Supervisor:
             "registry_url": registry_url,
             "token_file": str(self.files.token),
             "ca": self._ca_address(tokens["controlplane"]),
-            "spiffe_id": CONTROL_SPIFFE_ID,
-            "otlp_url": self._otlp(),
+            "spiffe_id": str(CONTROL_PLANE),
+            "otlp_url": self._servers().traces_url,
         }
         self._fork("control", "control", arguments, self._socks["control"])
 
     def _start_sidecar(self, plan: WorkloadPlan, tokens: dict[str, Path]) -> None:
         workload = plan.workload
         bootstrap = self.files.workload(workload.name) / "bootstrap.json"
-        write_secret(bootstrap, json.dumps(self._bootstrap(plan, tokens[workload.name]), indent=1))
+        access_log = self.files.access_log(workload.name)
+        write_private(
+            bootstrap,
+            json.dumps(sidecar_bootstrap(plan, self._servers(), self._ca_address(tokens[workload.name]), access_log), indent=1).encode(),
+        )
         arguments = {"bootstrap": str(bootstrap), "sockets": [one.to_json() for one in plan.sockets]}
         self._fork(f"{workload.name}-sidecar", "sidecar", arguments, [one.sock for one in plan.sockets], kind="sidecar")
-
-    def _bootstrap(self, plan: WorkloadPlan, token: Path) -> dict[str, Any]:
-        workload = plan.workload
-        kind = "router" if workload.gateway else "sidecar"
-        domain = f"{workload.namespace}.svc.cluster.local"
-        return {
-            "node": {
-                "id": f"{kind}~{workload.ip}~{workload.name}.{workload.namespace}~{domain}",
-                "cluster": f"{workload.service}.{workload.namespace}",
-                "metadata": {
-                    "NAMESPACE": workload.namespace,
-                    "LABELS": dict(workload.labels),
-                    "SERVICE_ACCOUNT": workload.service_account,
-                    "WORKLOAD_NAME": workload.name,
-                    "MESH_ID": self._mesh_id,
-                },
-            },
-            "workload": {
-                "name": workload.name,
-                "service": workload.service,
-                "version": workload.version,
-                "namespace": workload.namespace,
-                "ip": workload.ip,
-                "spiffe_id": workload.spiffe_id,
-                "gateway": workload.gateway,
-            },
-            "xds": {"url": f"https://127.0.0.1:{self.ports['xds']}", "spiffe_id": CONTROL_SPIFFE_ID},
-            "snapshot": None,
-            "ca": self._ca_address(token),
-            "dial": {f"{workload.ip}:{port}": f"127.0.0.1:{app}" for port, app in plan.app_ports.items()},
-            "telemetry": {
-                "otlp_url": self._otlp(),
-                "access_log_file": str(self.files.access_log(workload.name)),
-                "access_log_encoding": self._mesh_config().get("access_log_encoding", "TEXT"),
-            },
-            "mesh": {"outbound_traffic_policy": "ALLOW_ANY", "forbidden_destinations": []},
-        }
 
     async def _start_app(self, plan: WorkloadPlan) -> None:
         workload = plan.workload
         if workload.command is None:
             return
-        proxy = f"http://{workload.ip}:15001"
-        environment = {
-            **os.environ,
-            **workload.environment,
-            "HTTP_PROXY": proxy,
-            "http_proxy": proxy,
-            "NO_PROXY": "127.0.0.1,localhost",
-            "no_proxy": "127.0.0.1,localhost",
-            "NODE_USE_ENV_PROXY": "1",
-            "POD_NAME": workload.name,
-            "HOST": "127.0.0.1",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.ports['otlp']}",
-            "OTEL_SERVICE_NAME": f"{workload.service}",
-        }
-        if plan.app_ports:
-            environment["PORT"] = str(next(iter(plan.app_ports.values())))
         argv = list(workload.command)
         if argv[0] in ("python", "python3"):
             argv[0] = sys.executable
         process = self.processes[workload.name] = Managed(workload.name, "app")
-        process.request = {"argv": argv, "environment": environment, "cwd": workload.working_dir or str(self.compose_file.parent)}
+        process.request = {
+            "argv": argv,
+            "environment": app_environment(plan, self._servers()),
+            "cwd": workload.working_dir or str(self.compose_file.parent),
+        }
         await self._spawn_app(process)
 
     async def _spawn_app(self, process: Managed) -> None:
