@@ -1,37 +1,37 @@
-"""One try at one endpoint: a Caller of the upstream pool that reports to its exchange."""
+"""One try at one endpoint: a Caller of the upstream pool that reports to its router."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from devmesh.sidecar.balancing import key_of
 from devmesh.sidecar.http1.framing import Body
 from devmesh.sidecar.message import ResponseHead
 from devmesh.sidecar.record import AttemptRecord
 from devmesh.sidecar.resilience import Failure
-from devmesh.sidecar.upstream import Target, UpstreamConnection, Upstreams
+from devmesh.sidecar.upstream import Pool, UpstreamConnection
 
 if TYPE_CHECKING:
-    from devmesh.sidecar.exchange import Exchange
+    from devmesh.sidecar.router import Router
 
 
 class Attempt:
-    __slots__ = ("connection", "deadline", "endpoint", "exchange", "over", "pool", "record", "responded", "target", "upstreams")
+    """`wall_ns` is the wall clock, for the attempt's span."""
 
-    def __init__(self, exchange: Exchange, upstreams: Upstreams, target: Target, deadline: float | None) -> None:
-        self.exchange, self.upstreams, self.target = exchange, upstreams, target
-        self.pool = upstreams.pool(target)
-        self.endpoint = key_of(target.endpoint)
-        self.deadline = deadline
+    __slots__ = ("connection", "deadline", "endpoint", "over", "pool", "record", "responded", "router", "wall_ns")
+
+    def __init__(self, router: Router, pool: Pool, wall_ns: Callable[[], int]) -> None:
+        self.router, self.pool, self.wall_ns = router, pool, wall_ns
+        self.endpoint = pool.endpoint
+        self.deadline: float | None = None  # per_try_timeout
         self.connection: UpstreamConnection | None = None
         self.responded = False
         self.over = False
-        self.record = AttemptRecord(time.time_ns(), endpoint=self.endpoint, cluster=target.cluster.name)
+        self.record = AttemptRecord(wall_ns(), 0, pool.endpoint, pool.target.cluster.name)
 
     def start(self, method: bytes) -> bool:
         """False when a circuit breaker is open."""
-        self.upstreams.began(self.endpoint)
+        self.pool.upstreams.began(self.endpoint)
         if self.pool.acquire(self, method):
             return True
         self.finish()
@@ -40,11 +40,11 @@ class Attempt:
     def finish(self) -> None:
         if not self.over:
             self.over = True
-            self.record.end_ns = time.time_ns()
-            self.upstreams.ended(self.endpoint)
+            self.record.end_ns = self.wall_ns()
+            self.pool.upstreams.ended(self.endpoint)
 
     def abandon(self) -> None:
-        """Stop without a word to the exchange."""
+        """Stop without a word to the router."""
         if self.over:
             return
         self.finish()
@@ -64,24 +64,29 @@ class Attempt:
             connection.abandon()
             return
         self.connection = connection
-        self.exchange.attempt_connected(self, connection)
+        self.router.connected(self, connection)
 
     def response_head(self, head: ResponseHead, body: Body) -> None:
         if head.status >= 200 or head.status == 101:
             self.responded = True
             self.record.status = head.status
-            self.upstreams.observe(self.target.cluster.name, self.endpoint, head.status)
-        self.exchange.attempt_head(self, head, body)
+            self.pool.upstreams.observe(self.pool.target.cluster.name, self.endpoint, head.status)
+        self.router.response_head(self, head, body)
 
     def response_data(self, data: bytes) -> None:
         if not self.over:
-            self.exchange.attempt_data(self, data)
+            self.router.response_data(self, data)
 
     def response_end(self) -> None:
         self.connection = None
         if not self.over:
             self.finish()
-            self.exchange.attempt_end(self)
+            self.router.response_end(self)
+
+    def response_pause(self) -> None:
+        """Nothing more of the response is here now."""
+        if not self.over:
+            self.router.exchange.downstream.flush()
 
     def failed(self, failure: Failure, details: str) -> None:
         self.connection = None
@@ -90,11 +95,11 @@ class Attempt:
         self.finish()
         self.record.error = details
         if self.record.status != 101:  # the end of a tunnel is no failure
-            self.upstreams.observe(self.target.cluster.name, self.endpoint, None)
-        self.exchange.attempt_failed(self, failure, details)
+            self.pool.upstreams.observe(self.pool.target.cluster.name, self.endpoint, None)
+        self.router.failed(self, failure, details)
 
     def pause_request(self) -> None:
-        self.exchange.pause_request()
+        self.router.pause_request()
 
     def resume_request(self) -> None:
-        self.exchange.resume_request()
+        self.router.resume_request()

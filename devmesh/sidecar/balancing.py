@@ -34,6 +34,9 @@ class Hash:
     set_cookie: bytes | None = None
 
 
+NO_HASH = Hash(None)
+
+
 def request_hash(policies: tuple[HashPolicy, ...], head: RequestHead, source_ip: str, rng: random.Random) -> Hash:
     """RouteAction.hash_policy combined as Envoy: rotate left by one, then xor; a terminal policy ends it once there is a hash."""
     total: int | None = None

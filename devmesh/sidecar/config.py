@@ -187,6 +187,18 @@ class RouteTable:
     default: VirtualHost | None  # domain "*"
     ignore_port_in_host: bool = False
     edits: HeaderEdits = NO_EDITS
+    has_edits: bool = field(init=False)  # its own, or those of anything in it
+
+    def __post_init__(self) -> None:
+        parts = [self, *self.virtual_hosts, *(route for host in self.virtual_hosts for route in host.routes)]
+        clusters = [
+            c
+            for host in self.virtual_hosts
+            for route in host.routes
+            if isinstance(route.action, RouteAction)
+            for c in route.action.clusters
+        ]
+        object.__setattr__(self, "has_edits", any(part.edits is not NO_EDITS for part in (*parts, *clusters)))
 
 
 @dataclass(frozen=True, slots=True)

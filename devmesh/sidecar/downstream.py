@@ -54,6 +54,7 @@ class HttpConnection(asyncio.Protocol):
         self._lingering: asyncio.TimerHandle | None = None  # what comes is dropped
         self._tunnelled: UpstreamConnection | None = None
         self._idle: Idle | None = None
+        self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment] # a socket transport or TlsTransport
@@ -162,7 +163,7 @@ class HttpConnection(asyncio.Protocol):
             return False
         if self.stream.peer is not None:
             head.scheme = b"https"
-        self._close_after = _wants_close(head.headers)
+        self._close_after = head.close
         self._response_done = False
         manager, stream = self.manager, self.stream
         if self._resolve is not None:
@@ -179,10 +180,10 @@ class HttpConnection(asyncio.Protocol):
         self._resolving = False
         if self.transport is None or self.transport.is_closing():
             return  # the client left while its host was looked up
-        exchange = self._exchange = Exchange(self.proxy, self, manager, stream, head)
+        complete = self._body.done
+        exchange = self._exchange = Exchange(self.proxy, self, manager, stream, head, complete=complete)
         exchange.start()
-        if self._body.done:
-            exchange.end()
+        if complete:
             if self._response_done:
                 self._exchange = None
         elif self._buffer:
@@ -223,9 +224,8 @@ class HttpConnection(asyncio.Protocol):
             self._close_after = True
             headers.append((b"connection", b"close"))
         self._head = _render_head(status, reason or replies.reason_phrase(status), headers)
-        asyncio.get_running_loop().call_soon(self._flush_head)
 
-    def _flush_head(self) -> None:
+    def flush(self) -> None:
         head, self._head = self._head, b""
         if head and self.transport is not None:
             self.transport.write(head)
@@ -240,7 +240,7 @@ class HttpConnection(asyncio.Protocol):
             self.transport.write(head + (b"%x\r\n" % len(data) + data + b"\r\n" if self._chunked else data))
 
     def send_end(self) -> None:
-        self._flush_head()
+        self.flush()
         if self._chunked and self.transport is not None:
             self.transport.write(b"0\r\n\r\n")
         self._chunked = False
@@ -253,7 +253,8 @@ class HttpConnection(asyncio.Protocol):
             else:
                 self._shut()
             return
-        self.resume_reading()
+        if self._paused:
+            self.resume_reading()
         if self._body.done:
             self._exchange = None
             if self._buffer:
@@ -335,16 +336,14 @@ class HttpConnection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
+            self._paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self.transport is not None and not self.transport.is_closing():
+        if self._paused and self.transport is not None and not self.transport.is_closing():
+            self._paused = False
             self.transport.resume_reading()
 
 
 def _render_head(status: int, reason: bytes, headers: Headers) -> bytes:
     return b"\r\n".join([b"HTTP/1.1 %d " % status + reason, *[name + b": " + value for name, value in headers], b"", b""])
-
-
-def _wants_close(headers: Headers) -> bool:
-    return any(name == b"connection" and b"close" in value.lower() for name, value in headers)

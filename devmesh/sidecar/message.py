@@ -15,6 +15,7 @@ class RequestHead:
     headers: Headers = field(default_factory=list)
     scheme: bytes = b"http"
     version: bytes = b"1.1"
+    close: bool = False  # the client asked for the connection's end (RFC 9112 section 9.6)
 
     @property
     def path(self) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from devmesh.sidecar.http1.framing import Body
 from devmesh.sidecar.message import RequestHead, ResponseHead
 from devmesh.sidecar.resilience import Failure
-from devmesh.sidecar.upstream import UpstreamConnection, http_target
+from devmesh.sidecar.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
@@ -42,7 +42,7 @@ class Mirrored:
         endpoint = self._proxy.upstreams.choose(cluster, None, frozenset(), 0)
         if endpoint is None:
             return
-        self._proxy.upstreams.pool(http_target(cluster, endpoint)).acquire(_Discard(self._request + b"".join(body)), self._method)
+        self._proxy.upstreams.http_pool(cluster, endpoint).acquire(_Discard(self._request + b"".join(body)), self._method)
 
     def cut_off(self) -> None:
         """The real exchange is over: a request that never became whole is not mirrored."""
@@ -62,6 +62,8 @@ class _Discard:
     def response_data(self, data: bytes) -> None: ...
 
     def response_end(self) -> None: ...
+
+    def response_pause(self) -> None: ...
 
     def failed(self, failure: Failure, details: str) -> None: ...
 

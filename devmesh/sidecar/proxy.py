@@ -66,6 +66,7 @@ class Proxy:
         self.now, self.wall_ns = now, wall_ns
         self.rng = rng or random.Random()  # noqa: S311 - balancing and sampling, no secret
         self.peer_metadata: Headers = peer_metadata or []
+        self.peer_lines = [name + b": " + value for name, value in self.peer_metadata]
         self.config = EMPTY
         self.contexts = Contexts(identity, self._secret)
         self.upstreams = Upstreams(self.contexts, dial or {}, now, self.rng)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from devmesh.ca.memfd import load_pair
 from devmesh.sidecar.config import TlsContext
 
-READ_SIZE = 256 * 1024
+READ_SIZE = 16 * 1024  # what one record holds (RFC 8446 section 5.1), all that one read can give; more would be allocated for nothing
 HANDSHAKE_TIMEOUT = 10.0  # seconds; Envoy's transport_socket_connect_timeout is 15 s in Istio
 
 

@@ -11,7 +11,7 @@ import os
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from devmesh.sidecar.balancing import Balancer, key_of
@@ -24,6 +24,7 @@ from devmesh.sidecar.timers import Idle
 from devmesh.sidecar.tls import Contexts, Peer, TlsTransport
 
 log = logging.getLogger(__name__)
+NOBODY: frozenset[str] = frozenset()
 HTTP_ALPN = (b"istio-http/1.1", b"istio", b"http/1.1")  # what Istio's istio.alpn filter offers for an HTTP/1.1 request
 
 
@@ -34,6 +35,7 @@ class Caller(Protocol):
     def response_head(self, head: ResponseHead, body: Body) -> None: ...
     def response_data(self, data: bytes) -> None: ...
     def response_end(self) -> None: ...
+    def response_pause(self) -> None: ...
     def failed(self, failure: Failure, details: str) -> None: ...
     def pause_request(self) -> None: ...
     def resume_request(self) -> None: ...
@@ -94,7 +96,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.caller, self.method = caller, method
         self.requests += 1
         self.request_sent = False
-        self._body, self._buffer, self._keep = None, b"", True
+        self._body, self._keep = None, True
 
     def write(self, data: bytes) -> None:
         if self.transport is not None:
@@ -115,8 +117,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _receive(self, data: bytes) -> None:
         if self._body is None:
-            self._buffer += data
-            data = self._heads()
+            data = self._heads(self._buffer + data if self._buffer else data)
             if self._body is None or self.raw is not None:
                 return
         body, caller = self._body, self.caller
@@ -127,35 +128,37 @@ class UpstreamConnection(asyncio.Protocol):
             caller.response_data(data if taken == len(data) else data[:taken])
             if taken < len(data):
                 self._keep = False  # more bytes than the message has
-        if body.done and self.caller is caller:
-            self._finish()
+        if self.caller is caller:
+            if body.done:
+                self._finish()
+            else:
+                caller.response_pause()
 
-    def _heads(self) -> bytes:
-        """Parse response heads (1xx are passed on at once); the rest of the buffer is the body's."""
-        rest = b""
+    def _heads(self, data: bytes) -> bytes:
+        """Parse response heads (1xx are passed on at once); what is behind the final one is the body's."""
+        self._buffer = b""
         while True:
-            end = self._buffer.find(b"\r\n\r\n")
-            if end < 0:
-                if len(self._buffer) > MAX_HEAD:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4:
+                if len(data) > MAX_HEAD:
                     raise FramingError("response head too large")
+                self._buffer = data
                 return b""
-            raw, self._buffer = self._buffer[: end + 4], self._buffer[end + 4 :]
-            head, self._keep = parse_response(raw)
-            informational = 100 <= head.status < 200 and head.status != 101
-            body: Body = NoBody() if informational else response_body(head, self.method)
+            head, self._keep = parse_response(data[:end])
+            data = data[end:]
             caller = self.caller
             if caller is None:
                 return b""
-            if not informational:
-                self._body = body
-                rest, self._buffer = self._buffer, b""
-            caller.response_head(head, body)
-            if not informational:
-                if self.raw is not None:
-                    if rest:
-                        self.raw(rest)
-                    return b""
-                return rest
+            if head.status < 200 and head.status != 101:
+                caller.response_head(head, NoBody())
+                continue
+            self._body = response_body(head, self.method)
+            caller.response_head(head, self._body)
+            if self.raw is not None:
+                if data:
+                    self.raw(data)
+                return b""
+            return data
 
     def _finish(self) -> None:
         caller, self.caller = self.caller, None
@@ -208,16 +211,20 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
 
-@dataclass(slots=True)
 class Pool:
     """Connections to one endpoint over one transport."""
 
-    upstreams: Upstreams
-    target: Target
-    idle: list[UpstreamConnection] = field(default_factory=list)
-    waiting: deque[tuple[Caller, bytes]] = field(default_factory=deque)
-    open: set[UpstreamConnection] = field(default_factory=set)
-    connecting: int = 0
+    __slots__ = ("connecting", "endpoint", "idle", "load", "mesh", "open", "target", "upstreams", "waiting")
+
+    def __init__(self, upstreams: Upstreams, target: Target) -> None:
+        self.upstreams, self.target = upstreams, target
+        self.endpoint = key_of(target.endpoint)
+        self.load = upstreams.load(target.cluster.name)
+        self.mesh = target.tls is not None and any(name.startswith(b"istio") for name in target.alpn)  # the peer is a sidecar
+        self.idle: list[UpstreamConnection] = []
+        self.waiting: deque[tuple[Caller, bytes]] = deque()
+        self.open: set[UpstreamConnection] = set()
+        self.connecting = 0
 
     def acquire(self, caller: Caller, method: bytes) -> bool:
         """Give the caller a connection now or later; False when a circuit breaker says no (UO)."""
@@ -236,10 +243,6 @@ class Pool:
         if load.connections < limits.max_connections or not (self.open or self.connecting):
             self._connect()
         return True
-
-    @property
-    def load(self) -> ClusterLoad:
-        return self.upstreams.load(self.target.cluster.name)
 
     def _overflow(self) -> bool:
         self.load.overflows += 1
@@ -316,6 +319,7 @@ class Upstreams:
         self._contexts, self._dial = contexts, dial
         self.now, self._rng = now, rng
         self._pools: dict[tuple[str, tuple[object, ...]], Pool] = {}
+        self._http_pools: dict[str, tuple[Cluster, dict[tuple[str, int], Pool]]] = {}
         self._loads: dict[str, ClusterLoad] = {}
         self._detectors: dict[str, OutlierDetector] = {}
         self._balancers: dict[str, Balancer] = {}
@@ -324,7 +328,10 @@ class Upstreams:
         self.draining = False
 
     def load(self, cluster: str) -> ClusterLoad:
-        return self._loads.setdefault(cluster, ClusterLoad())
+        found = self._loads.get(cluster)
+        if found is None:
+            found = self._loads[cluster] = ClusterLoad()
+        return found
 
     def configure(self, clusters: dict[str, Cluster]) -> None:
         """Keep what stays the same; idle connections of pools that are gone close."""
@@ -342,6 +349,7 @@ class Upstreams:
             current = clusters.get(key[0])
             if current is None:
                 del self._pools[key]
+                self._http_pools.pop(key[0], None)
                 for connection in list(pool.idle):
                     connection.abandon()
             else:
@@ -356,7 +364,7 @@ class Upstreams:
         if detector is not None:
             detector.tick(self.now())
         balancer = self._balancers.get(cluster.name)
-        ejected = self.ejected(cluster.name)
+        ejected = detector.ejected() if detector is not None else NOBODY
         if balancer is None or balancer.ejected != ejected or (balancer.cluster is not cluster and balancer.cluster != cluster):
             balancer = self._balancers[cluster.name] = Balancer(cluster, ejected)
         return balancer.choose(hash_value, self.active, self._rng, tried, tries)
@@ -379,6 +387,17 @@ class Upstreams:
             detector.failed_locally(key, self.now(), self._rng)
         else:
             detector.answered(key, status, self.now(), self._rng)
+
+    def http_pool(self, cluster: Cluster, endpoint: Endpoint) -> Pool:
+        """The pool of an HTTP/1.1 request; found again by address, since hashing a whole target costs as much as parsing a head."""
+        known = self._http_pools.get(cluster.name)
+        if known is None or known[0] is not cluster:
+            known = self._http_pools[cluster.name] = (cluster, {})
+        address = (endpoint.address, endpoint.port)
+        pool = known[1].get(address)
+        if pool is None:
+            pool = known[1][address] = self.pool(http_target(cluster, endpoint))
+        return pool
 
     def pool(self, target: Target) -> Pool:
         key = (target.cluster.name, target.pool_key)

@@ -89,7 +89,7 @@ async def test_a_body_that_arrives_while_a_retry_waits_is_sent_whole():
         client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % size)
         await asyncio.wait_for(first.wait(), 5)
         (exchange,) = proxy.proxy.exchanges
-        await until(lambda: exchange._backing_off is not None or len(exchange.record.attempts) > 1)
+        await until(lambda: exchange.router._backing_off is not None or len(exchange.record.attempts) > 1)
         client.send(b"x" * size)
         assert (await client.answer()).status == 200
         assert [len(body) for body in bodies] == [size]

@@ -20,6 +20,9 @@ class NoBody:
         return 0
 
 
+NO_BODY = NoBody()  # it has no state
+
+
 class LengthBody:
     """Content-Length."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httptools
 
-from devmesh.sidecar.http1.framing import Body, ChunkedBody, LengthBody, NoBody
+from devmesh.sidecar.http1.framing import NO_BODY, Body, ChunkedBody, LengthBody
 from devmesh.sidecar.message import Headers, RequestHead
 
 
@@ -21,6 +21,7 @@ class BadRequest(Exception):
 
 
 CODEC_ERROR = (400, b"Bad Request", "http1.codec_error")
+READ_HERE = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
 TOO_LARGE = (431, b"Request Header Fields Too Large", "http1.headers_too_large")
 
 
@@ -55,22 +56,33 @@ def parse_request(head: bytes) -> tuple[RequestHead, Body]:
     if version != b"HTTP/1.1":
         raise BadRequest(*CODEC_ERROR)
     headers = collector.headers
-    hosts = [value for name, value in headers if name == b"host"]
-    if len(hosts) != 1:
+    host = length = coding = None
+    hosts = 0
+    close = False
+    for name, value in headers:
+        if name not in READ_HERE:
+            continue
+        if name == b"host":
+            host = value
+            hosts += 1
+        elif name == b"content-length":
+            length = value
+        elif name == b"transfer-encoding":
+            coding = value
+        elif b"close" in value.lower():
+            close = True
+    if hosts != 1 or host is None:
         # RFC 9112 section 3.2: a missing or repeated Host must be answered with 400.
         raise BadRequest(400, b"", "missing_host_header", protocol_error=False) if not hosts else BadRequest(*CODEC_ERROR)
-    return RequestHead(method, target, hosts[0], headers), _request_body(headers, method)
+    return RequestHead(method, target, host, headers, close=close), _request_body(method, length, coding)
 
 
-def _request_body(headers: Headers, method: bytes) -> Body:
-    length: bytes | None = None
-    for name, value in headers:
-        if name == b"transfer-encoding":
-            if value.lower() != b"chunked":
-                raise BadRequest(501, b"Not Implemented", "http1.invalid_transfer_encoding")
-            return ChunkedBody()
-        if name == b"content-length":
-            length = value
+def _request_body(method: bytes, length: bytes | None, coding: bytes | None) -> Body:
+    """RFC 9112 section 6.3; llhttp has refused both at once and repeated lengths."""
+    if coding is not None:
+        if coding.lower() != b"chunked":
+            raise BadRequest(501, b"Not Implemented", "http1.invalid_transfer_encoding")
+        return ChunkedBody()
     if length is None or method == b"CONNECT":
-        return NoBody()
+        return NO_BODY
     return LengthBody(int(length))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 
-from devmesh.sidecar.http1.framing import Body, ChunkedBody, CloseBody, FramingError, LengthBody, NoBody
+from devmesh.sidecar.http1.framing import NO_BODY, Body, ChunkedBody, CloseBody, FramingError, LengthBody
 from devmesh.sidecar.message import Headers, ResponseHead
 
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n]*))?")
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-UNSAFE = re.compile(rb"[\r\n\0]")  # would begin another line, or end a value, for somebody behind us
 MAX_HEAD = 96 * 1024
+NO_OPTIONS: frozenset[bytes] = frozenset()
+KNOWN_NAMES = 1024  # an upstream that invents names fills no more
+_known_names: dict[bytes, bytes] = {}
 
 
 def parse_response(head: bytes) -> tuple[ResponseHead, bool]:
@@ -19,13 +21,19 @@ def parse_response(head: bytes) -> tuple[ResponseHead, bool]:
     status_line = STATUS_LINE.fullmatch(lines[0])
     if status_line is None:
         raise FramingError("malformed status line")
+    # A CR, LF or NUL elsewhere would begin another line, or end a value, for somebody behind us.
+    if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1 or b"\0" in head:
+        raise FramingError("malformed header line")
     headers: Headers = []
-    options: set[bytes] = set()
+    options: frozenset[bytes] = NO_OPTIONS
     for line in lines[1:]:
-        name, colon, value = line.partition(b":")
-        if not colon or TOKEN.fullmatch(name) is None or UNSAFE.search(value):
+        raw, colon, value = line.partition(b":")
+        name = _known_names.get(raw)
+        if name is None:
+            name = _field_name(raw)
+        if not colon:
             raise FramingError("malformed header line")
-        name, value = name.lower(), value.strip(b" \t")
+        value = value.strip(b" \t")
         headers.append((name, value))
         if name == b"connection":
             options |= {option.strip() for option in value.lower().split(b",")}
@@ -34,19 +42,34 @@ def parse_response(head: bytes) -> tuple[ResponseHead, bool]:
     return ResponseHead(int(status_line[2]), headers, status_line[3] or b""), keep
 
 
+def _field_name(raw: bytes) -> bytes:
+    """The lower-case name of a token; the few names that upstreams use are remembered."""
+    if TOKEN.fullmatch(raw) is None:
+        raise FramingError("malformed header line")
+    name = raw.lower()
+    if len(_known_names) < KNOWN_NAMES:
+        _known_names[raw] = name
+    return name
+
+
 def response_body(head: ResponseHead, method: bytes) -> Body:
     """RFC 9112 section 6.3, in its order. Raises FramingError for lengths that contradict each other."""
     if method == b"HEAD" or head.status < 200 or head.status in (204, 304):
-        return NoBody()
-    lengths = {value for name, value in head.headers if name == b"content-length"}
-    encodings = [value.lower() for name, value in head.headers if name == b"transfer-encoding"]
-    if encodings:
-        if lengths:
+        return NO_BODY
+    length = coding = None
+    for name, value in head.headers:
+        if name == b"content-length":
+            if length is not None and length != value:
+                raise FramingError("Content-Length")
+            length = value
+        elif name == b"transfer-encoding":
+            coding = value.lower()
+    if coding is not None:
+        if length is not None:
             raise FramingError("Content-Length and Transfer-Encoding")
-        return ChunkedBody() if encodings[-1].endswith(b"chunked") else CloseBody()
-    if not lengths:
+        return ChunkedBody() if coding.endswith(b"chunked") else CloseBody()
+    if length is None:
         return CloseBody()
-    length = lengths.pop()
-    if lengths or not length.isdigit():
+    if not length.isdigit():
         raise FramingError("Content-Length")
     return LengthBody(int(length))
