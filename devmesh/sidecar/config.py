@@ -190,15 +190,10 @@ class RouteTable:
     has_edits: bool = field(init=False)  # its own, or those of anything in it
 
     def __post_init__(self) -> None:
-        parts = [self, *self.virtual_hosts, *(route for host in self.virtual_hosts for route in host.routes)]
-        clusters = [
-            c
-            for host in self.virtual_hosts
-            for route in host.routes
-            if isinstance(route.action, RouteAction)
-            for c in route.action.clusters
-        ]
-        object.__setattr__(self, "has_edits", any(part.edits is not NO_EDITS for part in (*parts, *clusters)))
+        routes = [route for host in self.virtual_hosts for route in host.routes]
+        clusters = [cluster for route in routes if isinstance(route.action, RouteAction) for cluster in route.action.clusters]
+        edits = [self.edits, *(host.edits for host in self.virtual_hosts), *(r.edits for r in routes), *(c.edits for c in clusters)]
+        object.__setattr__(self, "has_edits", any(each is not NO_EDITS for each in edits))
 
 
 @dataclass(frozen=True, slots=True)
