@@ -375,6 +375,7 @@ class Exchange:
             self._delay.cancel()
         if self.router is not None:
             self.router.stop()
+            self.router = None  # a circle less for the garbage collector, with each request
         proxy = self.proxy
         self.record.duration = proxy.now() - self.started
         proxy.sweep.discard(self)

@@ -350,6 +350,7 @@ class Router:
         self._end_backoff()
         for mirror in self.mirrors:
             mirror.cut_off()
+        self.attempt = None
 
     def abandon(self) -> None:
         if self.attempt is not None:
