@@ -9,13 +9,13 @@ from devmesh.sidecar.http1.framing import Body
 from devmesh.sidecar.message import ResponseHead
 from devmesh.sidecar.record import AttemptRecord
 from devmesh.sidecar.resilience import Failure
-from devmesh.sidecar.upstream import Pool, UpstreamConnection
+from devmesh.sidecar.upstream import Caller, Pool, UpstreamConnection
 
 if TYPE_CHECKING:
     from devmesh.sidecar.router import Router
 
 
-class Attempt:
+class Attempt(Caller):
     """`wall_ns` is the wall clock, for the attempt's span."""
 
     __slots__ = ("connection", "deadline", "endpoint", "over", "pool", "record", "responded", "router", "wall_ns")

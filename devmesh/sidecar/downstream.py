@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from devmesh.sidecar import replies
 from devmesh.sidecar.config import HttpManager
-from devmesh.sidecar.exchange import Exchange, Stream
+from devmesh.sidecar.exchange import Downstream, Exchange, Stream
 from devmesh.sidecar.http1.framing import Body, FramingError, NoBody
 from devmesh.sidecar.http1.request import TOO_LARGE, BadRequest, parse_request
 from devmesh.sidecar.message import Headers, RequestHead, ResponseHead
@@ -24,7 +24,7 @@ PIPELINE_LIMIT = 64 * 1024  # bytes kept of requests behind the one in flight; r
 Resolve = Callable[["HttpConnection", RequestHead], "tuple[HttpManager, Stream] | None"]
 
 
-class HttpConnection(asyncio.Protocol):
+class HttpConnection(Downstream):
     """One downstream connection.
 
     `resolve` is set where each request names its own destination (proxy requests); `relocate` finds the connection's chain in the

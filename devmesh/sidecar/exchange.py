@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from devmesh.sidecar import forwarding, replies
 from devmesh.sidecar.config import NO_EDITS, DirectResponseAction, HeaderEdits, HttpManager, RedirectAction, Route, RouteAction, VirtualHost
@@ -20,6 +20,7 @@ from devmesh.sidecar.record import Direction, Flag, Record
 from devmesh.sidecar.replies import LocalReply
 from devmesh.sidecar.router import Router
 from devmesh.sidecar.routing import TLS_REDIRECT, needs_tls, redirect_location, select_route, select_virtual_host
+from devmesh.sidecar.seam import Handler
 from devmesh.sidecar.telemetry import tracing
 from devmesh.sidecar.tls import Peer
 from devmesh.sidecar.upstream import UpstreamConnection
@@ -40,19 +41,38 @@ class Stream:
     server_name: str = ""
 
 
-class Downstream(Protocol):
+class Downstream(Handler):
     """The connection below, as the exchange needs it. A head goes out with the data, the end or the flush that follows it."""
 
-    def send_head(self, status: int, reason: bytes, headers: Headers, *, chunked_from_close: bool) -> None: ...
-    def send_data(self, data: bytes) -> None: ...
-    def send_end(self) -> None: ...
-    def flush(self) -> None: ...
-    def send_informational(self, head: ResponseHead) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def reset(self) -> None: ...
-    def close(self) -> None: ...
-    def tunnel(self, connection: UpstreamConnection, head: ResponseHead) -> None: ...
+    def send_head(self, status: int, reason: bytes, headers: Headers, *, chunked_from_close: bool) -> None:
+        raise NotImplementedError
+
+    def send_data(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def send_end(self) -> None:
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        raise NotImplementedError
+
+    def send_informational(self, head: ResponseHead) -> None:
+        raise NotImplementedError
+
+    def pause_reading(self) -> None:
+        raise NotImplementedError
+
+    def resume_reading(self) -> None:
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def tunnel(self, connection: UpstreamConnection, head: ResponseHead) -> None:
+        raise NotImplementedError
 
 
 class Exchange:

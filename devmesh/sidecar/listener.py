@@ -18,6 +18,7 @@ from devmesh.sidecar.config import FilterChain, HttpManager, Listener, TcpProxy
 from devmesh.sidecar.downstream import HttpConnection
 from devmesh.sidecar.exchange import Stream
 from devmesh.sidecar.record import Direction
+from devmesh.sidecar.seam import Handler, as_protocol
 from devmesh.sidecar.tcp import TcpConnection
 from devmesh.sidecar.tls import Peer, TlsTransport
 
@@ -115,7 +116,7 @@ def _name_score(wanted: tuple[str, ...], name: str) -> int | None:
     return max(scores) if scores else None
 
 
-class Accepted(asyncio.Protocol):
+class Accepted(Handler):
     """A connection until its chain is known."""
 
     def __init__(self, proxy: Proxy, listener: Listener, direction: Direction, original: tuple[str, int]) -> None:
@@ -123,7 +124,7 @@ class Accepted(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._timer: asyncio.TimerHandle | None = None
-        self._chosen: asyncio.Protocol | None = None
+        self._chosen: Handler | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # a socket transport
@@ -193,13 +194,13 @@ class Accepted(asyncio.Protocol):
             transport.close()
             return
         self._chosen = protocol
-        transport.set_protocol(protocol)
+        transport.set_protocol(as_protocol(protocol))
         protocol.connection_made(transport)
         buffer, self._buffer = self._buffer, b""
         if buffer:
             protocol.data_received(buffer)
 
-    def _protocol(self, chain: FilterChain, first: First) -> asyncio.Protocol | None:
+    def _protocol(self, chain: FilterChain, first: First) -> Handler | None:
         if chain.tls is None:
             return self._network(chain.network, None, first)
         context = self._proxy.contexts.server(chain.tls)
@@ -215,16 +216,16 @@ class Accepted(asyncio.Protocol):
         self._proxy.count("ssl.connection_error")
         log.info("%s: TLS with %s failed: %s", self._listener.name, self._remote(), why)
 
-    def _network(self, network: HttpManager | TcpProxy, peer: Peer | None, first: First) -> asyncio.Protocol:
+    def _network(self, network: HttpManager | TcpProxy, peer: Peer | None, first: First) -> Handler:
         name = first.tls.server_name if first.tls is not None else ""
         stream = Stream(self._direction, self._original, self._remote(), f"{self._original[0]}:{self._original[1]}", peer, name)
         if isinstance(network, TcpProxy):
             return TcpConnection(self._proxy, network, stream)
 
-        def http() -> asyncio.Protocol:
+        def http() -> Handler:
             return HttpConnection(self._proxy, network, stream, relocate=lambda: self._relocate(first, peer))
 
-        def h2() -> asyncio.Protocol:
+        def h2() -> Handler:
             return TcpConnection(self._proxy, self._proxy.as_tcp(network, self._original, self._direction), stream)
 
         if first.protocol == "h2c" or (peer is not None and peer.alpn in ("istio-h2", "h2")):
@@ -246,10 +247,10 @@ class Accepted(asyncio.Protocol):
         return f"{name[0]}:{name[1]}" if name else ""
 
 
-class _Inside(asyncio.Protocol):
+class _Inside(Handler):
     """mTLS whose ALPN does not say what is inside: a caller's sidecar carries h2 as bytes, and only the preface tells."""
 
-    def __init__(self, http: Callable[[], asyncio.Protocol], h2: Callable[[], asyncio.Protocol], saw_h2: Callable[[], None]) -> None:
+    def __init__(self, http: Callable[[], Handler], h2: Callable[[], Handler], saw_h2: Callable[[], None]) -> None:
         self._http, self._h2, self._saw_h2 = http, h2, saw_h2
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
@@ -267,7 +268,7 @@ class _Inside(asyncio.Protocol):
             protocol = self._h2()
         else:
             protocol = self._http()
-        self._transport.set_protocol(protocol)
+        self._transport.set_protocol(as_protocol(protocol))
         protocol.connection_made(self._transport)
         protocol.data_received(self._buffer)
 

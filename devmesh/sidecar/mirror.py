@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from devmesh.sidecar.http1.framing import Body
-from devmesh.sidecar.message import RequestHead, ResponseHead
-from devmesh.sidecar.resilience import Failure
-from devmesh.sidecar.upstream import UpstreamConnection
+from devmesh.sidecar.message import RequestHead
+from devmesh.sidecar.upstream import Caller, UpstreamConnection
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
@@ -49,24 +47,12 @@ class Mirrored:
         self._body = None
 
 
-class _Discard:
+class _Discard(Caller):
+    """Sends, and lets the answer pass."""
+
     def __init__(self, request: bytes) -> None:
         self._request = request
 
     def connected(self, connection: UpstreamConnection) -> None:
         connection.request_sent = True
         connection.write(self._request)
-
-    def response_head(self, head: ResponseHead, body: Body) -> None: ...
-
-    def response_data(self, data: bytes) -> None: ...
-
-    def response_end(self) -> None: ...
-
-    def response_pause(self) -> None: ...
-
-    def failed(self, failure: Failure, details: str) -> None: ...
-
-    def pause_request(self) -> None: ...
-
-    def resume_request(self) -> None: ...

@@ -31,6 +31,7 @@ from devmesh.sidecar.exchange import Exchange, Stream
 from devmesh.sidecar.listener import Accepted, First, select_chain
 from devmesh.sidecar.message import RequestHead, set_header
 from devmesh.sidecar.record import Direction
+from devmesh.sidecar.seam import as_protocol
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
@@ -108,7 +109,7 @@ class ProxyRequests:
         transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
         self._proxy.connections.discard(connection)
         accepted = Accepted(self._proxy, listener, Direction.OUTBOUND, (ip, port))
-        transport.set_protocol(accepted)
+        transport.set_protocol(as_protocol(accepted))
         accepted.connection_made(transport)
         rest = connection.take_buffer()
         if rest:

@@ -19,6 +19,7 @@ from devmesh.sidecar.listener import Accepted, SocketSpec, original_destination
 from devmesh.sidecar.message import Headers
 from devmesh.sidecar.outbound import ProxyRequests
 from devmesh.sidecar.record import Direction, Record
+from devmesh.sidecar.seam import Handler, as_protocol, factory
 from devmesh.sidecar.tcp import TcpConnection
 from devmesh.sidecar.timers import Sweep
 from devmesh.sidecar.tls import Contexts, Credentials, Identity
@@ -96,9 +97,9 @@ class Proxy:
         for spec in specs:
             self.own_addresses.add((spec.address, spec.port))
             spec.sock.setblocking(False)  # noqa: FBT003 - socket's own signature
-            self._servers.append(await loop.create_server(self._factory(spec), sock=spec.sock, backlog=1024))
+            self._servers.append(await loop.create_server(factory(self._handlers(spec)), sock=spec.sock, backlog=1024))
 
-    def _factory(self, spec: SocketSpec) -> Callable[[], asyncio.Protocol]:
+    def _handlers(self, spec: SocketSpec) -> Callable[[], Handler]:
         if spec.role == "outbound":
             return lambda: _Outbound(self)
         original = spec.original or (spec.address, spec.port)
@@ -171,7 +172,7 @@ class Proxy:
         await self.upstreams.close()
 
 
-class _Inbound(asyncio.Protocol):
+class _Inbound(Handler):
     """The first moment of a connection to one of the workload's own ports."""
 
     def __init__(self, proxy: Proxy, original: tuple[str, int]) -> None:
@@ -184,11 +185,11 @@ class _Inbound(asyncio.Protocol):
             return
         direction = Direction.OUTBOUND if self._proxy.gateway else Direction.INBOUND  # a gateway is the client of what it routes to
         accepted = Accepted(self._proxy, listener, direction, self._original)
-        transport.set_protocol(accepted)
+        transport.set_protocol(as_protocol(accepted))
         accepted.connection_made(transport)
 
 
-class _Outbound(asyncio.Protocol):
+class _Outbound(Handler):
     """The first moment of a connection from the app."""
 
     def __init__(self, proxy: Proxy) -> None:
@@ -199,7 +200,7 @@ class _Outbound(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         original = original_destination(sock)
         own = tuple(sock.getsockname()[:2])
-        protocol: asyncio.Protocol
+        protocol: Handler
         if original is None or original == own or original in proxy.own_addresses:
             protocol = proxy.proxy_requests().connection(transport)
         else:
@@ -208,5 +209,5 @@ class _Outbound(asyncio.Protocol):
                 transport.close()
                 return
             protocol = Accepted(proxy, listener, Direction.OUTBOUND, original)
-        transport.set_protocol(protocol)
+        transport.set_protocol(as_protocol(protocol))
         protocol.connection_made(transport)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from devmesh.sidecar.config import Endpoint, TcpProxy
 from devmesh.sidecar.exchange import Stream
 from devmesh.sidecar.record import Direction, Flag, Record
+from devmesh.sidecar.seam import Handler
 from devmesh.sidecar.timers import Idle
 from devmesh.sidecar.tls import Peer
 from devmesh.sidecar.upstream import Target, transport_for
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 TCP_ALPN = (b"istio",)
 
 
-class TcpConnection(asyncio.Protocol):
+class TcpConnection(Handler):
     """The downstream half."""
 
     def __init__(self, proxy: Proxy, config: TcpProxy, stream: Stream) -> None:
@@ -81,7 +82,7 @@ class TcpConnection(asyncio.Protocol):
                 return cluster.name
         return self.config.clusters[-1].name
 
-    def _made(self, peer: Peer) -> asyncio.Protocol:
+    def _made(self, peer: Peer) -> Handler:
         if peer.spiffe_id:
             self.record.mtls, self.record.peer_principal = True, peer.spiffe_id
         self.upstream = _Upstream(self)
@@ -175,7 +176,7 @@ class TcpConnection(asyncio.Protocol):
             self.upstream.transport.resume_reading()
 
 
-class _Upstream(asyncio.Protocol):
+class _Upstream(Handler):
     def __init__(self, owner: TcpConnection) -> None:
         self._owner = owner
         self.transport: asyncio.Transport | None = None

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from devmesh.ca.memfd import load_pair
 from devmesh.sidecar.config import TlsContext
+from devmesh.sidecar.seam import Handler
 
 READ_SIZE = 16 * 1024  # what one record holds (RFC 8446 section 5.1), all that one read can give; more would be allocated for nothing
 HANDSHAKE_TIMEOUT = 10.0  # seconds; Envoy's transport_socket_connect_timeout is 15 s in Istio
@@ -130,7 +131,7 @@ def check_peer(tls: TlsContext, peer: Peer) -> None:
     raise PeerRefused(f"verify_cert_failed: SAN matcher, certificate SANs are [{peer.spiffe_id}]")
 
 
-class TlsTransport(asyncio.Protocol):
+class TlsTransport(Handler):
     """The plain transport's protocol, and the transport of the protocol above it."""
 
     def __init__(
@@ -139,7 +140,7 @@ class TlsTransport(asyncio.Protocol):
         tls: TlsContext,
         *,
         server: bool,
-        ready: Callable[[TlsTransport, Peer], asyncio.Protocol],
+        ready: Callable[[TlsTransport, Peer], Handler],
         failed: Callable[[str], None],
     ) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -149,7 +150,7 @@ class TlsTransport(asyncio.Protocol):
         self._tls = tls
         self._ready, self._failed = ready, failed
         self._transport: asyncio.Transport | None = None
-        self._above: asyncio.Protocol | None = None
+        self._above: Handler | None = None
         self._ended = False
         self._timer: asyncio.TimerHandle | None = None
         self.peer = Peer()
@@ -262,7 +263,7 @@ class TlsTransport(asyncio.Protocol):
     def can_write_eof(self) -> bool:
         return True
 
-    def set_protocol(self, protocol: asyncio.Protocol) -> None:
+    def set_protocol(self, protocol: Handler) -> None:
         self._above = protocol
 
     def pause_reading(self) -> None:

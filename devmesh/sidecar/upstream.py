@@ -12,7 +12,6 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from devmesh.sidecar.balancing import Balancer, key_of
 from devmesh.sidecar.config import Cluster, Endpoint, TlsContext
@@ -20,6 +19,7 @@ from devmesh.sidecar.http1.framing import Body, CloseBody, FramingError, NoBody
 from devmesh.sidecar.http1.response import MAX_HEAD, parse_response, response_body
 from devmesh.sidecar.message import ResponseHead
 from devmesh.sidecar.resilience import ClusterLoad, Failure, OutlierDetector
+from devmesh.sidecar.seam import Handler, as_protocol, factory
 from devmesh.sidecar.timers import Idle
 from devmesh.sidecar.tls import Contexts, Peer, TlsTransport
 
@@ -28,17 +28,32 @@ NOBODY: frozenset[str] = frozenset()
 HTTP_ALPN = (b"istio-http/1.1", b"istio", b"http/1.1")  # what Istio's istio.alpn filter offers for an HTTP/1.1 request
 
 
-class Caller(Protocol):
-    """The attempt that uses a connection. Every call may end in the connection being released."""
+class Caller:
+    """What uses a connection: an attempt, or a mirror that asks for nothing. Every call may end in the connection being released."""
 
-    def connected(self, connection: UpstreamConnection) -> None: ...
-    def response_head(self, head: ResponseHead, body: Body) -> None: ...
-    def response_data(self, data: bytes) -> None: ...
-    def response_end(self) -> None: ...
-    def response_pause(self) -> None: ...
-    def failed(self, failure: Failure, details: str) -> None: ...
-    def pause_request(self) -> None: ...
-    def resume_request(self) -> None: ...
+    def connected(self, connection: UpstreamConnection) -> None:
+        pass
+
+    def response_head(self, head: ResponseHead, body: Body) -> None:
+        pass
+
+    def response_data(self, data: bytes) -> None:
+        pass
+
+    def response_end(self) -> None:
+        pass
+
+    def response_pause(self) -> None:
+        pass
+
+    def failed(self, failure: Failure, details: str) -> None:
+        pass
+
+    def pause_request(self) -> None:
+        pass
+
+    def resume_request(self) -> None:
+        pass
 
 
 @dataclass(slots=True)
@@ -55,7 +70,7 @@ class Target:
         return (key_of(self.endpoint), self.tls, self.alpn)
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(Handler):
     """One HTTP/1.1 connection to an endpoint; serves one caller at a time."""
 
     def __init__(self, pool: Pool) -> None:
@@ -116,12 +131,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(Failure.RESET, "protocol_error")
 
     def _receive(self, data: bytes) -> None:
-        if self._body is None:
-            data = self._heads(self._buffer + data if self._buffer else data)
-            if self._body is None or self.raw is not None:
-                return
-        body, caller = self._body, self.caller
-        if caller is None:
+        body: Body | None = self._body
+        if body is None:
+            body, data = self._heads(self._buffer + data if self._buffer else data)
+        caller = self.caller
+        if body is None or caller is None:
             return
         if not body.done and data:
             taken = body.feed(data)
@@ -134,8 +148,8 @@ class UpstreamConnection(asyncio.Protocol):
             else:
                 caller.response_pause()
 
-    def _heads(self, data: bytes) -> bytes:
-        """Parse response heads (1xx are passed on at once); what is behind the final one is the body's."""
+    def _heads(self, data: bytes) -> tuple[Body | None, bytes]:
+        """Parse response heads (1xx are passed on at once): the final one's body and what is here of it, once there is a final one."""
         self._buffer = b""
         while True:
             end = data.find(b"\r\n\r\n") + 4
@@ -143,22 +157,22 @@ class UpstreamConnection(asyncio.Protocol):
                 if len(data) > MAX_HEAD:
                     raise FramingError("response head too large")
                 self._buffer = data
-                return b""
+                return None, b""
             head, self._keep = parse_response(data[:end])
             data = data[end:]
             caller = self.caller
             if caller is None:
-                return b""
+                return None, b""
             if head.status < 200 and head.status != 101:
                 caller.response_head(head, NoBody())
                 continue
-            self._body = response_body(head, self.method)
-            caller.response_head(head, self._body)
-            if self.raw is not None:
-                if data:
-                    self.raw(data)
-                return b""
-            return data
+            body = self._body = response_body(head, self.method)
+            caller.response_head(head, body)
+            if self.raw is None:
+                return body, data
+            if data:
+                self.raw(data)
+            return None, b""
 
     def _finish(self) -> None:
         caller, self.caller = self.caller, None
@@ -417,29 +431,29 @@ class Upstreams:
         return self._dial.get(f"{endpoint.address}:{endpoint.port}", address) if target.cluster.kind == "ORIGINAL_DST" else address
 
     def connect(self, pool: Pool) -> None:
-        def made(peer: Peer) -> asyncio.Protocol:
+        def made(peer: Peer) -> Handler:
             connection = UpstreamConnection(pool)
             connection.peer = peer
             return _Announce(connection, lambda: pool.connected(connection))
 
         self.open(pool.target, made, pool.connect_failed)
 
-    def open(self, target: Target, made: Callable[[Peer], asyncio.Protocol], failed: Callable[[str], None]) -> None:
+    def open(self, target: Target, made: Callable[[Peer], Handler], failed: Callable[[str], None]) -> None:
         """Connect (and shake hands); `made` gives the protocol, `failed` gets the detail text."""
         task = asyncio.get_running_loop().create_task(self._open(target, made, failed), name=f"connect {key_of(target.endpoint)}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _open(self, target: Target, made: Callable[[Peer], asyncio.Protocol], failed: Callable[[str], None]) -> None:
+    async def _open(self, target: Target, made: Callable[[Peer], Handler], failed: Callable[[str], None]) -> None:
         host, port = self.address_of(target)
-        factory = self._protocol(target, made, failed)
-        if factory is None:
+        make = self._handler(target, made, failed)
+        if make is None:
             failed("remote_connection_failure|TLS_error:_no_certificate_yet:TLS_error_end")
             return
         local = (target.cluster.bind_address, 0) if target.cluster.bind_address and host.startswith("127.") else None
         try:
             async with asyncio.timeout(target.cluster.connect_timeout):
-                await asyncio.get_running_loop().create_connection(factory, host, port, local_addr=local)
+                await asyncio.get_running_loop().create_connection(factory(make), host, port, local_addr=local)
         except TimeoutError:
             failed("connection_timeout")
         except OSError as error:
@@ -447,9 +461,7 @@ class Upstreams:
             text = os.strerror(error.errno) if error.errno else str(error)
             failed(f"remote_connection_failure|delayed_connect_error:_{text.replace(' ', '_')}")
 
-    def _protocol(
-        self, target: Target, made: Callable[[Peer], asyncio.Protocol], failed: Callable[[str], None]
-    ) -> Callable[[], asyncio.Protocol] | None:
+    def _handler(self, target: Target, made: Callable[[Peer], Handler], failed: Callable[[str], None]) -> Callable[[], Handler] | None:
         if target.tls is None:
             return lambda: made(Peer())
         context = self._contexts.client(target.tls, target.alpn or target.tls.alpn)
@@ -480,14 +492,14 @@ class Upstreams:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-class _Announce(asyncio.Protocol):
+class _Announce(Handler):
     """Hands the transport to the real protocol, then says so: the order asyncio itself gives no hook for."""
 
     def __init__(self, inner: UpstreamConnection, made: Callable[[], None]) -> None:
         self._inner, self._made = inner, made
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.set_protocol(self._inner)
+        transport.set_protocol(as_protocol(self._inner))
         self._inner.connection_made(transport)
         self._made()
 

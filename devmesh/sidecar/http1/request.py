@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import httptools
 
 from devmesh.sidecar.http1.framing import NO_BODY, Body, ChunkedBody, LengthBody
 from devmesh.sidecar.message import Headers, RequestHead
 
 
-@dataclass(slots=True)
 class BadRequest(Exception):
-    """A request that is answered and never forwarded. `details` is Envoy's response_code_details."""
+    """A request that is answered and never forwarded. `details` is Envoy's response_code_details; `protocol_error` sets DPE."""
 
-    status: int
-    body: bytes
-    details: str
-    protocol_error: bool = True  # sets DPE
+    def __init__(self, status: int, body: bytes, details: str, *, protocol_error: bool = True) -> None:
+        super().__init__(status, details)
+        self.status, self.body, self.details, self.protocol_error = status, body, details, protocol_error
 
 
 CODEC_ERROR = (400, b"Bad Request", "http1.codec_error")
