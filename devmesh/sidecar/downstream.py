@@ -211,7 +211,8 @@ class HttpConnection(Downstream):
         if self.transport is not None:
             self.transport.write(body)
         self._shut()
-        record = Record(self.stream.direction, self.proxy.wall_ns(), status=status, flags=reply.flags, details=error.details)
+        record = Record(self.stream.direction, self.proxy.wall_ns())
+        record.status, record.flags, record.details = status, reply.flags, error.details
         record.downstream_remote, record.downstream_local = self.stream.remote, self.stream.local
         self.proxy.record(record, self.manager)
 

@@ -298,9 +298,9 @@ class Exchange:
         if cookie is not None:
             pairs.append((b"set-cookie", cookie))
         set_header(pairs, b"x-envoy-upstream-service-time", b"%d" % int(service_time * 1000))
+        set_header(pairs, b"server", self.manager.server_name)
         if get_header(pairs, b"date") is None:
             pairs.append((b"date", replies.http_date()))
-        set_header(pairs, b"server", self.manager.server_name)
         if record.peer_metadata and self.stream.direction is Direction.INBOUND:
             pairs += self.proxy.peer_metadata
         self.response_body = body

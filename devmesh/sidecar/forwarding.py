@@ -46,7 +46,10 @@ def prepare(
         given.append((b"x-forwarded-proto", b"https" if client is not None else b"http"))
     if edge or b"x-request-id" not in names:
         request_id = new_request_id(rng)
-        set_header(given, b"x-request-id", request_id)
+        if b"x-request-id" in names:
+            set_header(given, b"x-request-id", request_id)
+        else:
+            given.append((b"x-request-id", request_id))
     else:
         request_id = get_header(given, b"x-request-id") or b""
     record.request_id = request_id
@@ -60,8 +63,8 @@ def prepare(
 
 def new_request_id(rng: random.Random) -> bytes:
     """A random UUID (RFC 9562 section 5.4), which the standard library's class makes in four times the time."""
-    text = b"%032x" % ((rng.getrandbits(128) & ~(0xF << 76) & ~(0x3 << 62)) | 4 << 76 | 2 << 62)
-    return b"%b-%b-%b-%b-%b" % (text[:8], text[8:12], text[12:16], text[16:20], text[20:])
+    bits = rng.getrandbits
+    return b"%08x-%04x-4%03x-%04x-%012x" % (bits(32), bits(16), bits(12), 0x8000 | bits(14), bits(48))
 
 
 def upgrade(pairs: Headers) -> bytes:

@@ -1,21 +1,35 @@
 """Heads of messages, the same whichever HTTP version carried them. Header names are lower-case bytes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class RequestHead:
     """One request's head. `headers` excludes nothing: `host` is in it; `authority` repeats its value."""
 
     method: bytes
     target: bytes  # origin-form path and query as received, e.g. b"/a?b=c"
     authority: bytes
-    headers: Headers = field(default_factory=list)
-    scheme: bytes = b"http"
-    version: bytes = b"1.1"
-    close: bool = False  # the client asked for the connection's end (RFC 9112 section 9.6)
+    headers: Headers
+    scheme: bytes
+    close: bool  # the client asked for the connection's end (RFC 9112 section 9.6)
+
+    # Written out, as in ResponseHead: what the dataclass would generate is never compiled, and there is one of each per request.
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        authority: bytes,
+        headers: Headers | None = None,
+        scheme: bytes = b"http",
+        *,
+        close: bool = False,
+    ) -> None:
+        self.method, self.target, self.authority = method, target, authority
+        self.headers = [] if headers is None else headers
+        self.scheme, self.close = scheme, close
 
     @property
     def path(self) -> bytes:
@@ -23,11 +37,15 @@ class RequestHead:
         return self.target.partition(b"?")[0]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class ResponseHead:
     status: int
-    headers: Headers = field(default_factory=list)
-    reason: bytes = b""
+    headers: Headers
+    reason: bytes
+
+    def __init__(self, status: int, headers: Headers | None = None, reason: bytes = b"") -> None:
+        self.status, self.reason = status, reason
+        self.headers = [] if headers is None else headers
 
 
 def get_header(headers: Headers, name: bytes) -> bytes | None:

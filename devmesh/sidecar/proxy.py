@@ -6,6 +6,7 @@ The only way it changes is `apply`: one reference to an immutable configuration 
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import time
 from collections import Counter
@@ -44,6 +45,11 @@ class NoTelemetry:
     def tcp_opened(self, record: Record) -> None: ...
 
     def tcp_closed(self, record: Record) -> None: ...
+
+
+@functools.cache
+def counter_names(direction: Direction, hundreds: int) -> tuple[str, str]:
+    return f"http.{direction.value}.rq_{hundreds}xx", f"http.{direction.value}.rq_total"
 
 
 class Proxy:
@@ -136,8 +142,8 @@ class Proxy:
         self.counters[name] += 1
 
     def record(self, record: Record, manager: HttpManager) -> None:
-        self.counters[f"http.{record.direction.value}.rq_{record.status // 100}xx"] += 1
-        self.counters[f"http.{record.direction.value}.rq_total"] += 1
+        for name in counter_names(record.direction, record.status // 100):
+            self.counters[name] += 1
         self.telemetry.record(record, manager)
 
     def tcp_opened(self, record: Record) -> None:

@@ -1,7 +1,8 @@
 """What telemetry is told when an exchange ends. Mutable while the exchange lives, then handed over whole."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, IntFlag
+from typing import NamedTuple
 
 from devmesh.sidecar.message import Headers
 
@@ -41,8 +42,10 @@ class Flag(IntFlag):
     OM = 8388608
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+NO_FLAGS = Flag.NONE  # an enum's attribute is a search each time
+
+
+class TraceContext(NamedTuple):
     trace_id: bytes  # 16 bytes
     span_id: bytes  # 8 bytes
     parent_id: bytes | None
@@ -50,52 +53,92 @@ class TraceContext:
     tracestate: bytes = b""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class AttemptRecord:
     """One try at one endpoint."""
 
     start_ns: int
-    end_ns: int = 0
-    endpoint: str = ""  # "127.7.0.3:9080"
-    cluster: str = ""
-    status: int = 0
-    flags: Flag = Flag.NONE
-    error: str = ""
-    span_id: bytes = b""  # the client span of this attempt
+    end_ns: int
+    endpoint: str  # "127.7.0.3:9080"
+    cluster: str
+    status: int
+    error: str
+    span_id: bytes  # the client span of this attempt
+
+    # Written out, as Record's: one of each is made per request, and what the dataclass would generate is never compiled.
+    def __init__(
+        self,
+        start_ns: int,
+        end_ns: int = 0,
+        endpoint: str = "",
+        cluster: str = "",
+        status: int = 0,
+        error: str = "",
+        span_id: bytes = b"",
+    ) -> None:
+        self.start_ns, self.end_ns, self.endpoint, self.cluster = start_ns, end_ns, endpoint, cluster
+        self.status, self.error, self.span_id = status, error, span_id
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Record:
     """One exchange. Times: `start_ns` wall clock ns since the epoch; `duration` seconds, monotonic."""
 
     direction: Direction
     start_ns: int
-    method: bytes = b""
-    target: bytes = b""  # as received: before rewrites
-    authority: bytes = b""
-    protocol: bytes = b"HTTP/1.1"
-    request_headers: Headers = field(default_factory=list)
-    status: int = 0
-    flags: Flag = Flag.NONE
-    details: str = ""  # %RESPONSE_CODE_DETAILS%
-    termination_details: str = ""
-    transport_failure: str = ""
-    duration: float = 0.0
-    upstream_service_time: float | None = None
-    bytes_received: int = 0
-    bytes_sent: int = 0
-    upstream_host: str = ""
-    upstream_cluster: str = ""
-    upstream_local: str = ""
-    downstream_local: str = ""
-    downstream_remote: str = ""
-    requested_server_name: str = ""
-    route_name: str = ""
-    route_origin: str = ""  # metadata istio.config of the route
-    fault_id: str = ""  # devmesh Fault that fired
-    request_id: bytes = b""
-    mtls: bool = False
-    peer_principal: str = ""  # SPIFFE ID of the other side, downstream's for inbound, upstream's for outbound
-    peer_metadata: bytes = b""  # the other side's x-envoy-peer-metadata value, as received
-    trace: TraceContext | None = None  # this hop's span (server for inbound, client for outbound)
-    attempts: list[AttemptRecord] = field(default_factory=list)
+    method: bytes
+    target: bytes  # as received: before rewrites
+    authority: bytes
+    protocol: bytes
+    request_headers: Headers
+    status: int
+    flags: Flag
+    details: str  # %RESPONSE_CODE_DETAILS%
+    termination_details: str
+    transport_failure: str
+    duration: float
+    upstream_service_time: float | None
+    bytes_received: int
+    bytes_sent: int
+    upstream_host: str
+    upstream_cluster: str
+    upstream_local: str
+    downstream_local: str
+    downstream_remote: str
+    requested_server_name: str
+    route_name: str
+    route_origin: str  # metadata istio.config of the route
+    fault_id: str  # devmesh Fault that fired
+    request_id: bytes
+    mtls: bool
+    peer_principal: str  # SPIFFE ID of the other side, downstream's for inbound, upstream's for outbound
+    peer_metadata: bytes  # the other side's x-envoy-peer-metadata value, as received
+    trace: TraceContext | None  # this hop's span (server for inbound, client for outbound)
+    attempts: list[AttemptRecord]
+
+    def __init__(
+        self,
+        direction: Direction,
+        start_ns: int,
+        method: bytes = b"",
+        target: bytes = b"",
+        authority: bytes = b"",
+        protocol: bytes = b"HTTP/1.1",
+    ) -> None:
+        self.direction, self.start_ns = direction, start_ns
+        self.method, self.target, self.authority, self.protocol = method, target, authority, protocol
+        self.request_headers = []
+        self.attempts = []
+        self.status = self.bytes_received = self.bytes_sent = 0
+        self.flags = NO_FLAGS
+        self.details = self.termination_details = self.transport_failure = self.upstream_host = self.upstream_cluster = (
+            self.upstream_local
+        ) = ""
+        self.downstream_local = self.downstream_remote = self.requested_server_name = self.route_name = self.route_origin = (
+            self.fault_id
+        ) = ""
+        self.peer_principal = ""
+        self.duration = 0.0
+        self.upstream_service_time = self.trace = None
+        self.request_id = self.peer_metadata = b""
+        self.mtls = False

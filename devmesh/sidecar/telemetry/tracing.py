@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from devmesh.sidecar.message import Headers, get_header, set_header
 from devmesh.sidecar.record import TraceContext
@@ -15,17 +15,21 @@ TRACEPARENT = re.compile(
 )
 B3_SINGLE = re.compile(rb"([0-9a-f]{16}|[0-9a-f]{32})-([0-9a-f]{16})(?:-([01d]))?(?:-[0-9a-f]{16})?")
 B3_ID = re.compile(rb"[0-9a-f]{16}|[0-9a-f]{32}")
+MULTI = frozenset({b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"x-b3-sampled", b"x-b3-flags"})
+NAMES = MULTI | {b"traceparent", b"b3"}
 DECISIONS = {b"1": True, b"d": True, b"true": True, b"0": False, b"false": False}
 
 
-@dataclass(frozen=True, slots=True)
-class _Caller:
+class _Caller(NamedTuple):
     """What the caller said: ids, or only a decision; `sampled` None leaves the decision to us (B3)."""
 
     trace_id: bytes = b""
     span_id: bytes = b""
     sampled: bool | None = None
     tracestate: bytes = b""
+
+
+NOBODY = _Caller()
 
 
 def extract(headers: Headers) -> TraceContext | None:
@@ -37,23 +41,19 @@ def extract(headers: Headers) -> TraceContext | None:
 
 
 def _caller(headers: Headers) -> _Caller:
-    parent = b3 = None
-    multi = False
-    for name, value in headers:
-        if name == b"traceparent":
-            parent = value
-        elif name == b"b3":
-            b3 = value
-        elif name.startswith(b"x-b3-"):
-            multi = True
+    found = {name: value for name, value in headers if name in NAMES}
+    if not found:
+        return NOBODY
+    parent = found.get(b"traceparent")
     if parent is not None and (match := TRACEPARENT.fullmatch(parent)) is not None:
         trace_id, span_id, flags = match[1] or match[4], match[2] or match[5], match[3] or match[6]
         if trace_id.strip(b"0") and span_id.strip(b"0"):
             state = b",".join(value for name, value in headers if name == b"tracestate")
             return _Caller(bytes.fromhex(trace_id.decode()), bytes.fromhex(span_id.decode()), bool(int(flags, 16) & 1), state)
-    if b3 is not None:
-        return _single(b3)
-    return _multi(headers) if multi else _Caller()
+    single = found.get(b"b3")
+    if single is not None:
+        return _single(single)
+    return NOBODY if MULTI.isdisjoint(found) else _multi(headers)
 
 
 def _single(value: bytes) -> _Caller:
@@ -101,25 +101,12 @@ def with_parent(headers: Headers, context: TraceContext, span_id: bytes) -> Head
 
 
 def _write(headers: Headers, context: TraceContext, span: bytes, parent: bytes | None) -> None:
-    place = None
-    single = multi = again = False
-    for index, (name, _) in enumerate(headers):
-        if name == b"traceparent":
-            again, place = place is not None, index
-        elif name == b"b3":
-            single = True
-        elif name.startswith(b"x-b3-"):
-            multi = True
     trace_id, span_id = context.trace_id.hex().encode(), span.hex().encode()
-    pair = (b"traceparent", b"00-" + trace_id + b"-" + span_id + (b"-01" if context.sampled else b"-00"))
-    if again:
-        set_header(headers, *pair)
-    elif place is None:
-        headers.append(pair)
-    else:
-        headers[place] = pair
-    if single or multi:
-        _write_b3(headers, (trace_id, span_id, parent, b"1" if context.sampled else b"0"), single=single, multi=multi)
+    set_header(headers, b"traceparent", b"00-%b-%b-%b" % (trace_id, span_id, b"01" if context.sampled else b"00"))
+    names = {name for name, _ in headers if name in NAMES}
+    if len(names) > 1:
+        values = (trace_id, span_id, parent, b"1" if context.sampled else b"0")
+        _write_b3(headers, values, single=b"b3" in names, multi=not names.isdisjoint(MULTI))
 
 
 def _write_b3(headers: Headers, values: tuple[bytes, bytes, bytes | None, bytes], *, single: bool, multi: bool) -> None:

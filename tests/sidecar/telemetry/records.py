@@ -30,7 +30,10 @@ def outbound(**changes):
         "trace": TraceContext(b"\x01" * 16, b"\x02" * 8, b"\x03" * 8, sampled=True),
         "attempts": [attempt()],
     }
-    return Record(Direction.OUTBOUND, START, **{**values, **changes})
+    out = Record(Direction.OUTBOUND, START)
+    for name, value in {**values, **changes}.items():
+        setattr(out, name, value)
+    return out
 
 
 def inbound(**changes):
