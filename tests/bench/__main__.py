@@ -1,4 +1,6 @@
-"""Our sidecar and Envoy in one interleaved run: `python -m tests.bench [--seconds 1] [--rounds 3] [-o json]`.
+"""Our sidecar and Envoy in one interleaved run: `python -m tests.bench [--seconds 1] [--rounds 3] [--interpreted] [-o json]`.
+
+The sidecar's data path is the compiled one of `./task compile` (`./task bench` makes it first), unless `--interpreted` says otherwise.
 
 Proxies run on core 0, wrk and the app on core 1. Only ratios of one run mean something; `-o json` ends with one line of them.
 Telemetry on: every request traced over OTLP/HTTP, a JSON access log to a file, for both.
@@ -25,6 +27,8 @@ from pathlib import Path
 from tests.bench import configuration
 from tests.conformance.envoy_mesh import Json, Secrets, free_socket, port_of
 
+ROOT = Path(__file__).resolve().parents[2]
+COMPILED = ROOT / "build" / "compiled"
 PROXY_CORE, LOAD_CORE = 0, 1
 CASES = ("plain", "mtls", "telemetry")
 TITLES = {"plain": "one hop, plain", "mtls": "two hops, mTLS", "telemetry": "one hop, plain, telemetry on"}
@@ -66,15 +70,17 @@ def on_core(core: int, command: list[str]) -> list[str]:
 
 
 class Bench:
-    def __init__(self, envoy: Path | None, directory: Path, backend: int) -> None:
-        self._envoy, self._directory, self._backend = envoy, directory, backend
+    def __init__(self, envoy: Path | None, directory: Path, backend: int, sidecar: Path) -> None:
+        """`sidecar`: the folder that holds the devmesh package to measure."""
+        self._envoy, self._directory, self._backend, self._sidecar = envoy, directory, backend, sidecar
         self.has_envoy = envoy is not None
         self._secrets = Secrets()
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, command: list[str], core: int, port: int) -> subprocess.Popen[bytes]:
         log = (self._directory / f"{port}.log").open("wb")
-        process = subprocess.Popen(on_core(core, command), stdout=log, stderr=log)
+        environment = {**os.environ, "PYTHONPATH": f"{self._sidecar}{os.pathsep}{ROOT}"}
+        process = subprocess.Popen(on_core(core, command), stdout=log, stderr=log, env=environment)
         log.close()
         self._started.append(process)
         deadline = time.monotonic() + 15
@@ -125,7 +131,7 @@ class Bench:
         )
         file.write_text(json.dumps(bootstrap))
         snapshot.write_text(json.dumps(resources))
-        return port, self.start([sys.executable, "-m", "devmesh.sidecar", str(file)], PROXY_CORE, port)
+        return port, self.start([sys.executable, "-P", "-m", "devmesh.sidecar", str(file)], PROXY_CORE, port)
 
 
 def measure(chain: Chain, seconds: int, connections: int) -> Measured:
@@ -211,15 +217,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=1, help="of each run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--interpreted", action="store_true", help="measure the source as it is, not build/compiled")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not on PATH; hint: apt-get install wrk")
+    sidecar = ROOT if arguments.interpreted else COMPILED
+    if not any((sidecar / "devmesh" / "sidecar").glob("exchange.*")):
+        raise SystemExit(f"there is no compiled sidecar in {sidecar}; hint: ./task compile, or --interpreted")
+    print(f"sidecar: {'interpreted' if arguments.interpreted else 'compiled'}, Python {sys.version.split()[0]}")
     with tempfile.TemporaryDirectory() as directory:
         backend = free_port()
-        bench = Bench(envoy_path(), Path(directory), backend)
+        bench = Bench(envoy_path(), Path(directory), backend, sidecar)
         try:
-            bench.start([sys.executable, "-m", "tests.bench.backend", str(backend)], LOAD_CORE, backend)
+            bench.start([sys.executable, "-P", "-m", "tests.bench.backend", str(backend)], LOAD_CORE, backend)
             chains = run(bench, arguments)
         finally:
             bench.stop()

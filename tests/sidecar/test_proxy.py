@@ -11,7 +11,7 @@ from devmesh.sidecar.proxy import Proxy
 from devmesh.sidecar.record import Direction
 from tests.sidecar import snapshots
 from tests.sidecar.identities import Identity, authority, credentials, downstream_tls, spiffe, upstream_tls
-from tests.sidecar.sidecars import OK, answering, app, free_socket, one_route, port_of, read_head, sidecar, until
+from tests.sidecar.sidecars import OK, Records, answering, app, free_socket, one_route, port_of, read_head, sidecar, until
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 INSPECTORS = [{"name": "envoy.filters.listener.tls_inspector"}, {"name": "envoy.filters.listener.http_inspector"}]
@@ -85,16 +85,14 @@ async def test_a_gateway_is_the_client_of_what_it_routes_to():
         port = port_of(sock)
         snapshot = one_route(ours.port)
         snapshot["listeners"][0]["name"] = f"0.0.0.0_{port}"
-        records = []
-        proxy = Proxy(gateway=True)
-        proxy.record = lambda record, _: records.append(record)
+        telemetry = Records()
+        proxy = Proxy(gateway=True, telemetry=telemetry)
         proxy.apply(snapshots.parsed(**snapshot))
         await proxy.listen([SocketSpec("inbound", "127.0.0.1", port, sock)])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         await reader.readuntil(b"ok")
-        await until(lambda: bool(records))
-        assert records[0].direction is Direction.OUTBOUND
+        assert (await telemetry.next()).direction is Direction.OUTBOUND
         writer.close()
         await proxy.close()
 

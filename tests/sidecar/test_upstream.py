@@ -5,16 +5,18 @@ import contextlib
 import random
 import time
 
+import pytest
 import pytest_asyncio
 
+from devmesh.sidecar import upstream
 from devmesh.sidecar.config import CircuitBreakers, Cluster, Endpoint
 from devmesh.sidecar.tls import Contexts
-from devmesh.sidecar.upstream import Target, Upstreams
+from devmesh.sidecar.upstream import Caller, Target, Upstreams
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
-class Attempt:
+class Attempt(Caller):
     """A caller that asks as soon as it is connected and keeps what it is told."""
 
     def __init__(self):
@@ -72,6 +74,7 @@ def upstreams(dial=None):
     return Upstreams(Contexts(None, lambda _: None), dial or {}, time.monotonic, random.Random(1))
 
 
+@pytest.mark.skipif(not upstream.__file__.endswith(".py"), reason="a test's own caller cannot be below a compiled class")
 async def test_who_waits_gets_a_connection_when_another_endpoint_holds_all_that_the_cluster_may_have(servers):
     (held, other), endpoints = servers
     breakers = CircuitBreakers(max_connections=1, max_pending_requests=1)
