@@ -16,9 +16,9 @@ from devmesh.cli.options import Compose, ComposeFile, Output, Timeout, seconds
 from devmesh.cli.output import Format
 from devmesh.config.analysis import analyze as analyse
 from devmesh.config.loader import Loaded, load_paths, load_text
-from devmesh.config.model import Diagnostic
+from devmesh.config.model import COMPILER_FAILED, Diagnostic
 from devmesh.config.topology import load_topology
-from devmesh.errors import DevmeshError
+from devmesh.errors import DevmeshError, InternalError
 from devmesh.mesh import Applied, Mesh, find_compose_file
 
 Sources = Annotated[list[str], typer.Option("-f", "--filename", help="File, folder, URL or - for standard input; repeatable.")]
@@ -96,6 +96,9 @@ def _report(lines: Sequence[str], applied: Applied, form: Format, limit: float) 
         output.note(f"{len(applied.of('acked'))} sidecars acknowledged in {applied.seconds * 1000:.0f} ms")
     for one in applied.of("disconnected"):
         output.note(f"  {one['workload']} is not connected, will get it on return")
+    failed = [one["message"] for one in applied.diagnostics if one["code"] == COMPILER_FAILED]
+    if failed:
+        raise InternalError("\n".join(failed), "devmesh logs control")
     refused = applied.of("nacked")
     if refused:
         words = "\n".join(f"  {one['workload']}: {one['error']}" for one in refused)
@@ -195,6 +198,7 @@ def compile_(
 ) -> None:
     """The xDS a workload would get, as proto-JSON, with no mesh running."""
     from devmesh.compiler import World, compile_proxy  # noqa: PLC0415 - only here
+    from devmesh.xds.schema import invalid  # noqa: PLC0415 - protobuf, only here
 
     compose = find_compose_file(file, Path.cwd())
     topology = load_topology(compose)
@@ -203,5 +207,10 @@ def compile_(
     refuse_errors(loaded.diagnostics)
     compiled = compile_proxy(World.from_topology(topology, loaded.resources), workload)
     say(compiled.diagnostics)
+    wrong = invalid(compiled.snapshot)
+    if wrong:
+        raise InternalError(
+            "\n".join(map(str, wrong)), f"this is a mistake of devmesh: report it with the output of `devmesh compile {workload}`"
+        )
     answer: dict[str, Any] = compiled.snapshot.to_json()
     output.data({kind: answer[kind] for kind in ("listeners", "routes", "clusters", "endpoints")}, Format.json)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 Severity = Literal["error", "warning", "info"]
+COMPILER_FAILED = "DM9999"  # ours to mend, not the user's
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -3,12 +3,11 @@
 import logging
 
 from devmesh.compiler import MeshSettings, World, compile_proxy
-from devmesh.config.model import Diagnostic
+from devmesh.config.model import COMPILER_FAILED, Diagnostic
 from devmesh.controlplane.state import CompileInput, CompileOutput
 from devmesh.xds.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
-INTERNAL = "DM9999"
 
 
 def compile_all(wanted: CompileInput) -> CompileOutput:
@@ -34,8 +33,20 @@ def _compile(world: World, name: str) -> tuple[Snapshot | None, tuple[Diagnostic
     missing = compiled.snapshot.consistent()
     if missing:
         return None, (*compiled.diagnostics, _failed(name, f"it refers to {', '.join(missing)}, which it did not make"))
+    invalid = _invalid(compiled.snapshot)
+    if invalid:
+        return None, (*compiled.diagnostics, *(_failed(name, one) for one in invalid))
     return compiled.snapshot, compiled.diagnostics
 
 
+def _invalid(snapshot: Snapshot) -> list[str]:
+    """What the official descriptors say against it; nothing of it is then served."""
+    from devmesh.xds.schema import invalid  # noqa: PLC0415 - protobuf, which the CLI's other commands and the sidecars do without
+
+    return [str(error) for error in invalid(snapshot)]
+
+
 def _failed(name: str, reason: str) -> Diagnostic:
-    return Diagnostic("error", INTERNAL, None, f"{name} keeps its configuration, the compiler failed: {reason}", "devmesh bug-report")
+    return Diagnostic(
+        "error", COMPILER_FAILED, None, f"{name} keeps its configuration, the compiler failed: {reason}", "devmesh logs control"
+    )

@@ -58,3 +58,19 @@ async def test_yaml_in_the_kv_comes_out_as_routes_at_the_sidecar(mesh):
         answer = await mesh.generation(await mesh.apply(virtual_service("reviews")))
         assert answer["by"]["ratings-v1"]["state"] == "acked"
         assert "/apis/networking.istio.io/v1/namespaces/default/virtual-service/reviews" in str(sidecar.got["routes"])
+
+
+def test_a_resource_that_the_official_descriptors_refuse_is_never_served_and_says_where(monkeypatch):
+
+    def breaking(world, name, real=module.compile_proxy):
+        compiled = real(world, name)
+        if name == "reviews-v1":
+            compiled.snapshot.resources["listeners"][0]["nonsense"] = 1
+        return compiled
+
+    monkeypatch.setattr(module, "compile_proxy", breaking)
+    output = compile_all(given())
+    assert set(output.snapshots) == {"ratings-v1"}
+    (found,) = output.diagnostics
+    assert "reviews-v1 keeps its configuration" in found.message
+    assert 'Listener: Message type "envoy.config.listener.v3.Listener" has no field named "nonsense"' in found.message

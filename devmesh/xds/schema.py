@@ -1,0 +1,112 @@
+"""Resources held against the official protobuf descriptors (proto-JSON, protobuf.dev "ProtoJSON Format"), in a private descriptor pool.
+
+Imported by the control plane only, and when the first resource is made: it needs protobuf. `descriptors.binpb.gz` holds the descriptors of
+the Envoy and Istio that the square asks (`tests/oracle/descriptors` writes it).
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+import re
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from devmesh.xds.rest import TYPE_URLS
+from devmesh.xds.snapshot import Snapshot
+
+DESCRIPTORS = "descriptors.binpb.gz"
+REMEMBERED = 20_000  # valid resources, by content: an apply validates what is new
+STEPS = re.compile(r"(?:Failed to parse (\w+) field: )*")
+WHERE = re.compile(r' at "?(?P<path>[A-Z]\w*[\w.\[\]]*?)"?\.*$')
+
+
+_last: dict[tuple[str, str], Mapping[str, Any]] = {}  # comparing is ten times faster than writing a resource out to look it up
+
+
+class SchemaError(Exception):
+    """A resource that its type's descriptor does not allow. `path` is the place in it, as in `Listener.filter_chains[0]`."""
+
+    def __init__(self, type_url: str, name: str, path: str, reason: str) -> None:
+        super().__init__(
+            f"{type_url.rpartition('.')[2]} {name}: {path}: {reason}" if path else f"{type_url.rpartition('.')[2]} {name}: {reason}"
+        )
+        self.type_url, self.name, self.path, self.reason = type_url, name, path, reason
+
+
+def validate(type_url: str, resource: Mapping[str, Any]) -> None:
+    """Raise SchemaError for an unknown field or type, a value of another type, or an enum value that does not exist; Anys included."""
+    key = (type_url, _name(resource))
+    if _last.get(key) == resource:
+        return
+    _validate(type_url, json.dumps(resource, sort_keys=True, separators=(",", ":")))
+    if len(_last) >= REMEMBERED:
+        _last.clear()
+    _last[key] = resource
+
+
+def invalid(snapshot: Snapshot) -> list[SchemaError]:
+    """What `validate` says of every resource of a snapshot."""
+    out = []
+    for kind, found in snapshot.resources.items():
+        for resource in found:
+            try:
+                validate(TYPE_URLS[kind], resource)
+            except SchemaError as error:
+                out.append(error)
+    return out
+
+
+def encode(type_url: str, resource: Mapping[str, Any]) -> bytes:
+    """The resource in the binary format, for an Any of `type_url`; equal resources give equal bytes. Raises SchemaError."""
+    return _message(type_url, resource).SerializeToString(deterministic=True)
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _validate(type_url: str, text: str) -> None:
+    _message(type_url, json.loads(text))
+
+
+def _message(type_url: str, resource: Mapping[str, Any]) -> Message:
+    name = _name(resource)
+    try:
+        descriptor = pool().FindMessageTypeByName(type_url.rpartition("/")[2])
+    except KeyError as error:
+        raise SchemaError(type_url, name, "", "this type is not known") from error
+    fields = {key: value for key, value in resource.items() if key != "@type"}
+    try:
+        return json_format.ParseDict(fields, GetMessageClass(descriptor)(), descriptor_pool=pool())
+    except (json_format.ParseError, TypeError) as error:  # TypeError: an Any of a type that the pool does not hold
+        raise SchemaError(type_url, name, *_read(str(error).partition("\n")[0])) from error
+
+
+def _read(text: str) -> tuple[str, str]:
+    """The path and the reason of protobuf's message; where it names no path, the fields that it was parsing."""
+    steps = STEPS.match(text)
+    reason = text[steps.end() :] if steps is not None else text
+    place = WHERE.search(reason)
+    if place is not None:
+        return place["path"], reason[: place.start()]
+    return ".".join(re.findall(r"Failed to parse (\w+) field", text)), reason.rstrip(".")
+
+
+def _name(resource: Mapping[str, Any]) -> str:
+    return str(resource.get("name") or resource.get("cluster_name") or "")
+
+
+@functools.cache
+def pool() -> DescriptorPool:
+    """The descriptors, in a pool of their own: nothing that another library registers can meet them."""
+    raw = gzip.decompress(resources.files("devmesh.xds").joinpath(DESCRIPTORS).read_bytes())
+    out = DescriptorPool()
+    for file in FileDescriptorSet.FromString(raw).file:
+        out.Add(file)
+    return out
