@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
-from click.exceptions import ClickException, UsageError
 
 from devmesh.cli import fault, inspect, lifecycle, output, resources, traces
 from devmesh.errors import DevmeshError
+
+# Typer carries a Click of its own, whose exceptions are not those of the `click` package and have no public name.
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
+ClickException: type[Any] = UsageError.__mro__[1]
 
 app = typer.Typer(
     name="devmesh",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from devmesh.cli import output
-from devmesh.cli.options import Compose, Output, seconds
+from devmesh.cli.options import ComposeFile, Output, seconds
 from devmesh.cli.output import Format
 from devmesh.errors import DevmeshError, UsageError
 from devmesh.mesh import FaultRequest, Mesh
@@ -26,7 +26,7 @@ def inject(
     path: Annotated[str | None, typer.Option(help="Only this path; a * at its end matches the rest.")] = None,
     header: Annotated[list[str] | None, typer.Option(help="Only with this header: name=value; repeatable.")] = None,
     lifetime: Annotated[str | None, typer.Option("--for", help="Remove it by itself after this long.")] = None,
-    compose_file: Compose = None,
+    compose_file: ComposeFile = None,
     form: Output = Format.table,
 ) -> None:
     """Inject a fault at a service and return when its sidecars run it."""
@@ -60,7 +60,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 @app.command("list")
-def list_(compose_file: Compose = None, form: Output = Format.table) -> None:
+def list_(compose_file: ComposeFile = None, form: Output = Format.table) -> None:
     """Faults in force and how often each has fired."""
     faults = asyncio.run(Mesh.of(compose_file).faults())
     if form is not Format.table:
@@ -90,7 +90,7 @@ def _scope(one: dict[str, object]) -> str:
 @app.command()
 def clear(
     identities: Annotated[list[str] | None, typer.Argument(help="Ids or targets; default all.")] = None,
-    compose_file: Compose = None,
+    compose_file: ComposeFile = None,
     form: Output = Format.table,
 ) -> None:
     """Remove injected faults, nothing else; says how often each one fired."""

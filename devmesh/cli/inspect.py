@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from devmesh.cli import output
-from devmesh.cli.options import Compose, Output
+from devmesh.cli.options import Compose, ComposeFile, Output
 from devmesh.cli.output import Format
 from devmesh.errors import DevmeshError
 from devmesh.mesh import Mesh
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command("curl", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(curl)
 
 
-def proxy_status(compose_file: Compose = None, form: Output = Format.table) -> None:
+def proxy_status(compose_file: ComposeFile = None, form: Output = Format.table) -> None:
     """What each sidecar was sent and has acknowledged."""
     answer = asyncio.run(Mesh.of(compose_file).control("/v1/proxies"))
     if form is not Format.table:
@@ -54,7 +54,7 @@ def _workload(mesh: Mesh, name: str) -> str:
     raise DevmeshError(f"no workload or service {name!r}", f"one of: {', '.join(workloads)}")
 
 
-def proxy_config(kind: str, service: str, compose_file: Compose = None, form: Output = Format.table) -> None:
+def proxy_config(kind: str, service: str, compose_file: ComposeFile = None, form: Output = Format.table) -> None:
     """What a sidecar runs: listeners, routes, clusters, endpoints or secrets."""
     if kind not in KINDS and f"{kind}s" not in KINDS:
         raise DevmeshError(f"{kind!r} is none of {', '.join(KINDS)}", f"devmesh proxy-config routes {service}")

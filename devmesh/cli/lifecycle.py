@@ -82,7 +82,7 @@ def down(
         shutil.rmtree(mesh.files.root, ignore_errors=True)
 
 
-def status(compose_file: Compose = None, form: Output = Format.table) -> None:
+def status(compose_file: ComposeFile = None, form: Output = Format.table) -> None:
     """Workloads: ready, healthy, in sync, certificate, restarts."""
     answer = asyncio.run(Mesh.of(compose_file).status())
     if form is not Format.table:
@@ -150,7 +150,7 @@ def _follow(files: list[Path]) -> None:
             time.sleep(0.1)  # between looks at files, as tail -f does
 
 
-def wait(compose_file: Compose = None, timeout: Timeout = "30s") -> None:
+def wait(compose_file: ComposeFile = None, timeout: Timeout = "30s") -> None:
     """Return when every process is ready and every sidecar runs the current configuration."""
     limit = seconds(timeout, "--timeout")
     started = time.monotonic()
@@ -182,17 +182,17 @@ def _action(name: str, target: str, compose_file: Path | None) -> None:
     output.note(f"{name}: {', '.join(answer['workloads'])}")
 
 
-def restart(service: str, compose_file: Compose = None) -> None:
+def restart(service: str, compose_file: ComposeFile = None) -> None:
     """Restart a service's apps; its sidecars stay."""
     _action("restart", service, compose_file)
 
 
-def stop(service: str, compose_file: Compose = None) -> None:
+def stop(service: str, compose_file: ComposeFile = None) -> None:
     """Stop a service's apps; callers get what Istio gives them then."""
     _action("stop", service, compose_file)
 
 
-def start(service: str, compose_file: Compose = None) -> None:
+def start(service: str, compose_file: ComposeFile = None) -> None:
     """Start a service's apps again."""
     _action("start", service, compose_file)
 

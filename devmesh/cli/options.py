@@ -11,7 +11,8 @@ import typer
 from devmesh.cli.output import Format
 from devmesh.errors import UsageError
 
-ComposeFile = Annotated[Path | None, typer.Option("-f", "--file", help="The compose file; default: compose.yaml here.")]
+ComposeFile = Annotated[Path | None, typer.Option("-f", "--file", "--compose-file", help="The compose file; default: compose.yaml here.")]
+# Where -f is `--filename` or `--follow`, as kubectl and Compose have it, the mesh's compose file has only its long name.
 Compose = Annotated[Path | None, typer.Option("--compose-file", help="The mesh of this compose file; default: compose.yaml here.")]
 Output = Annotated[Format, typer.Option("-o", "--output", help="table, json or yaml.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait for acknowledgements, e.g. 10s.")]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from devmesh.cli import output
-from devmesh.cli.options import Compose, Output
+from devmesh.cli.options import ComposeFile, Output
 from devmesh.cli.output import Format
 from devmesh.collector.client import Span, get_trace, list_traces
 from devmesh.mesh import Mesh
@@ -25,7 +25,7 @@ def list_(
     service: Annotated[str | None, typer.Option(help="Only traces that this service took part in.")] = None,
     errors: Annotated[bool, typer.Option("--errors", help="Only failed ones.")] = False,
     limit: Annotated[int, typer.Option()] = 20,
-    compose_file: Compose = None,
+    compose_file: ComposeFile = None,
     form: Output = Format.table,
 ) -> None:
     """The newest traces."""
@@ -59,7 +59,7 @@ def list_(
 
 
 @app.command()
-def show(trace_id: str, compose_file: Compose = None, form: Output = Format.table) -> None:
+def show(trace_id: str, compose_file: ComposeFile = None, form: Output = Format.table) -> None:
     """One trace as a tree."""
     spans = asyncio.run(_spans(_url(Mesh.of(compose_file)), trace_id))
     if form is not Format.table:

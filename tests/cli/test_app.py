@@ -1,0 +1,40 @@
+"""What a shell sees of a command that was not meant like that."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def devmesh(*arguments: str, cwd=None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "devmesh.cli.app", *arguments], capture_output=True, text=True, check=False, cwd=cwd)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("status", "--nope"), "No such option: --nope"),
+        (("nope",), "No such command 'nope'"),
+        (("apply",), "Missing option '-f' / '--filename'"),
+        (("status", "-o", "toml"), "'toml' is not one of"),
+    ],
+)
+def test_a_usage_error_is_one_sentence_on_stderr_and_exit_status_2(arguments, words):
+    done = devmesh(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_of_the_users_has_a_hint_and_exit_status_1(tmp_path):
+    done = devmesh("status", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert "\n\nhint: " in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = [sys.executable, "-m", "devmesh.cli.app", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
