@@ -10,7 +10,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ Json = dict[str, Any]
 Event = Callable[[Json], None]
 COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 FAULT_KIND = "Fault"
+PROTOCOL_TEXT = {"http": "http", "http2": "tcp (h2)", "tcp": "tcp", "auto": "auto"}  # HTTP/2 is carried as bytes for now
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,14 @@ class FaultRequest:
     path: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     lifetime: float | None = None  # seconds
+
+
+def seen_h2(proxies: Mapping[str, Json]) -> dict[tuple[str, str], set[int]]:
+    """(service, namespace) -> its ports where a sidecar of its workloads has seen HTTP/2."""
+    out: dict[tuple[str, str], set[int]] = {}
+    for one in proxies.values():
+        out.setdefault((one["service"], one["namespace"]), set()).update(one.get("h2_ports") or ())
+    return out
 
 
 def find_compose_file(given: Path | None, directory: Path) -> Path:
@@ -167,21 +176,39 @@ class Mesh:
     async def status(self) -> Json:
         """The shape of `status -o json` (docs: command line)."""
         workloads = await self.workloads()
-        state = self.state()
+        state, ports = self.state(), await self._ports()
         expiries = await asyncio.gather(*(self._certificate(one) for one in state["workloads"].values()))
         for workload, expires in zip(workloads, expiries, strict=True):
             workload["certificate"]["expires"] = expires
+            workload["ports"] = ports.get((workload["service"], workload["namespace"]), [])
         return {"workloads": workloads, "urls": await self.urls(state), "runtime": "local", "supervised": self.is_up()}
 
     async def workloads(self) -> list[Json]:
         """Readiness, health and sync of each: what `wait` asks again and again. Certificates' ends are `status`'s."""
         state = (await self.command({"command": "status"})) if self.is_up() else self.state()
-        try:
-            proxies = {one["workload"]: one for one in (await self.control("/v1/proxies"))["proxies"]}
-        except DevmeshError:
-            proxies = {}
+        proxies = await self._proxies()
         processes = {one["name"]: one for one in state["processes"]}
         return [self._workload(name, one, processes, proxies.get(name, {})) for name, one in state["workloads"].items()]
+
+    async def _proxies(self) -> dict[str, Json]:
+        """The control plane's view of each sidecar; none while it is away."""
+        try:
+            return {one["workload"]: one for one in (await self.control("/v1/proxies"))["proxies"]}
+        except DevmeshError:
+            return {}
+
+    async def _ports(self) -> dict[tuple[str, str], list[Json]]:
+        """What each service's ports speak and how that is known, by (service, namespace); nothing while registry or control plane is away."""
+        try:
+            topology = (await self.topology()).with_h2(seen_h2(await self._proxies()))
+        except DevmeshError:
+            return {}
+        return {
+            (service.name, service.namespace): [
+                {"port": port.port, "protocol": PROTOCOL_TEXT[port.protocol], "source": port.protocol_source} for port in service.ports
+            ]
+            for service in topology.services
+        }
 
     def _workload(self, name: str, one: Json, processes: dict[str, Json], proxy: Json) -> Json:
         sidecar = processes.get(f"{name}-sidecar", {})
@@ -199,6 +226,7 @@ class Mesh:
             "certificate": {"spiffe_id": one["spiffe_id"], "expires": None},
             "restarts": (app["restarts"] if app else 0) + sidecar.get("restarts", 0),
             "detail": proxy.get("detail") or "",
+            "calls_out": proxy.get("calls_out"),
         }
 
     async def _certificate(self, one: Json) -> str | None:
@@ -297,7 +325,8 @@ class Mesh:
             ).resources
         ]
         mine = {resource.file for resource in resources}
-        return [d for d in analyze([*in_force, *resources], await self.topology()) if d.where is None or d.where.file in mine]
+        topology = (await self.topology()).with_h2(seen_h2(await self._proxies()))
+        return [d for d in analyze([*in_force, *resources], topology) if d.where is None or d.where.file in mine]
 
     async def apply(self, resources: Sequence[Resource], timeout: float) -> Applied:  # noqa: ASYNC109 - the user's --timeout
         started = time.monotonic()

@@ -92,12 +92,16 @@ def status(compose_file: ComposeFile = None, form: Output = Format.table) -> Non
         output.note("the supervisor is gone; what it started still serves. hint: devmesh down, then devmesh up")
     rows = [
         (
-            one["name"], one["service"], one["version"], output.mark(one["ready"]), output.mark(one["healthy"]), output.mark(one["synced"]),
+            one["name"], one["service"], one["version"], ", ".join(f"{p['port']} {p['protocol']}" for p in one["ports"]) or "-", output.mark(one["ready"]), output.mark(one["healthy"]), output.mark(one["synced"]),
             (one["certificate"]["expires"] or "-")[11:16], str(one["restarts"]),
         )
         for one in answer["workloads"]
     ]  # fmt: skip
-    output.table(("WORKLOAD", "SERVICE", "VERSION", "READY", "HEALTHY", "SYNCED", "CERT", "RESTARTS"), rows)
+    output.table(("WORKLOAD", "SERVICE", "VERSION", "PORT", "READY", "HEALTHY", "SYNCED", "CERT", "RESTARTS"), rows)
+    silent = [one["name"] for one in answer["workloads"] if one["calls_out"] is False and one["interception"] == "proxy" and one["ports"]]
+    if silent:
+        output.note(f"\nno outbound request seen yet from {', '.join(silent)}: they call nobody, or ignore HTTP_PROXY and http_proxy,")
+        output.note("and then their calls bypass the mesh (docs/differences.md)")
     output.note("")
     _print_urls(answer["urls"])
 

@@ -1,7 +1,7 @@
 """A compose file as Kubernetes would see it: services with VIPs and ports, workloads with addresses, labels and identities."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ Protocol = Literal["http", "http2", "tcp", "auto"]
 
 @dataclass(frozen=True, slots=True)
 class ServicePort:
-    """`protocol` is what proxies take it for; `protocol_source` is "app_protocol", "name", "x-devmesh", "well-known port" or "sniffed"."""
+    """`protocol` is what proxies take it for; `protocol_source` is "app_protocol", "name", "x-devmesh", "well-known port", "traffic" or "sniffed"."""
 
     name: str
     port: int
@@ -85,6 +85,21 @@ class Topology:
 
     def workload(self, name: str) -> Workload | None:
         return next((one for one in self.workloads if one.name == name), None)
+
+    def with_h2(self, seen: Mapping[tuple[str, str], Collection[int]]) -> "Topology":
+        """Say of sniffed ports what their traffic said; `seen` maps (service, namespace) to ports where HTTP/2 was spoken."""
+
+        def told(service: Service) -> Service:
+            ports = seen.get((service.name, service.namespace), ())
+            return replace(
+                service,
+                ports=tuple(
+                    replace(p, protocol="http2", protocol_source="traffic") if p.port in ports and p.protocol == "auto" else p
+                    for p in service.ports
+                ),
+            )
+
+        return replace(self, services=tuple(told(service) for service in self.services))
 
     def to_json(self) -> dict[str, Any]:
         """Give the KV form (devmesh/README.md): what proxies need, nothing about how to start processes."""

@@ -107,6 +107,8 @@ class Admin:
             "healthy": True if proxy.healthy is None and proxy.workload in self._state.healthy() else proxy.healthy,
             "detail": proxy.detail,
             "restarts": proxy.restarts,
+            "h2_ports": proxy.h2_ports,
+            "calls_out": proxy.calls_out,
             "last_seen": None if proxy.last_seen is None else _ago(now - proxy.last_seen),
         }
 

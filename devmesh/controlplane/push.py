@@ -49,6 +49,8 @@ class Proxy:
     healthy: bool | None = None
     detail: str = ""
     restarts: int = 0
+    h2_ports: tuple[int, ...] = ()
+    calls_out: bool | None = None  # None: it has not reported yet
 
     def acked_sequence(self) -> int:
         """Give the newest snapshot in force for every type it must or does ask for."""

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -102,7 +103,13 @@ class Sidecar:
             await self.swap(parse_snapshot(orjson.loads(bootstrap.snapshot.read_bytes()), bootstrap.workload.namespace))
         if bootstrap.xds is not None:
             agent = self.running.agent = self._agent(bootstrap, bootstrap.xds)
+            self.running.proxy.noticed = agent.report_now
             await agent.run()
+
+    def _seen(self) -> dict[str, Any]:
+        """What only the traffic tells, for `status`: ports where HTTP/2 was spoken, and whether the app calls anybody through us."""
+        proxy = self.running.proxy
+        return {"h2_ports": sorted(proxy.h2_ports), "calls_out": proxy.calls_out}
 
     def _agent(self, bootstrap: Bootstrap, xds: Xds) -> Agent:
         async def context() -> ssl.SSLContext:
@@ -120,6 +127,7 @@ class Sidecar:
             context=context,
             probe_targets=tuple(sorted(set(bootstrap.dial.values()))),
             is_serving=self.running.ready.is_set,
+            seen=self._seen,
         )
 
     @asynccontextmanager

@@ -56,12 +56,13 @@ class Agent:
         context: Callable[[], Awaitable[ssl.SSLContext | bool]],
         probe_targets: tuple[tuple[str, int], ...] = (),
         is_serving: Callable[[], bool] = lambda: True,
+        seen: Callable[[], Json] = dict,
         rng: random.Random | None = None,
         hold_seconds: float = HOLD_SECONDS,
     ) -> None:
         self._url, self._node = url, node
         self._parse, self._swap, self._context = parse, swap, context
-        self._is_serving = is_serving
+        self._is_serving, self._seen = is_serving, seen
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._hold_seconds = hold_seconds
         self._staging = Staging()
@@ -187,6 +188,10 @@ class Agent:
 
     # Health
 
+    def report_now(self) -> None:
+        """Something that the report carries is another."""
+        self._report_due.set()
+
     async def _report_for_ever(self, session: aiohttp.ClientSession) -> None:
         """At every change and every 5 s. A lost report is made good by the next one."""
         while True:
@@ -205,4 +210,4 @@ class Agent:
         serving = self._is_serving()
         detail = health.detail if serving else "the sidecar has no configuration yet"
         # Three versions of a service share an identity, so the report says which workload it is from.
-        return {"node": {"id": self._node["id"]}, "healthy": health.healthy and serving, "detail": detail, "restarts": 0}
+        return {"node": {"id": self._node["id"]}, "healthy": health.healthy and serving, "detail": detail, "restarts": 0, **self._seen()}

@@ -183,7 +183,7 @@ class Accepted(Handler):
         if transport is None or transport.is_closing():
             return
         if first.protocol == "h2c" or (first.tls is not None and {"h2", "istio-h2"} & set(first.tls.application_protocols)):
-            self._proxy.saw_h2(self._original[1])
+            self._saw_h2()
         chain = select_chain(self._listener, self._original[1], first)
         if chain is None:
             log.info("%s: no filter chain for a connection to port %s", self._listener.name, self._original[1])
@@ -231,8 +231,13 @@ class Accepted(Handler):
         if first.protocol == "h2c" or (peer is not None and peer.alpn in ("istio-h2", "h2")):
             return h2()
         if peer is not None and peer.alpn in ("", "istio"):
-            return _Inside(http, h2, lambda: self._proxy.saw_h2(self._original[1]))
+            return _Inside(http, h2, self._saw_h2)
         return http()
+
+    def _saw_h2(self) -> None:
+        """Of our own ports: what a port elsewhere speaks, its own sidecar says."""
+        if self._direction is Direction.INBOUND:
+            self._proxy.saw_h2(self._original[1])
 
     def _relocate(self, first: First, peer: Peer | None) -> HttpManager | None:
         """The same connection's chain in the configuration that is in force now."""

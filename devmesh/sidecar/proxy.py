@@ -83,6 +83,8 @@ class Proxy:
         self.draining = False
         self.counters: Counter[str] = Counter()
         self.h2_ports: set[int] = set()
+        self.calls_out = False  # the app has sent something through us
+        self.noticed: Callable[[], None] = lambda: None  # told when one of these two changes
         self.own_addresses: set[tuple[str, int]] = set()
         self._servers: list[asyncio.Server] = []
         self._proxy_requests = ProxyRequests(self)
@@ -136,7 +138,13 @@ class Proxy:
         return TcpProxy(manager.stat_prefix, (WeightedCluster(name, 1),), 1)
 
     def saw_h2(self, port: int) -> None:
-        self.h2_ports.add(port)
+        if port not in self.h2_ports:
+            self.h2_ports.add(port)
+            self.noticed()
+
+    def _called_out(self) -> None:
+        self.calls_out = True
+        self.noticed()
 
     def count(self, name: str) -> None:
         self.counters[name] += 1
@@ -145,9 +153,13 @@ class Proxy:
         for name in counter_names(record.direction, record.status // 100):
             self.counters[name] += 1
         self.telemetry.record(record, manager)
+        if not self.calls_out and record.direction is Direction.OUTBOUND:
+            self._called_out()
 
     def tcp_opened(self, record: Record) -> None:
         self.telemetry.tcp_opened(record)
+        if not self.calls_out and record.direction is Direction.OUTBOUND:
+            self._called_out()
 
     def tcp_closed(self, record: Record) -> None:
         self.counters[f"tcp.{record.direction.value}.cx_total"] += 1

@@ -1,7 +1,7 @@
 import orjson
 import pytest
 
-from devmesh.config.topology_types import Topology, port_protocol
+from devmesh.config.topology_types import Service, ServicePort, Topology, port_protocol
 from tests.config.bookinfo import topology
 
 
@@ -48,3 +48,11 @@ def test_a_topology_written_by_hand_needs_only_what_istios_compiler_needs():
 )  # fmt: skip
 def test_protocols_are_selected_as_istiod_selects_them(name, app_protocol, port, protocol):
     assert port_protocol(name, app_protocol, port)[0] == protocol
+
+
+def test_traffic_says_what_a_sniffed_port_speaks_and_never_what_a_named_one_does():
+    ports = (ServicePort("", 9080, 9080), ServicePort("http-web", 8000, 8000, protocol="http", protocol_source="name"))
+    topology = Topology("t", "", (Service("a", "default", "10.0.0.1", {}, ports), Service("b", "default", "10.0.0.2", {}, ports)), ())
+    told = topology.with_h2({("a", "default"): {9080, 8000}})
+    assert [(p.protocol, p.protocol_source) for p in told.services[0].ports] == [("http2", "traffic"), ("http", "name")]
+    assert told.services[1] == topology.services[1]

@@ -106,8 +106,8 @@ class Sidecar:
                 await answer.json() if answer.status == 200 and answer.content_type == "application/json" else await answer.text()
             )
 
-    async def health(self, *, healthy=True, detail=""):
-        return await self.post("/v1/health", {"healthy": healthy, "detail": detail, "restarts": 0, "node": self.node})
+    async def health(self, *, healthy=True, detail="", **seen):
+        return await self.post("/v1/health", {"healthy": healthy, "detail": detail, "restarts": 0, "node": self.node, **seen})
 
     async def poll(self, kind, version="", nonce="", error=None, timeout_ms=5000):
         body = {"node": self.node, "version_info": version, "response_nonce": nonce, "resource_names": [], "type_url": kind}

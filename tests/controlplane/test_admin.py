@@ -21,15 +21,25 @@ async def test_proxies_say_who_is_connected_in_sync_and_healthy(mesh):
     async with mesh.sidecar_running() as sidecar:
         await sidecar.health(healthy=True, detail="ok")
 
-        async def is_synced():
-            return (await proxy(mesh))["synced"]
+        shown = {}
+
+        async def is_synced():  # with what came of the health report, too
+            shown.update(await proxy(mesh))
+            return shown["synced"] and shown["version_acked"] == sidecar.version
 
         await mesh.until(is_synced)
-        shown = await proxy(mesh)
     assert (shown["service"], shown["version"], shown["namespace"]) == ("reviews", "v1", "default")
     assert (shown["connected"], shown["healthy"], shown["detail"], shown["error"]) == (True, True, "ok", None)
     assert shown["version_sent"] == shown["version_acked"] == sidecar.version
     assert shown["last_seen"].endswith("Z")
+
+
+async def test_what_only_the_traffic_tells_reaches_the_proxys_entry(mesh):
+    async with mesh.sidecar_running() as sidecar:
+        assert (await proxy(mesh))["calls_out"] is None
+        await sidecar.health(h2_ports=[9080], calls_out=True)
+        shown = await proxy(mesh)
+    assert (shown["h2_ports"], shown["calls_out"]) == ([9080], True)
 
 
 async def proxy(mesh, name="reviews-v1"):

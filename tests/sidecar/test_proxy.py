@@ -8,7 +8,7 @@ import pytest
 
 from devmesh.sidecar.listener import SocketSpec
 from devmesh.sidecar.proxy import Proxy
-from devmesh.sidecar.record import Direction
+from devmesh.sidecar.record import Direction, Record
 from tests.sidecar import snapshots
 from tests.sidecar.identities import Identity, authority, credentials, downstream_tls, spiffe, upstream_tls
 from tests.sidecar.sidecars import OK, Records, answering, app, free_socket, one_route, port_of, read_head, sidecar, until
@@ -154,3 +154,15 @@ async def test_an_answer_in_flight_survives_a_drain_with_its_body():
         go.set()
         await draining
         assert (await client.rest()).endswith(b"k")
+
+
+async def test_the_first_h2_on_a_port_and_the_first_call_out_are_noticed_once():
+    async with app(answering()) as ours, sidecar(one_route(ours.port)) as proxy:
+        told = []
+        proxy.proxy.noticed = lambda: told.append((sorted(proxy.proxy.h2_ports), proxy.proxy.calls_out))
+        proxy.proxy.saw_h2(80)
+        proxy.proxy.saw_h2(80)
+        assert (await proxy.ask()).status == 200, "from outside, so no call of the app's"
+        for _ in range(2):
+            proxy.proxy.tcp_opened(Record(Direction.OUTBOUND, 1))
+        assert told == [([80], False), ([80], True)]
