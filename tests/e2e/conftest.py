@@ -42,6 +42,9 @@ class RunningMesh:
     def pid(self, process: str) -> int:
         return next(one["pid"] for one in self.state()["processes"] if one["name"] == process)
 
+    def fetch(self, url: str) -> str:
+        return subprocess.run(["curl", "-s", "-m", "20", url], capture_output=True, text=True, check=True).stdout
+
     def page(self, session: str = "") -> str:
         arguments = ["curl", "-s", "-m", "10", f"{self.gateway}/productpage"]
         if session:
