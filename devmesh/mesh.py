@@ -24,7 +24,15 @@ from devmesh.config.model import Diagnostic, Resource, ResourceKey
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
-from devmesh.registry.resources import StoredResource, apply_resources, delete_resources, list_resources, read_json, write_resources
+from devmesh.registry.resources import (
+    MESH_ID,
+    StoredResource,
+    apply_resources,
+    delete_resources,
+    list_resources,
+    read_json,
+    write_resources,
+)
 from devmesh.runtimes.local.files import MeshFiles, last_lines
 from devmesh.runtimes.local.processes import is_same
 from devmesh.runtimes.local.supervisor import clean_up
@@ -180,8 +188,22 @@ class Mesh:
         expiries = await asyncio.gather(*(self._certificate(one) for one in state["workloads"].values()))
         for workload, expires in zip(workloads, expiries, strict=True):
             workload["certificate"]["expires"] = expires
-            workload["ports"] = ports.get((workload["service"], workload["namespace"]), [])
-        return {"workloads": workloads, "urls": await self.urls(state), "runtime": "local", "supervised": self.is_up()}
+            workload["ports"] = [] if workload["gateway"] else ports.get((workload["service"], workload["namespace"]), [])
+        return {
+            "workloads": workloads,
+            "urls": await self.urls(state),
+            "runtime": "local",
+            "supervised": self.is_up(),
+            "problem": await self._problem(),
+        }
+
+    async def _problem(self) -> str | None:
+        """What keeps new configuration from the sidecars."""
+        try:
+            async with self.registry():
+                return None
+        except DevmeshError as error:
+            return f"{error.message}; hint: {error.hint}" if error.hint else error.message
 
     async def workloads(self) -> list[Json]:
         """Readiness, health and sync of each: what `wait` asks again and again. Certificates' ends are `status`'s."""
@@ -222,6 +244,7 @@ class Mesh:
             "healthy": bool(proxy.get("healthy")),
             "synced": bool(proxy.get("synced") and proxy.get("connected")),
             "sidecar_version": proxy.get("version_acked"),
+            "gateway": one["gateway"],
             "interception": "proxy",
             "certificate": {"spiffe_id": one["spiffe_id"], "expires": None},
             "restarts": (app["restarts"] if app else 0) + sidecar.get("restarts", 0),
@@ -303,6 +326,11 @@ class Mesh:
     async def registry(self) -> AsyncIterator[Registry]:
         url = f"http://127.0.0.1:{self.state()['ports']['registry']}"
         async with Registry(url, self.files.mesh_token()) as registry:
+            if (await registry.kv_get(MESH_ID))[1] is None:
+                raise DevmeshError(
+                    "the registry came back empty: what was applied is lost there, the sidecars keep running what they had",
+                    "devmesh down, then devmesh up",
+                )
             yield registry
 
     async def topology(self) -> Topology:

@@ -90,20 +90,38 @@ def status(compose_file: ComposeFile = None, form: Output = Format.table) -> Non
         return
     if not answer["supervised"]:
         output.note("the supervisor is gone; what it started still serves. hint: devmesh down, then devmesh up")
+    if answer["problem"]:
+        output.note(answer["problem"])
     rows = [
         (
-            one["name"], one["service"], one["version"], ", ".join(f"{p['port']} {p['protocol']}" for p in one["ports"]) or "-", output.mark(one["ready"]), output.mark(one["healthy"]), output.mark(one["synced"]),
+            one["name"], "-" if one["gateway"] else one["service"], one["version"], _ports(one), _condition(one),
             (one["certificate"]["expires"] or "-")[11:16], str(one["restarts"]),
         )
         for one in answer["workloads"]
     ]  # fmt: skip
-    output.table(("WORKLOAD", "SERVICE", "VERSION", "PORT", "READY", "HEALTHY", "SYNCED", "CERT", "RESTARTS"), rows)
-    silent = [one["name"] for one in answer["workloads"] if one["calls_out"] is False and one["interception"] == "proxy" and one["ports"]]
+    output.table(("WORKLOAD", "SERVICE", "VERSION", "PORT", "STATE", "CERT", "RESTARTS"), rows)
+    silent = [
+        one["name"] for one in answer["workloads"] if one["calls_out"] is False and one["interception"] == "proxy" and not one["gateway"]
+    ]
     if silent:
-        output.note(f"\nno outbound request seen yet from {', '.join(silent)}: they call nobody, or ignore HTTP_PROXY and http_proxy,")
-        output.note("and then their calls bypass the mesh (docs/differences.md)")
+        output.note("\nno outbound request seen yet from:")
+        for name in silent:
+            output.note(f"  {name}")
+        output.note("they call nobody, or ignore HTTP_PROXY and http_proxy: then their calls bypass\nthe mesh (docs/differences.md)")
     output.note("")
     _print_urls(answer["urls"])
+
+
+def _ports(one: dict[str, Any]) -> str:
+    return ", ".join(f"{port['port']} {port['protocol']}" for port in one["ports"]) or "-"
+
+
+def _condition(one: dict[str, Any]) -> str:
+    """What is not as it should be, else "ready"."""
+    wrong = [
+        name for name, is_so in (("not ready", one["ready"]), ("unhealthy", one["healthy"]), ("not in sync", one["synced"])) if not is_so
+    ]
+    return ", ".join(wrong) or "ready"
 
 
 def logs(

@@ -91,8 +91,9 @@ def _report(lines: Sequence[str], applied: Applied, form: Format, limit: float) 
             form,
         )
     else:
-        for line in lines:
-            typer.echo(line)
+        if not applied.of("nacked"):
+            for line in lines:
+                typer.echo(line)
         output.note(f"{len(applied.of('acked'))} sidecars acknowledged in {applied.seconds * 1000:.0f} ms")
     for one in applied.of("disconnected"):
         output.note(f"  {one['workload']} is not connected, will get it on return")

@@ -29,6 +29,8 @@ MAX_GENERATIONS = 200
 class TypeState:
     sent_sequence: int = 0
     sent_nonce: str = ""
+    answered: bool = True  # it has said something of what was sent last
+    in_force: str = ""  # the version that it runs, by its last word
     acked_sequence: int = 0
     nacked_sequence: int = 0
     error: str = ""
@@ -56,6 +58,13 @@ class Proxy:
         """Give the newest snapshot in force for every type it must or does ask for."""
         wanted = REQUIRED_TYPES | self.types.keys()
         return min((self.types[name].acked_sequence if name in self.types else 0) for name in wanted)
+
+    def recognise(self) -> None:
+        """A snapshot that the proxy runs already, since it refused what came between, needs no sending and no answer."""
+        version = self.snapshot.version if self.snapshot is not None else ""
+        if all(state.answered and state.in_force == version for state in self.types.values()):
+            for state in self.types.values():
+                state.acked_sequence = self.sequence
 
     def nacked_sequence(self) -> int:
         return max((state.nacked_sequence for state in self.types.values()), default=0)
@@ -127,6 +136,7 @@ class Pushes:
                 proxy.snapshot = snapshot
                 proxy.sequence += 1
                 changed.add(name)
+                proxy.recognise()
         for name in self.proxies.keys() - snapshots.keys():
             del self.proxies[name]
         self.wake()
@@ -159,13 +169,14 @@ class Pushes:
         if proxy.snapshot is None:
             return None
         self._nonces += 1
-        state.sent_nonce, state.sent_sequence = f"{self._life}-{self._nonces}", proxy.sequence
+        state.sent_nonce, state.sent_sequence, state.answered = f"{self._life}-{self._nonces}", proxy.sequence, False
         self._count("pushes", kind)
         return DiscoveryResponse(proxy.snapshot.version, state.sent_nonce, proxy.snapshot.resources.get(kind, ()), TYPE_URLS[kind])
 
     def _mark(self, proxy: Proxy, kind: str, state: TypeState, request: DiscoveryRequest) -> None:
         """Read the acknowledgement in a request: an error refuses what was sent, a version says what is in force."""
         proxy.last_seen = self.clock()
+        state.in_force, state.answered = request.version, state.answered or request.nonce == state.sent_nonce
         if request.error is not None and request.nonce == state.sent_nonce and state.sent_sequence > state.nacked_sequence:
             state.nacked_sequence, state.error = state.sent_sequence, request.error
             self._count("rejects", kind)

@@ -120,6 +120,27 @@ async def test_a_refused_version_that_comes_back_is_offered_again(pushes):
     assert (await poll(pushes, nonce=reply.nonce, error="no")).version == "v1"
 
 
+async def test_going_back_to_what_a_proxy_runs_since_it_refused_what_came_between_is_acknowledged_at_once(pushes):
+    await acknowledge_all(pushes, "v1")
+    change(pushes, "v2")
+    nonces = {kind: (await poll(pushes, kind, "v1")).nonce for kind in TYPES}
+    held = [asyncio.create_task(poll(pushes, kind, "v1", nonces[kind], "no", hold=0.2)) for kind in TYPES]
+    await asyncio.sleep(0)
+    assert state(pushes)[0] == "nacked"
+    change(pushes, "v1")
+    assert state(pushes) == ("acked", "")
+    assert await asyncio.gather(*held) == [None] * len(TYPES)
+
+
+async def test_going_back_is_not_acknowledged_while_a_proxy_may_be_taking_what_came_between(pushes):
+    await acknowledge_all(pushes, "v1")
+    change(pushes, "v2")
+    for kind in TYPES:
+        await poll(pushes, kind, "v1")
+    change(pushes, "v1")
+    assert state(pushes)[0] == "pending"
+
+
 async def test_a_stale_refusal_is_not_counted_against_the_newer_snapshot(pushes):
     reply = await poll(pushes)
     change(pushes, "v2")

@@ -2,12 +2,16 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from devmesh.runtimes.local.processes import start_time
 from tests.e2e.conftest import RunningMesh, copy_sample, until
+from tests.support.require import tool
 
 pytestmark = pytest.mark.e2e
 
@@ -92,3 +96,56 @@ def test_a_port_in_use_names_the_port(tmp_path, bookinfo):
     assert done.returncode == 1
     assert f"127.0.0.1:{taken}" in done.stderr
     assert not Path(folder / ".devmesh" / "state.json").exists()
+
+
+def test_a_registry_that_comes_back_empty_changes_nothing_in_force_and_every_command_says_so(tmp_path):
+    mesh = RunningMesh(copy_sample("bookinfo", tmp_path / "lost"))
+    mesh.up()
+    try:
+        killed = mesh.pid("registry")
+        for file in (mesh.folder / ".devmesh" / "registry").iterdir():
+            file.unlink()
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: mesh.pid("registry") != killed)
+        until(lambda: "the registry came back empty" in (mesh.json("status")["problem"] or ""))
+        assert "PublisherA" in mesh.page()
+        for command in (["get"], ["apply", "-f", "tasks/virtual-service-all-v1.yaml"], ["fault", "inject", "ratings", "--abort", "503"]):
+            done = mesh.devmesh(*command, check=False)
+            assert done.returncode == 1
+            assert "the registry came back empty" in done.stderr
+            assert "hint: devmesh down, then devmesh up" in done.stderr
+        until(lambda: "registered reviews-v1" in (mesh.folder / ".devmesh" / "logs" / "control.log").read_text().rpartition("lost")[2])
+        mesh.devmesh("down")
+        mesh.up()
+        assert mesh.json("status")["problem"] is None
+    finally:
+        mesh.devmesh("down")
+
+
+def test_a_consul_on_the_path_is_the_registry_and_lists_every_workload(tmp_path, monkeypatch):
+    consul = tool("consul", "consul")
+    monkeypatch.setenv("PATH", f"{consul.parent}{os.pathsep}{os.environ['PATH']}")
+    mesh = RunningMesh(copy_sample("bookinfo", tmp_path / "consul"))
+    mesh.up()
+    try:
+        url = mesh.json("status")["urls"]["mesh"]["consul"]
+        token = (mesh.folder / ".devmesh" / "token").read_text().strip()
+
+        def ask(path: str, *arguments: str) -> Any:
+            done = subprocess.run(["curl", "-s", *arguments, f"{url}{path}"], capture_output=True, text=True, check=True)
+            return orjson.loads(done.stdout)
+
+        allowed = ("-H", f"X-Consul-Token: {token}")
+        assert ask("/v1/agent/self", *allowed)["Config"]["Server"]
+        assert ask("/v1/catalog/services") == {}, "without a token Consul lists nothing"
+        found = {
+            entry["Service"]["ID"]: (entry["Service"]["Meta"]["version"], {check["Status"] for check in entry["Checks"]})
+            for entry in ask("/v1/health/service/reviews", *allowed)
+        }
+        assert found == {f"reviews-v{n}": (f"v{n}", {"passing"}) for n in (1, 2, 3)}
+        assert "PublisherA" in mesh.page()
+        mesh.devmesh("apply", "-f", "tasks/virtual-service-all-v1.yaml", "-f", "tasks/destination-rule-all.yaml")
+        pids = [(one["pid"], one["started"]) for one in mesh.state()["processes"]]
+    finally:
+        mesh.devmesh("down")
+    assert [pid for pid, started in pids if start_time(pid) == started] == []

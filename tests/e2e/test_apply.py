@@ -1,0 +1,81 @@
+"""What `apply` and `delete` say when sidecars refuse, are away or do not answer, and what is in force then."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.e2e.conftest import RunningMesh, until
+
+pytestmark = pytest.mark.e2e
+REFUSED = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: details}
+spec:
+  hosts: [details]
+  http:
+  - headers: {request: {set: {x-a: "%NOPE%"}}}
+    route: [{destination: {host: details}}]
+"""
+ABORT = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: details}
+spec:
+  hosts: [details]
+  http:
+  - fault: {abort: {httpStatus: 418, percentage: {value: 100}}}
+    route: [{destination: {host: details}}]
+"""
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def synced(mesh: RunningMesh, workload: str) -> bool:
+    return next(one["synced"] for one in mesh.json("status")["workloads"] if one["name"] == workload)
+
+
+def test_what_the_sidecars_refuse_is_told_in_their_words_and_the_old_configuration_stays_in_force(clean_bookinfo):
+    done = clean_bookinfo.devmesh("apply", "-f", "-", stdin=REFUSED, check=False)
+    assert done.returncode == 1
+    assert "old configuration is in force" in done.stderr
+    assert "productpage-v1: " in done.stderr
+    assert "operator %NOPE% is not supported" in done.stderr
+    assert "applied" not in done.stdout
+    assert "The Comedy of Errors" in clean_bookinfo.page()
+    started = time.monotonic()
+    gone = clean_bookinfo.devmesh("delete", "virtualservice", "details", "--timeout", "10s")
+    assert time.monotonic() - started < 10, "they run it already and need not be waited for"
+    assert "acknowledged" in gone.stderr
+
+
+def test_a_sidecar_that_is_away_is_named_and_gets_it_on_return(clean_bookinfo):
+    sidecar = clean_bookinfo.pid("productpage-v1-sidecar")
+    with stopped(clean_bookinfo.state()["supervisor"]["pid"]):  # or it would be back before we look
+        os.kill(sidecar, signal.SIGKILL)
+        done = clean_bookinfo.devmesh("apply", "-f", "-", stdin=ABORT)
+        assert "productpage-v1 is not connected, will get it on return" in done.stderr
+    until(lambda: clean_bookinfo.pid("productpage-v1-sidecar") != sidecar)
+    clean_bookinfo.devmesh("wait", "--timeout", "30s")
+    assert "Sorry, product details are currently unavailable" in clean_bookinfo.page()
+
+
+def test_a_sidecar_that_does_not_answer_in_time_is_named_and_nothing_is_lost(clean_bookinfo):
+    with stopped(clean_bookinfo.pid("reviews-v3-sidecar")):
+        done = clean_bookinfo.devmesh("apply", "-f", "-", "--timeout", "1s", stdin=ABORT, check=False)
+        assert done.returncode == 1
+        assert "no answer within 1 s from reviews-v3" in done.stderr
+        assert "hint: devmesh proxy-status" in done.stderr
+    until(lambda: synced(clean_bookinfo, "reviews-v3"))
+    assert "Sorry, product details are currently unavailable" in clean_bookinfo.page()
