@@ -71,7 +71,7 @@ def test_a_port_that_turns_out_to_speak_h2_is_shown_so_and_an_http_rule_for_it_i
 
 def test_a_workload_that_has_called_nobody_through_its_sidecar_is_named(mesh):
     said = mesh.devmesh("status").stderr
-    assert "no outbound request seen yet from framed" in said
+    assert "no outbound request seen yet from:\n  framed\n" in said
     assert "HTTP_PROXY" in said
 
 
