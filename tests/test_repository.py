@@ -1,6 +1,8 @@
 """What holds for the whole tree: modules import alone and are tested, lock files hold no addresses, the README's commands exist."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +35,7 @@ sys.exit(bool(failed))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-oracles.lock"])
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-oracles.lock", "requirements-compile.lock"])
 def test_lock_files_pin_with_hashes_and_hold_no_address(name):
     text = (ROOT / name).read_text()
     assert "://" not in text
@@ -52,3 +54,24 @@ def test_the_sidecar_starts_without_the_control_planes_libraries():
     program = "import devmesh.sidecar.__main__, sys; print([m for m in ('pydantic', 'google.protobuf', 'consul', 'opentelemetry') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("lacks", "words", "hint"),
+    [
+        ("import venv, ensurepip", "has no venv module", "hint: apt-get install python3-venv"),
+        ("import sys; sys.exit(sys.version_info", "devmesh needs Python 3.11 or newer", "hint: install it, or name one: PYTHON="),
+    ],
+)
+def test_a_python_that_cannot_set_up_is_named_with_what_to_do(tmp_path, lacks, words, hint):
+    shutil.copy(ROOT / "task", tmp_path)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$2" in "{lacks}"*) exit 1;; esac\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["./task", "up"], cwd=tmp_path, env={**os.environ, "PYTHON": str(python)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert words in done.stderr
+    assert f"\n\n{hint}" in done.stderr
+    assert not (tmp_path / ".venv").exists()
