@@ -111,7 +111,7 @@ class Mesh:
         if self.is_up():
             raise DevmeshError(f"the mesh in {self.compose_file.parent} is already up", "devmesh status, or devmesh down first")
         process = subprocess.Popen(
-            [sys.executable, "-m", "devmesh.runtimes.local.supervisor", str(self.compose_file), json.dumps(settings)],
+            [sys.executable, "-m", "devmesh.runtimes.local", str(self.compose_file), json.dumps(settings)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, text=True, env=os.environ.copy(),
         )  # fmt: skip
         if process.stdout is None:

@@ -297,13 +297,19 @@ class Registry:
         return str(await self._call(lambda c: c.status.leader()) or "")
 
     async def wait_leader(self, within: float = 15.0) -> None:
-        """Return when writes can succeed; RegistryUnavailableError after `within` seconds."""
+        """Return when writes can succeed; RegistryUnavailableError, or RegistryDeniedError for a token still refused, after `within` seconds."""
+        denied: RegistryDeniedError | None = None
         try:
             async with asyncio.timeout(within):
-                while not await self._has_leader():  # noqa: ASYNC110  another process becomes ready: nothing to wait on
+                while True:
+                    try:
+                        if await self._has_leader():
+                            return
+                    except RegistryDeniedError as error:
+                        denied = error  # a server that has just been elected has not written its first tokens yet ("ACL not found")
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise RegistryUnavailableError(
+            raise denied or RegistryUnavailableError(
                 f"the registry at {self.url} had no leader within {within:g} s", "devmesh logs registry"
             ) from None
 

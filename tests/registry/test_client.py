@@ -1,9 +1,11 @@
 """What the client decides by itself; what it says to a server is in tests/conformance/test_registry.py."""
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from devmesh.errors import DevmeshError
-from devmesh.registry.client import MAX_TXN_BYTES, Operation, Registry, RegistryUnavailableError, split_operations
+from devmesh.registry.client import MAX_TXN_BYTES, Operation, Registry, RegistryDeniedError, RegistryUnavailableError, split_operations
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,32 @@ async def test_no_server_is_unavailable_and_says_which():
             await registry.kv_get("devmesh/x")
         with pytest.raises(RegistryUnavailableError, match="no leader within"):
             await registry.wait_leader(within=0.05)
+
+
+async def refusing(times: int, wanted: str):
+    """A Consul that has elected its leader and refuses the token so many times, as it does until its first tokens are written."""
+    left = iter(range(times))
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/v1/status/leader":
+            return web.json_response("127.0.0.1:8300")
+        if next(left, None) is not None:
+            return web.Response(status=403, text="ACL not found")
+        return web.Response(status=404, headers={"X-Consul-Index": "1"})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server, Registry(str(server.make_url("")).rstrip("/"), "t") as registry:
+        if wanted:
+            with pytest.raises(RegistryDeniedError, match=wanted):
+                await registry.wait_leader(within=0.2)
+        else:
+            await registry.wait_leader(within=5)
+
+
+async def test_a_new_leader_that_does_not_know_its_token_yet_is_waited_for():
+    await refusing(2, "")
+
+
+async def test_a_token_that_stays_refused_is_the_error_at_the_end():
+    await refusing(1000, "ACL not found")

@@ -34,6 +34,7 @@ from devmesh.registry.resources import StoredResource, delete_resources, list_re
 from devmesh.runtimes.local.bootstrap import Servers, app_environment, sidecar_bootstrap
 from devmesh.runtimes.local.files import MeshFiles, last_lines
 from devmesh.runtimes.local.plan import WorkloadPlan, bind, bind_preferring, claim_mesh_number, plan_all, port_of
+from devmesh.runtimes.local.preload import Preload
 from devmesh.runtimes.local.processes import is_same, start_time, stop_all
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
@@ -74,7 +75,7 @@ class Managed:
 
 
 class Supervisor:
-    def __init__(self, compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str]) -> None:
+    def __init__(self, compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str], launcher: Preload) -> None:
         self.compose_file, self.files, self.settings = compose_file, files, settings
         self._report = report
         self._began = time.monotonic()
@@ -82,8 +83,8 @@ class Supervisor:
         self.plans: dict[str, WorkloadPlan] = {}
         self.ports: dict[str, int] = {}
         self._socks: dict[str, list[socket.socket]] = {}
-        self._channel: socket.socket | None = None
-        self._launcher: asyncio.subprocess.Process | None = None
+        self._launcher = launcher
+        self._channel: socket.socket | None = launcher.channel
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loaded = asyncio.Event()
         self.stopping = asyncio.Event()
@@ -112,7 +113,7 @@ class Supervisor:
         async with self.phase("plan"):
             self.plans = plan_all(topology)
             self._bind_own()
-            await self._start_launcher()
+            asyncio.get_running_loop().add_reader(self._launcher.channel, self._on_launcher)
             for plan in self.plans.values():
                 await self._start_app(plan)
         async with self.phase("registry, CA, collector"):
@@ -178,17 +179,6 @@ class Supervisor:
     def _mesh_config(self) -> dict[str, Any]:
         demo = {"tracing_sampling": 100.0} if self.settings.get("profile", "demo") == "demo" else {}
         return {**demo, "mesh_id": self._mesh_id, "access_log_file": "/dev/stdout", **self.settings.get("mesh_config", {})}
-
-    async def _start_launcher(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        log = self.files.log("launcher").open("ab")
-        self._launcher = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "devmesh.launch", str(theirs.fileno()), pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )  # fmt: skip
-        theirs.close()
-        ours.setblocking(False)  # noqa: FBT003 - socket's own signature
-        self._channel = ours
-        asyncio.get_running_loop().add_reader(ours, self._on_launcher)
 
     async def _loaded_or_fail(self) -> None:
         try:
@@ -454,7 +444,7 @@ class Supervisor:
         gateway = next((plan for plan in self.plans.values() if plan.workload.gateway), None)
         return {
             "supervisor": {"pid": os.getpid(), "started": start_time(os.getpid())},
-            "launcher": {"pid": self._launcher.pid, "started": start_time(self._launcher.pid)} if self._launcher else None,
+            "launcher": {"pid": self._launcher.pid, "started": start_time(self._launcher.pid)},
             "compose_file": str(self.compose_file),
             "mesh_id": self._mesh_id,
             "ports": self.ports,
@@ -526,9 +516,10 @@ class Supervisor:
         for kinds in (("app",), ("sidecar",), ("ours", "consul")):
             found = [(p.pid, p.started) for p in self.processes.values() if p.kind in kinds and p.pid]
             await asyncio.to_thread(stop_all, found, GRACE)
-        if self._launcher is not None and self._launcher.returncode is None:
-            self._launcher.terminate()
-            await self._launcher.wait()
+        if self._channel is not None:
+            asyncio.get_running_loop().remove_reader(self._channel)
+            self._channel = None
+        await asyncio.to_thread(self._launcher.end)
         for path in (self.files.state, self.files.control_socket):
             path.unlink(missing_ok=True)
 
@@ -549,9 +540,10 @@ def clean_up(files: MeshFiles) -> bool:
     return bool(alive)
 
 
-async def supervise(compose_file: Path, settings: dict[str, Any], report: IO[str]) -> int:
+async def supervise(compose_file: Path, settings: dict[str, Any], report: IO[str], launcher: Preload) -> int:
+    """Live until `down`, a signal or a failed `up`; the exit status."""
     files = MeshFiles.of(compose_file)
-    supervisor = Supervisor(compose_file, files, settings, report)
+    supervisor = Supervisor(compose_file, files, settings, report, launcher)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stopping.set)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -592,18 +584,3 @@ async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
     await supervisor.stop()
     server.close()
     return 0 if started else 1
-
-
-def main() -> None:
-    compose_file, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
-    report = os.fdopen(os.dup(1), "w")
-    files = MeshFiles.of(compose_file)
-    files.make()
-    fd = os.open(files.log("supervisor"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-    sys.exit(asyncio.run(supervise(compose_file, settings, report)))
-
-
-if __name__ == "__main__":
-    main()
