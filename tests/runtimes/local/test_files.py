@@ -1,0 +1,49 @@
+"""What a mesh keeps, and who may read it."""
+
+import stat
+
+import pytest
+
+from devmesh.errors import DevmeshError
+from devmesh.runtimes.local.files import MeshFiles, last_lines
+
+
+@pytest.fixture
+def files(tmp_path):
+    files = MeshFiles.of(tmp_path / "compose.yaml")
+    files.make()
+    return files
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_everything_is_the_users_alone(files):
+    token = files.mesh_token()
+    files.write_state({"a": 1})
+    assert {mode(path) for path in (files.root, files.logs, files.workload("w"))} == {0o700}
+    assert {mode(path) for path in (files.token, files.state)} == {0o600}
+    assert len(token) == 64
+    assert files.mesh_token() == token, "it is made once"
+
+
+def test_a_state_that_is_missing_or_damaged_is_none(files):
+    assert files.read_state() is None
+    files.state.write_text('{"half')
+    assert files.read_state() is None
+    files.write_state({"ports": {"control": 1}})
+    assert files.read_state() == {"ports": {"control": 1}}
+
+
+def test_the_second_supervisor_is_told_that_the_mesh_is_up(files):
+    with files.lock(), pytest.raises(DevmeshError, match="already up") as caught:
+        files.lock()
+    assert "devmesh down" in (caught.value.hint or "")
+    files.lock().close()
+
+
+def test_the_last_lines_of_a_log_and_none_of_one_that_is_not_there(files):
+    files.log("app").write_text("".join(f"{n}\n" for n in range(50)))
+    assert last_lines(files.log("app"), 2) == ["48", "49"]
+    assert last_lines(files.log("other")) == []

@@ -1,0 +1,69 @@
+"""Processes are known by pid and start time, and stopped as they are known."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from devmesh.runtimes.local.processes import is_same, owner_of_port, port_in_use, start_time, stop_all
+
+SLEEPER = "import time; print('on', flush=True); time.sleep(60)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
+
+
+@pytest.fixture
+def started():
+    processes = []
+
+    def start(program):
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True)
+        processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"on\n"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_process_is_the_same_only_with_its_start_time():
+    mine = start_time(os.getpid())
+    assert mine is not None
+    assert is_same(os.getpid(), mine)
+    assert not is_same(os.getpid(), mine + 1)
+    assert not is_same(os.getpid(), None)
+
+
+def test_a_zombie_is_no_process(started):
+    process = started(SLEEPER)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert start_time(process.pid) is None
+
+
+@pytest.mark.parametrize(("program", "number"), [(SLEEPER, signal.SIGTERM), (STUBBORN, signal.SIGKILL)])
+def test_what_does_not_end_at_a_word_is_killed(started, program, number):
+    process = started(program)
+    stop_all([(process.pid, start_time(process.pid))], grace=0.2)
+    assert process.wait(5) == -number
+
+
+def test_a_reused_pid_is_left_alone(started):
+    process = started(SLEEPER)
+    stop_all([(process.pid, start_time(process.pid) + 1)], grace=0.1)
+    assert process.poll() is None
+
+
+def test_a_port_in_use_names_its_owner():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        assert f"(pid {os.getpid()})" in owner_of_port(port)
+        error = port_in_use("127.0.0.1", port, "published by web")
+    assert error.message.startswith(f"127.0.0.1:{port} (published by web) is in use by ")
+    assert error.hint

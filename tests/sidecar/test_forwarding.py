@@ -1,0 +1,107 @@
+"""What a proxy changes in the heads that it forwards."""
+
+import random
+import re
+
+import pytest
+
+from devmesh.sidecar import forwarding
+from devmesh.sidecar.config import HttpManager, RouteTable
+from devmesh.sidecar.message import RequestHead, get_header
+from devmesh.sidecar.record import Direction, Record
+from devmesh.sidecar.tls import Peer
+
+UUID4 = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+CLIENT = Peer("spiffe://cluster.local/ns/default/sa/client", "ab" * 32)
+OWN = "spiffe://cluster.local/ns/default/sa/server"
+
+
+def manager(**fields):
+    return HttpManager("test", RouteTable("test", (), {}, (), None), (), **fields)
+
+
+def prepared(*pairs, direction=Direction.INBOUND, client=None, **fields):
+    head = RequestHead(b"GET", b"/", b"a", [(b"host", b"a"), *pairs])
+    record = Record(direction, 1)
+    upgrade = forwarding.prepare(head, record, manager(**fields), "10.0.0.9:4000", random.Random(1), client=client, own=OWN)
+    return head.headers, record, upgrade
+
+
+@pytest.mark.parametrize(
+    ("given", "gone", "kept"),
+    [
+        ([(b"connection", b"close, x-secret"), (b"x-secret", b"1")], {b"connection", b"x-secret"}, set()),
+        ([(b"connection", b"keep-alive"), (b"keep-alive", b"timeout=5")], {b"connection", b"keep-alive"}, set()),
+        ([(b"proxy-authorization", b"x"), (b"te", b"gzip")], {b"proxy-authorization", b"te"}, set()),
+        ([(b"te", b"trailers")], set(), {b"te"}),
+        ([(b"connection", b"x-one"), (b"connection", b"x-two"), (b"x-one", b""), (b"x-two", b"")], {b"x-one", b"x-two"}, set()),
+    ],
+    ids=["what connection names", "keep-alive", "credentials for a proxy", "trailers stay for gRPC", "on either line"],
+)
+def test_hop_by_hop_headers_end_here(given, gone, kept):
+    names = {name for name, _ in prepared(*given)[0]}
+    assert gone.isdisjoint(names)
+    assert kept <= names
+
+
+def test_the_record_keeps_the_head_as_it_came():
+    given = [(b"connection", b"close"), (b"x-forwarded-client-cert", b"forged")]
+    _, record, _ = prepared(*given)
+    assert record.request_headers == [(b"host", b"a"), *given]
+
+
+def test_an_upgrade_is_asked_for_by_both_headers_or_not_at_all():
+    assert prepared((b"connection", b"Upgrade"), (b"upgrade", b"WebSocket"))[2] == b"websocket"
+    assert prepared((b"upgrade", b"websocket"))[2] == b""
+
+
+def test_a_request_id_is_kept_inside_the_mesh_and_made_anew_at_its_edge():
+    inside, record, _ = prepared((b"x-request-id", b"mine"))
+    assert (get_header(inside, b"x-request-id"), record.request_id) == (b"mine", b"mine")
+    edge, record, _ = prepared((b"x-request-id", b"mine"), use_remote_address=True)
+    assert UUID4.fullmatch(record.request_id)
+    assert [value for name, value in edge if name == b"x-request-id"] == [record.request_id]
+
+
+def test_request_ids_are_random_uuids():
+    rng = random.Random(7)
+    made = {forwarding.new_request_id(rng) for _ in range(1000)}
+    assert len(made) == 1000
+    assert all(UUID4.fullmatch(one) for one in made)
+
+
+def test_the_edge_believes_nothing_that_only_the_mesh_may_say():
+    headers, _, _ = prepared(
+        (b"x-envoy-retry-on", b"5xx"), (b"x-forwarded-proto", b"https"), (b"x-forwarded-for", b"1.1.1.1"), use_remote_address=True
+    )
+    assert get_header(headers, b"x-envoy-retry-on") is None
+    assert get_header(headers, b"x-forwarded-proto") == b"http"
+    assert get_header(headers, b"x-forwarded-for") == b"1.1.1.1,10.0.0.9"
+
+
+def test_a_client_certificate_header_from_nobody_proven_is_dropped():
+    headers, _, _ = prepared((b"x-forwarded-client-cert", b"URI=spiffe://forged"), forward_client_cert="APPEND_FORWARD")
+    assert get_header(headers, b"x-forwarded-client-cert") is None
+
+
+def test_a_proven_client_is_named_and_what_it_forwards_comes_first():
+    headers, _, _ = prepared((b"x-forwarded-client-cert", b"Hash=1"), client=CLIENT, forward_client_cert="APPEND_FORWARD")
+    expected = f'Hash=1,By={OWN};Hash={CLIENT.certificate_hash};Subject="";URI={CLIENT.spiffe_id}'
+    assert get_header(headers, b"x-forwarded-client-cert") == expected.encode()
+    assert get_header(headers, b"x-forwarded-proto") == b"https"
+
+
+@pytest.mark.parametrize(
+    "given", [[(b"x-envoy-peer-metadata", b"m"), (b"x-envoy-peer-metadata-id", b"i")], [(b"x-envoy-peer-metadata-id", b"i")]]
+)
+def test_a_peers_metadata_ends_at_the_inbound_side_and_is_recorded(given):
+    headers, record, _ = prepared(*given)
+    assert not [name for name, _ in headers if name.startswith(b"x-envoy-peer-metadata")]
+    assert record.peer_metadata == dict(given).get(b"x-envoy-peer-metadata", b"")
+
+
+def test_a_response_loses_its_hops_and_gives_its_peer():
+    pairs = [(b"connection", b"keep-alive, x-hop"), (b"x-hop", b"1"), (b"keep-alive", b"5"), (b"x-envoy-peer-metadata", b"m"), (b"x", b"y")]
+    assert forwarding.clean_response(pairs) == b"m"
+    assert pairs == [(b"x", b"y")]
+    assert forwarding.clean_response(pairs) is None
