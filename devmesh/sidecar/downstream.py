@@ -10,7 +10,7 @@ from devmesh.sidecar import replies
 from devmesh.sidecar.config import HttpManager
 from devmesh.sidecar.exchange import Downstream, Exchange, Stream
 from devmesh.sidecar.http1.framing import Body, FramingError, NoBody
-from devmesh.sidecar.http1.request import TOO_LARGE, BadRequest, parse_request
+from devmesh.sidecar.http1.request import TOO_LARGE, BadRequest, parse_request, to_origin_form
 from devmesh.sidecar.message import Headers, RequestHead, ResponseHead
 from devmesh.sidecar.record import Flag, Record
 from devmesh.sidecar.timers import Idle
@@ -158,6 +158,8 @@ class HttpConnection(Downstream):
             return False
         try:
             head, self._body = parse_request(raw)
+            if self._resolve is None:
+                to_origin_form(head)
         except BadRequest as error:
             self._refuse(error)
             return False

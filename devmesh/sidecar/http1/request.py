@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import httptools
 
 from devmesh.sidecar.http1.framing import NO_BODY, Body, ChunkedBody, LengthBody
-from devmesh.sidecar.message import Headers, RequestHead
+from devmesh.sidecar.message import Headers, RequestHead, set_header
 
 
 class BadRequest(Exception):
@@ -18,6 +20,7 @@ class BadRequest(Exception):
 
 CODEC_ERROR = (400, b"Bad Request", "http1.codec_error")
 READ_HERE = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
+ABSOLUTE = re.compile(rb"(?i:https?)://(?:[^/?#@]*@)?(\[[0-9a-fA-F:.]+\]|[^/?#@:\[\]]+)(?::([0-9]{1,5}))?([/?][^#]*)?")
 TOO_LARGE = (431, b"Request Header Fields Too Large", "http1.headers_too_large")
 
 
@@ -30,6 +33,21 @@ class _Collector:
     def on_header(self, name: bytes, value: bytes) -> None:
         # RFC 9110 section 5.5: white space around a value is not part of it; llhttp leaves what follows.
         self.headers.append((name.lower(), value.rstrip(b" \t")))
+
+
+def to_origin_form(head: RequestHead) -> None:
+    """Read an absolute-form target as Envoy does (allow_absolute_url; RFC 9112 section 3.2.2): its authority is the Host, its path the target.
+
+    Observed on Envoy 1.40: user information is passed over, another scheme, a fragment and `*` of anything but OPTIONS are 400. Raises BadRequest.
+    """
+    if head.target[:1] == b"/" or head.method == b"CONNECT" or (head.target == b"*" and head.method == b"OPTIONS"):
+        return
+    match = ABSOLUTE.fullmatch(head.target)
+    if match is None or (match[2] is not None and int(match[2]) > 65_535):
+        raise BadRequest(*CODEC_ERROR)
+    head.authority = match[1] + (b":" + match[2] if match[2] is not None else b"")
+    head.target = match[3] or b"/"
+    set_header(head.headers, b"host", head.authority)
 
 
 def parse_request(head: bytes) -> tuple[RequestHead, Body]:

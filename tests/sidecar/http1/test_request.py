@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devmesh.sidecar.http1.framing import ChunkedBody, LengthBody, NoBody
-from devmesh.sidecar.http1.request import BadRequest, parse_request
+from devmesh.sidecar.http1.request import BadRequest, parse_request, to_origin_form
 
 
 def request(*headers: bytes, line: bytes = b"POST / HTTP/1.1", host: bytes = b"host: a") -> bytes:
@@ -121,3 +121,35 @@ def test_no_bytes_make_it_raise_anything_but_its_refusal(noise, place):
         except BadRequest:
             continue
         assert sum(name == b"host" for name, _ in head.headers) == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "path"),
+    [
+        (b"http://foo.example/abc?x=1", b"foo.example", b"/abc?x=1"),
+        (b"http://foo.example:81", b"foo.example:81", b"/"),
+        (b"https://foo.example/s", b"foo.example", b"/s"),
+        (b"HTTP://u:p@h/x", b"h", b"/x"),
+        (b"http://foo.example?q=1", b"foo.example", b"?q=1"),
+        (b"http://[::1]:80/v6", b"[::1]:80", b"/v6"),
+        (b"/plain", b"bar", b"/plain"),
+    ],
+)
+def test_an_absolute_target_says_host_and_path_whatever_the_host_header_says(target, host, path):
+    head, _ = parse_request(b"GET " + target + b" HTTP/1.1\r\nhost: bar\r\n\r\n")
+    to_origin_form(head)
+    assert (head.authority, head.target, dict(head.headers)[b"host"]) == (host, path, host)
+
+
+@pytest.mark.parametrize("target", [b"HTTP://Foo.example/#frag", b"ftp://foo/x", b"http:///x", b"http://foo.example:99999/", b"*"])
+def test_a_target_that_is_no_url_of_ours_is_refused(target):
+    head, _ = parse_request(b"GET " + target + b" HTTP/1.1\r\nhost: bar\r\n\r\n")
+    with pytest.raises(BadRequest) as caught:
+        to_origin_form(head)
+    assert (caught.value.status, caught.value.details) == (400, "http1.codec_error")
+
+
+def test_options_of_everything_stays_as_it_is():
+    head, _ = parse_request(b"OPTIONS * HTTP/1.1\r\nhost: bar\r\n\r\n")
+    to_origin_form(head)
+    assert (head.target, head.authority) == (b"*", b"bar")
