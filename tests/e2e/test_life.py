@@ -149,3 +149,21 @@ def test_a_consul_on_the_path_is_the_registry_and_lists_every_workload(tmp_path,
     finally:
         mesh.devmesh("down")
     assert [pid for pid, started in pids if start_time(pid) == started] == []
+
+
+def test_up_refuses_rules_that_refer_to_nothing_with_their_place_and_starts_nothing(tmp_path):
+    folder = copy_sample("bookinfo", tmp_path / "astray")
+    rule = (folder / "tasks" / "virtual-service-all-v1.yaml").read_text()
+    (folder / "mesh" / "rules.yaml").write_text(rule)
+    done = RunningMesh(folder).devmesh("up", check=False)
+    assert done.returncode == 1
+    assert "4 errors in the mesh's resources" in done.stderr
+    assert "rules.yaml:" in done.stderr
+    assert "Referenced host+subset in destinationrule not found" in done.stderr
+    assert not (folder / ".devmesh" / "state.json").exists()
+    (folder / "mesh" / "subsets.yaml").write_text((folder / "tasks" / "destination-rule-all.yaml").read_text())
+    mesh = RunningMesh(folder)
+    try:
+        assert "[IST0173]" in mesh.devmesh("up").stderr, "a warning is shown and stops nothing"
+    finally:
+        mesh.devmesh("down")

@@ -24,6 +24,7 @@ import aiohttp
 from devmesh.ca.files import write_private
 from devmesh.ca.identity import SpiffeId
 from devmesh.ca.tokens import TokenStore
+from devmesh.config.analysis import analyze, merge
 from devmesh.config.loader import load_paths
 from devmesh.config.topology import check_local, load_topology
 from devmesh.config.topology_types import Topology
@@ -150,11 +151,14 @@ class Supervisor:
 
     def _load(self, topology: Topology) -> list[StoredResource]:
         loaded = load_paths(topology.resource_paths, owner="mesh")
-        for diagnostic in loaded.diagnostics:
-            self.say(event="diagnostic", **diagnostic.to_json())
-        if loaded.errors:
+        found = merge([loaded.diagnostics, analyze(loaded.resources, topology)])
+        errors = [one for one in found if one.severity == "error"]
+        for diagnostic in found:
+            if diagnostic not in errors:
+                self.say(event="diagnostic", **diagnostic.to_json())
+        if errors:
             raise DevmeshError(
-                f"{len(loaded.errors)} error(s) in the mesh's resources:\n" + "\n".join(map(str, loaded.errors)),
+                f"{len(errors)} error{'s' * (len(errors) > 1)} in the mesh's resources:\n" + "\n".join(map(str, errors)),
                 "mend them, then devmesh up",
             )
         return [StoredResource.of(resource, "mesh") for resource in loaded.resources]
