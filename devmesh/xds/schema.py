@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import gzip
-import json
 import re
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+import orjson
 from google.protobuf import json_format
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -24,33 +24,22 @@ from devmesh.xds.rest import TYPE_URLS
 from devmesh.xds.snapshot import Snapshot
 
 DESCRIPTORS = "descriptors.binpb.gz"
-REMEMBERED = 20_000  # valid resources, by content: an apply validates what is new
+REMEMBERED = 20_000  # valid resources, by their bytes (1 is not true there, nor changed in place the same): an apply validates what is new
 STEPS = re.compile(r"(?:Failed to parse (\w+) field: )*")
 WHERE = re.compile(r' at "?(?P<path>[A-Z]\w*[\w.\[\]]*?)"?\.*$')
-
-
-_last: dict[tuple[str, str], Mapping[str, Any]] = {}  # comparing is ten times faster than writing a resource out to look it up
 
 
 class SchemaError(Exception):
     """A resource that its type's descriptor does not allow. `path` is the place in it, as in `Listener.filter_chains[0]`."""
 
     def __init__(self, type_url: str, name: str, path: str, reason: str) -> None:
-        super().__init__(
-            f"{type_url.rpartition('.')[2]} {name}: {path}: {reason}" if path else f"{type_url.rpartition('.')[2]} {name}: {reason}"
-        )
+        super().__init__(": ".join(part for part in (f"{type_url.rpartition('.')[2]} {name}", path, reason) if part))
         self.type_url, self.name, self.path, self.reason = type_url, name, path, reason
 
 
 def validate(type_url: str, resource: Mapping[str, Any]) -> None:
     """Raise SchemaError for an unknown field or type, a value of another type, or an enum value that does not exist; Anys included."""
-    key = (type_url, _name(resource))
-    if _last.get(key) == resource:
-        return
-    _validate(type_url, json.dumps(resource, sort_keys=True, separators=(",", ":")))
-    if len(_last) >= REMEMBERED:
-        _last.clear()
-    _last[key] = resource
+    _validate(type_url, orjson.dumps(resource, option=orjson.OPT_SORT_KEYS))
 
 
 def invalid(snapshot: Snapshot) -> list[SchemaError]:
@@ -71,12 +60,12 @@ def encode(type_url: str, resource: Mapping[str, Any]) -> bytes:
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
-def _validate(type_url: str, text: str) -> None:
-    _message(type_url, json.loads(text))
+def _validate(type_url: str, text: bytes) -> None:
+    _message(type_url, orjson.loads(text))
 
 
 def _message(type_url: str, resource: Mapping[str, Any]) -> Message:
-    name = _name(resource)
+    name = str(resource.get("name") or resource.get("cluster_name") or "")
     try:
         descriptor = pool().FindMessageTypeByName(type_url.rpartition("/")[2])
     except KeyError as error:
@@ -96,10 +85,6 @@ def _read(text: str) -> tuple[str, str]:
     if place is not None:
         return place["path"], reason[: place.start()]
     return ".".join(re.findall(r"Failed to parse (\w+) field", text)), reason.rstrip(".")
-
-
-def _name(resource: Mapping[str, Any]) -> str:
-    return str(resource.get("name") or resource.get("cluster_name") or "")
 
 
 @functools.cache

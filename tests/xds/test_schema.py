@@ -79,6 +79,20 @@ def test_a_changed_resource_is_looked_at_again_under_the_same_name():
         schema.validate(TYPE_URLS["clusters"], {"name": "again", "nope": 1})
 
 
+def test_a_number_is_no_truth_value_although_one_equals_true():
+    schema.validate(TYPE_URLS["listeners"], LISTENER | {"bind_to_port": True})
+    with pytest.raises(schema.SchemaError):
+        schema.validate(TYPE_URLS["listeners"], LISTENER | {"bind_to_port": 1})
+
+
+def test_a_resource_that_changed_in_place_is_looked_at_again():
+    resource = {"name": "changing"}
+    schema.validate(TYPE_URLS["clusters"], resource)
+    resource["nope"] = 1
+    with pytest.raises(schema.SchemaError):
+        schema.validate(TYPE_URLS["clusters"], resource)
+
+
 def test_encoding_gives_the_same_bytes_for_the_same_resource_whatever_its_order():
     first = schema.encode(TYPE_URLS["listeners"], LISTENER)
     assert first == schema.encode(TYPE_URLS["listeners"], dict(reversed(LISTENER.items())))

@@ -24,7 +24,7 @@ import (
 	_ "istio.io/istio/pkg/dns/proto"
 )
 
-// roots are messages and services, and packages whose every message may stand in an Any.
+// roots are the messages and services that a proxy is sent, or may find in an Any.
 var roots = []string{
 	"envoy.service.discovery.v3.AggregatedDiscoveryService",
 	"envoy.config.listener.v3.Listener",
