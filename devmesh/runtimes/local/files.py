@@ -74,6 +74,7 @@ class MeshFiles:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            file.close()
             raise DevmeshError(f"the mesh in {self.root.parent} is already up", "devmesh status, or devmesh down first") from error
         return file
 
