@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,36 @@ def copy_sample(name: str, target: Path) -> Path:
     return target
 
 
+@contextmanager
+def running(folder: Path) -> Iterator[RunningMesh]:
+    """The mesh of a folder, up for as long as it is needed."""
+    mesh = RunningMesh(folder)
+    mesh.up()
+    try:
+        yield mesh
+    finally:
+        mesh.devmesh("down")
+
+
+def virtual_service(host: str, rule: str) -> str:
+    """A VirtualService of one HTTP rule, `rule` being what stands in it beside its route to `host`; the rule is on line 7."""
+    return f"""\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {host}}}
+spec:
+  hosts: [{host}]
+  http:
+  - {rule}
+    route: [{{destination: {{host: {host}}}}}]
+"""
+
+
 @pytest.fixture(scope="session")
 def bookinfo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
     os.environ.setdefault("NO_COLOR", "1")
-    mesh = RunningMesh(copy_sample("bookinfo", tmp_path_factory.mktemp("e2e") / "bookinfo"))
-    mesh.up()
-    yield mesh
-    mesh.devmesh("down")
+    with running(copy_sample("bookinfo", tmp_path_factory.mktemp("e2e") / "bookinfo")) as mesh:
+        yield mesh
 
 
 @pytest.fixture

@@ -8,29 +8,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e.conftest import RunningMesh, until
+from tests.e2e.conftest import RunningMesh, until, virtual_service
 
 pytestmark = pytest.mark.e2e
-REFUSED = """\
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: details}
-spec:
-  hosts: [details]
-  http:
-  - headers: {request: {set: {x-a: "%NOPE%"}}}
-    route: [{destination: {host: details}}]
-"""
-ABORT = """\
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: details}
-spec:
-  hosts: [details]
-  http:
-  - fault: {abort: {httpStatus: 418, percentage: {value: 100}}}
-    route: [{destination: {host: details}}]
-"""
+REFUSED = virtual_service("details", 'headers: {request: {set: {x-a: "%NOPE%"}}}')
+ABORT = virtual_service("details", "fault: {abort: {httpStatus: 418, percentage: {value: 100}}}")
 
 
 @contextmanager

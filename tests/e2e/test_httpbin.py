@@ -7,17 +7,15 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.conftest import RunningMesh, copy_sample, until
+from tests.e2e.conftest import RunningMesh, copy_sample, running, until
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
 def httpbin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
-    mesh = RunningMesh(copy_sample("httpbin", tmp_path_factory.mktemp("e2e") / "httpbin"))
-    mesh.up()
-    yield mesh
-    mesh.devmesh("down")
+    with running(copy_sample("httpbin", tmp_path_factory.mktemp("e2e") / "httpbin")) as mesh:
+        yield mesh
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from devmesh.runtimes.local.processes import start_time
-from tests.e2e.conftest import RunningMesh, copy_sample, until
+from tests.e2e.conftest import RunningMesh, copy_sample, running, until
 from tests.support.require import tool
 
 pytestmark = pytest.mark.e2e
@@ -99,9 +99,7 @@ def test_a_port_in_use_names_the_port(tmp_path, bookinfo):
 
 
 def test_a_registry_that_comes_back_empty_changes_nothing_in_force_and_every_command_says_so(tmp_path):
-    mesh = RunningMesh(copy_sample("bookinfo", tmp_path / "lost"))
-    mesh.up()
-    try:
+    with running(copy_sample("bookinfo", tmp_path / "lost")) as mesh:
         killed = mesh.pid("registry")
         for file in (mesh.folder / ".devmesh" / "registry").iterdir():
             file.unlink()
@@ -118,16 +116,12 @@ def test_a_registry_that_comes_back_empty_changes_nothing_in_force_and_every_com
         mesh.devmesh("down")
         mesh.up()
         assert mesh.json("status")["problem"] is None
-    finally:
-        mesh.devmesh("down")
 
 
 def test_a_consul_on_the_path_is_the_registry_and_lists_every_workload(tmp_path, monkeypatch):
     consul = tool("consul", "consul")
     monkeypatch.setenv("PATH", f"{consul.parent}{os.pathsep}{os.environ['PATH']}")
-    mesh = RunningMesh(copy_sample("bookinfo", tmp_path / "consul"))
-    mesh.up()
-    try:
+    with running(copy_sample("bookinfo", tmp_path / "consul")) as mesh:
         url = mesh.json("status")["urls"]["mesh"]["consul"]
         token = (mesh.folder / ".devmesh" / "token").read_text().strip()
 
@@ -146,8 +140,6 @@ def test_a_consul_on_the_path_is_the_registry_and_lists_every_workload(tmp_path,
         assert "PublisherA" in mesh.page()
         mesh.devmesh("apply", "-f", "tasks/virtual-service-all-v1.yaml", "-f", "tasks/destination-rule-all.yaml")
         pids = [(one["pid"], one["started"]) for one in mesh.state()["processes"]]
-    finally:
-        mesh.devmesh("down")
     assert [pid for pid, started in pids if start_time(pid) == started] == []
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import RunningMesh, until
+from tests.e2e.conftest import RunningMesh, running, until, virtual_service
 
 pytestmark = pytest.mark.e2e
 COMPOSE = """\
@@ -27,26 +27,15 @@ class Framed(socketserver.BaseRequestHandler):
 socketserver.ThreadingTCPServer.allow_reuse_address = True
 socketserver.ThreadingTCPServer(("127.0.0.1", int(os.environ["PORT"])), Framed).serve_forever()
 """
-RULE = """\
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: framed}
-spec:
-  hosts: [framed]
-  http:
-  - fault: {abort: {httpStatus: 503, percentage: {value: 100}}}
-    route: [{destination: {host: framed}}]
-"""
+RULE = virtual_service("framed", "fault: {abort: {httpStatus: 503, percentage: {value: 100}}}")
 
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[RunningMesh]:
     (tmp_path / "compose.yaml").write_text(COMPOSE)
     (tmp_path / "framed.py").write_text(APP)
-    running = RunningMesh(tmp_path)
-    running.up()
-    yield running
-    running.devmesh("down")
+    with running(tmp_path) as mesh:
+        yield mesh
 
 
 def framed(mesh: RunningMesh) -> dict:

@@ -10,7 +10,7 @@ import pytest
 
 from devmesh.runtimes.local.processes import is_same, owner_of_port, port_in_use, start_time, stop_all
 
-SLEEPER = "import time; print('on', flush=True); time.sleep(60)"
+SLEEPER = "import signal; print('on', flush=True); signal.pause()"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
 
 
