@@ -183,8 +183,10 @@ class Mesh:
 
     async def status(self) -> Json:
         """The shape of `status -o json` (docs: command line)."""
-        workloads = await self.workloads()
-        state, ports = self.state(), await self._ports()
+        proxies = await self._proxies()
+        workloads = await self._workloads(proxies)
+        ports, problem = await self._registered(proxies)
+        state = self.state()
         expiries = await asyncio.gather(*(self._certificate(one) for one in state["workloads"].values()))
         for workload, expires in zip(workloads, expiries, strict=True):
             workload["certificate"]["expires"] = expires
@@ -194,21 +196,15 @@ class Mesh:
             "urls": await self.urls(state),
             "runtime": "local",
             "supervised": self.is_up(),
-            "problem": await self._problem(),
+            "problem": problem,
         }
-
-    async def _problem(self) -> str | None:
-        """What keeps new configuration from the sidecars."""
-        try:
-            async with self.registry():
-                return None
-        except DevmeshError as error:
-            return f"{error.message}; hint: {error.hint}" if error.hint else error.message
 
     async def workloads(self) -> list[Json]:
         """Readiness, health and sync of each: what `wait` asks again and again. Certificates' ends are `status`'s."""
+        return await self._workloads(await self._proxies())
+
+    async def _workloads(self, proxies: Mapping[str, Json]) -> list[Json]:
         state = (await self.command({"command": "status"})) if self.is_up() else self.state()
-        proxies = await self._proxies()
         processes = {one["name"]: one for one in state["processes"]}
         return [self._workload(name, one, processes, proxies.get(name, {})) for name, one in state["workloads"].items()]
 
@@ -219,18 +215,19 @@ class Mesh:
         except DevmeshError:
             return {}
 
-    async def _ports(self) -> dict[tuple[str, str], list[Json]]:
-        """What each service's ports speak and how that is known, by (service, namespace); nothing while registry or control plane is away."""
+    async def _registered(self, proxies: Mapping[str, Json]) -> tuple[dict[tuple[str, str], list[Json]], str | None]:
+        """What each service's ports speak and how that is known, by (service, namespace); what keeps new configuration from the sidecars."""
         try:
-            topology = (await self.topology()).with_h2(seen_h2(await self._proxies()))
-        except DevmeshError:
-            return {}
-        return {
+            topology = (await self.topology()).with_h2(seen_h2(proxies))
+        except DevmeshError as error:
+            return {}, f"{error.message}; hint: {error.hint}" if error.hint else error.message
+        ports = {
             (service.name, service.namespace): [
                 {"port": port.port, "protocol": PROTOCOL_TEXT[port.protocol], "source": port.protocol_source} for port in service.ports
             ]
             for service in topology.services
         }
+        return ports, None
 
     def _workload(self, name: str, one: Json, processes: dict[str, Json], proxy: Json) -> Json:
         sidecar = processes.get(f"{name}-sidecar", {})

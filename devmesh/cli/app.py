@@ -10,9 +10,8 @@ import typer
 from devmesh.cli import fault, inspect, lifecycle, output, resources, traces
 from devmesh.errors import DevmeshError
 
-# Typer carries a Click of its own, whose exceptions are not those of the `click` package and have no public name.
-UsageError: type[Any] = typer.BadParameter.__mro__[1]
-ClickException: type[Any] = UsageError.__mro__[1]
+# Typer carries a Click of its own, whose exceptions are not those of the `click` package and have no public name: a usage error's parent.
+ClickException: type[Any] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="devmesh",
@@ -35,12 +34,9 @@ def main() -> None:
     except DevmeshError as problem:
         output.error(problem)
         sys.exit(problem.exit_status)
-    except UsageError as problem:
-        problem.show()
-        sys.exit(2)
     except ClickException as problem:
         problem.show()
-        sys.exit(1)
+        sys.exit(problem.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except BrokenPipeError:

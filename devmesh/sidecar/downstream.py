@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from devmesh.sidecar import replies
 from devmesh.sidecar.config import HttpManager
 from devmesh.sidecar.exchange import Downstream, Exchange, Stream
-from devmesh.sidecar.http1.framing import Body, FramingError, NoBody
+from devmesh.sidecar.http1.framing import NO_BODY, Body, FramingError
 from devmesh.sidecar.http1.request import TOO_LARGE, BadRequest, parse_request, to_origin_form
 from devmesh.sidecar.message import Headers, RequestHead, ResponseHead
 from devmesh.sidecar.record import Flag, Record
@@ -44,7 +44,7 @@ class HttpConnection(Downstream):
         self._config = proxy.config
         self.transport: asyncio.Transport | None = None
         self._buffer = b""
-        self._body: Body = NoBody()
+        self._body: Body = NO_BODY
         self._exchange: Exchange | None = None
         self._response_done = True
         self._chunked = False
@@ -256,8 +256,7 @@ class HttpConnection(Downstream):
             else:
                 self._shut()
             return
-        if self._paused:
-            self.resume_reading()
+        self.resume_reading()
         if self._body.done:
             self._exchange = None
             if self._buffer:

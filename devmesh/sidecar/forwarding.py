@@ -46,10 +46,7 @@ def prepare(
         given.append((b"x-forwarded-proto", b"https" if client is not None else b"http"))
     if edge or b"x-request-id" not in names:
         request_id = new_request_id(rng)
-        if b"x-request-id" in names:
-            set_header(given, b"x-request-id", request_id)
-        else:
-            given.append((b"x-request-id", request_id))
+        set_header(given, b"x-request-id", request_id)
     else:
         request_id = get_header(given, b"x-request-id") or b""
     record.request_id = request_id

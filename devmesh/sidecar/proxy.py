@@ -142,9 +142,10 @@ class Proxy:
             self.h2_ports.add(port)
             self.noticed()
 
-    def _called_out(self) -> None:
-        self.calls_out = True
-        self.noticed()
+    def _notice_call(self, record: Record) -> None:
+        if not self.calls_out and record.direction is Direction.OUTBOUND:
+            self.calls_out = True
+            self.noticed()
 
     def count(self, name: str) -> None:
         self.counters[name] += 1
@@ -153,13 +154,11 @@ class Proxy:
         for name in counter_names(record.direction, record.status // 100):
             self.counters[name] += 1
         self.telemetry.record(record, manager)
-        if not self.calls_out and record.direction is Direction.OUTBOUND:
-            self._called_out()
+        self._notice_call(record)
 
     def tcp_opened(self, record: Record) -> None:
         self.telemetry.tcp_opened(record)
-        if not self.calls_out and record.direction is Direction.OUTBOUND:
-            self._called_out()
+        self._notice_call(record)
 
     def tcp_closed(self, record: Record) -> None:
         self.counters[f"tcp.{record.direction.value}.cx_total"] += 1

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from devmesh.sidecar.balancing import Balancer, key_of
 from devmesh.sidecar.config import Cluster, Endpoint, TlsContext
-from devmesh.sidecar.http1.framing import Body, CloseBody, FramingError, NoBody
+from devmesh.sidecar.http1.framing import NO_BODY, Body, CloseBody, FramingError
 from devmesh.sidecar.http1.response import MAX_HEAD, parse_response, response_body
 from devmesh.sidecar.message import ResponseHead
 from devmesh.sidecar.resilience import ClusterLoad, Failure, OutlierDetector
@@ -24,7 +24,6 @@ from devmesh.sidecar.timers import Idle
 from devmesh.sidecar.tls import Contexts, Peer, TlsTransport
 
 log = logging.getLogger(__name__)
-NOBODY: frozenset[str] = frozenset()
 HTTP_ALPN = (b"istio-http/1.1", b"istio", b"http/1.1")  # what Istio's istio.alpn filter offers for an HTTP/1.1 request
 
 
@@ -164,7 +163,7 @@ class UpstreamConnection(Handler):
             if caller is None:
                 return None, b""
             if head.status < 200 and head.status != 101:
-                caller.response_head(head, NoBody())
+                caller.response_head(head, NO_BODY)
                 continue
             body = self._body = response_body(head, self.method)
             caller.response_head(head, body)
@@ -378,7 +377,7 @@ class Upstreams:
         if detector is not None:
             detector.tick(self.now())
         balancer = self._balancers.get(cluster.name)
-        ejected = detector.ejected() if detector is not None else NOBODY
+        ejected = self.ejected(cluster.name)
         if balancer is None or balancer.ejected != ejected or (balancer.cluster is not cluster and balancer.cluster != cluster):
             balancer = self._balancers[cluster.name] = Balancer(cluster, ejected)
         return balancer.choose(hash_value, self.active, self._rng, tried, tries)

@@ -24,7 +24,7 @@ def main() -> None:
     try:
         from devmesh.runtimes.local.supervisor import supervise  # noqa: PLC0415 - its imports run beside the launcher's
 
-        status = asyncio.run(supervise(compose_file, settings, report, launcher))
+        status = asyncio.run(supervise(compose_file, files, settings, report, launcher))
     finally:
         launcher.end()
     sys.exit(status)

@@ -544,15 +544,13 @@ def clean_up(files: MeshFiles) -> bool:
     return bool(alive)
 
 
-async def supervise(compose_file: Path, settings: dict[str, Any], report: IO[str], launcher: Preload) -> int:
+async def supervise(compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str], launcher: Preload) -> int:
     """Live until `down`, a signal or a failed `up`; the exit status."""
-    files = MeshFiles.of(compose_file)
     supervisor = Supervisor(compose_file, files, settings, report, launcher)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stopping.set)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        files.make()
         lock = files.lock()
         if clean_up(files):
             supervisor.say(event="note", message="stopped what a killed supervisor had left running")
