@@ -11,7 +11,7 @@ from devmesh.ca.client import CaAddress
 from devmesh.ca.identity import TRUST_DOMAIN, SpiffeId
 from devmesh.errors import InternalError
 
-DATA_ROLES = frozenset({"inbound", "outbound", "published"})
+DATA_ROLES = frozenset({"inbound", "outbound", "published", "virtual_inbound", "virtual_outbound"})
 ROLES = DATA_ROLES | {"admin", "health", "prometheus"}
 # Whom a sidecar takes for its control plane; the chain alone would let any workload pass for it.
 CONTROL_PLANE = SpiffeId.of("devmesh-system", "controlplane", TRUST_DOMAIN)

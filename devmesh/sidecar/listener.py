@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
 
 log = logging.getLogger(__name__)
-SO_ORIGINAL_DST = 80
 H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH ")
 
@@ -35,21 +33,11 @@ METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTI
 class SocketSpec:
     """One listening socket. `original` is set for published sockets: the workload's own address that they stand for."""
 
-    role: str  # inbound | outbound | published
+    role: str  # one of bootstrap.DATA_ROLES
     address: str
     port: int
     sock: socket.socket
     original: tuple[str, int] | None = None
-
-
-def original_destination(sock: socket.socket) -> tuple[str, int] | None:
-    """Where a redirected connection was going (SO_ORIGINAL_DST); None when it was not redirected."""
-    try:
-        raw = sock.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16)
-    except OSError:
-        return None
-    port, address = struct.unpack_from("!2xH4s", raw)
-    return socket.inet_ntoa(address), port
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import random
 import time
 from collections import Counter
@@ -16,8 +17,9 @@ from typing import Protocol
 from devmesh.sidecar.config import HttpManager, Listener, ProxyConfig, TcpProxy, WeightedCluster
 from devmesh.sidecar.downstream import HttpConnection
 from devmesh.sidecar.exchange import Exchange
-from devmesh.sidecar.listener import Accepted, SocketSpec, original_destination
+from devmesh.sidecar.listener import Accepted, SocketSpec
 from devmesh.sidecar.message import Headers
+from devmesh.sidecar.original_dst import original_destination
 from devmesh.sidecar.outbound import ProxyRequests
 from devmesh.sidecar.record import Direction, Record
 from devmesh.sidecar.seam import Handler, as_protocol, factory
@@ -26,7 +28,9 @@ from devmesh.sidecar.timers import Sweep
 from devmesh.sidecar.tls import Contexts, Credentials, Identity
 from devmesh.sidecar.upstream import Upstreams
 
+log = logging.getLogger(__name__)
 EMPTY = ProxyConfig("", {}, {}, {}, {})
+REDIRECTED = {"virtual_outbound": Direction.OUTBOUND, "virtual_inbound": Direction.INBOUND}
 
 
 class Recorder(Protocol):
@@ -110,6 +114,8 @@ class Proxy:
     def _handlers(self, spec: SocketSpec) -> Callable[[], Handler]:
         if spec.role == "outbound":
             return lambda: _Outbound(self)
+        if spec.role in REDIRECTED:
+            return lambda: _Redirected(self, REDIRECTED[spec.role])
         original = spec.original or (spec.address, spec.port)
         return lambda: _Inbound(self, original)
 
@@ -204,6 +210,30 @@ class _Inbound(Handler):
         accepted = Accepted(self._proxy, listener, direction, self._original)
         transport.set_protocol(as_protocol(accepted))
         accepted.connection_made(transport)
+
+
+class _Redirected(Handler):
+    """The first moment of a connection that the kernel redirected to 15001 or 15006."""
+
+    def __init__(self, proxy: Proxy, direction: Direction) -> None:
+        self._proxy, self._direction = proxy, direction
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        original = original_destination(transport.get_extra_info("socket"))
+        listener = self._listener(original) if original is not None else None
+        if original is None or listener is None:
+            # Nobody's destination, or no configuration yet: nothing may be let through. Istio's listeners do the same by their blackhole chains.
+            log.info("a connection to the %s listener itself is refused", self._direction.value)
+            transport.abort()  # type: ignore[attr-defined] # a socket transport
+            return
+        accepted = Accepted(self._proxy, listener, self._direction, original)
+        transport.set_protocol(as_protocol(accepted))
+        accepted.connection_made(transport)
+
+    def _listener(self, original: tuple[str, int]) -> Listener | None:
+        if self._direction is Direction.INBOUND:
+            return self._proxy.inbound_listener(original[1])
+        return self._proxy.outbound_listener(*original)
 
 
 class _Outbound(Handler):

@@ -449,7 +449,7 @@ class Upstreams:
         if make is None:
             failed("remote_connection_failure|TLS_error:_no_certificate_yet:TLS_error_end")
             return
-        local = (target.cluster.bind_address, 0) if target.cluster.bind_address and host.startswith("127.") else None
+        local = (target.cluster.bind_address, 0) if target.cluster.bind_address and ":" not in host else None
         try:
             async with asyncio.timeout(target.cluster.connect_timeout):
                 await asyncio.get_running_loop().create_connection(factory(make), host, port, local_addr=local)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from devmesh.sidecar.clienthello import ClientHello
-from devmesh.sidecar.listener import First, inspect, original_destination, select_chain
+from devmesh.sidecar.listener import First, inspect, select_chain
 from tests.sidecar import snapshots
 from tests.sidecar.sidecars import answering, app, one_route, sidecar
 from tests.sidecar.test_clienthello import HELLO
@@ -116,11 +115,6 @@ def test_without_a_match_the_default_chain_is_taken_or_none():
     strict = chain("tls", transport_protocol="tls")
     assert chosen(HTTP1, strict) == ""
     assert chosen(HTTP1, strict, default_filter_chain=chain("default")) == "default"
-
-
-def test_a_connection_that_was_not_redirected_has_no_original_destination():
-    with socket.socket() as sock:
-        assert original_destination(sock) is None
 
 
 async def test_a_head_in_pieces_is_inspected_and_served():
