@@ -6,7 +6,6 @@ answers say `started`, `ready` and `exited`. When the supervisor dies it stays, 
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import importlib
 import json
@@ -17,7 +16,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,17 @@ MAX_REQUEST = 64 * 1024
 MAX_SOCKETS = 64
 Ready = Callable[[], None]
 Sockets = list[socket.socket]
-PRELOAD = (
-    "devmesh.sidecar.__main__",
-    "devmesh.registry.embedded.server",
-    "devmesh.ca.server",
-    "devmesh.controlplane.server",
-    "devmesh.collector.server",
-)
+# Pods have a launcher of their own, up at once and small: apps start while the other one still imports.
+PRELOAD = {
+    "launcher": (
+        "devmesh.sidecar.__main__",
+        "devmesh.registry.embedded.server",
+        "devmesh.ca.server",
+        "devmesh.controlplane.server",
+        "devmesh.collector.server",
+    ),
+    "pods": ("devmesh.pods.init",),
+}
 
 
 def run_sidecar(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> None:
@@ -48,13 +51,13 @@ def run_sidecar(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> No
 def run_registry(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> None:
     from devmesh.registry.embedded.server import serve  # noqa: PLC0415 - as above
 
-    asyncio.run(serve(sockets[0], Path(arguments["directory"]), _token(arguments), ready))
+    _run(serve(sockets[0], Path(arguments["directory"]), _token(arguments), ready))
 
 
 def run_ca(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> None:
     from devmesh.ca.server import serve  # noqa: PLC0415 - as above
 
-    asyncio.run(serve(sockets[0], Path(arguments["directory"]), _token(arguments), ready, arguments.get("otlp_url")))
+    _run(serve(sockets[0], Path(arguments["directory"]), _token(arguments), ready, arguments.get("otlp_url")))
 
 
 def run_control(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> None:
@@ -62,13 +65,27 @@ def run_control(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> No
 
     xds, admin = sockets
     registry, ca, spiffe_id = arguments["registry_url"], arguments["ca"], arguments["spiffe_id"]
-    asyncio.run(serve(xds, admin, registry, _token(arguments), ca, spiffe_id, ready, arguments.get("otlp_url")))
+    _run(serve(xds, admin, registry, _token(arguments), ca, spiffe_id, ready, arguments.get("otlp_url")))
 
 
 def run_collector(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> None:
     from devmesh.collector.server import serve  # noqa: PLC0415 - as above
 
-    asyncio.run(serve(sockets[0], sockets[1], _token(arguments), ready))
+    _run(serve(sockets[0], sockets[1], _token(arguments), ready))
+
+
+def run_pod(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> None:
+    from devmesh.pods.init import PodSpec  # noqa: PLC0415 - as above
+    from devmesh.pods.init import run_pod as run  # noqa: PLC0415 - as above
+
+    del ready  # the pod tells the supervisor by itself, with its sockets
+    sys.exit(run(PodSpec.parse(arguments), sockets[0]))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    import asyncio  # noqa: PLC0415 - the pods' launcher has no use for it
+
+    asyncio.run(work)
 
 
 def _token(arguments: dict[str, Any]) -> str:
@@ -76,7 +93,14 @@ def _token(arguments: dict[str, Any]) -> str:
     return Path(arguments["token_file"]).read_text().strip()
 
 
-ENTRIES = {"sidecar": run_sidecar, "registry": run_registry, "ca": run_ca, "control": run_control, "collector": run_collector}
+ENTRIES = {
+    "sidecar": run_sidecar,
+    "registry": run_registry,
+    "ca": run_ca,
+    "control": run_control,
+    "collector": run_collector,
+    "pod": run_pod,
+}
 
 
 class Launcher:
@@ -135,6 +159,8 @@ class Launcher:
             status = 0
         except KeyboardInterrupt:
             status = 130
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
         except BaseException:
             logging.getLogger("devmesh").exception("%s ends", request["name"])
         finally:
@@ -178,7 +204,7 @@ def _log_to(path: str) -> None:
 
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
-    for module in PRELOAD:
+    for module in PRELOAD[sys.argv[2]]:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # children share these pages as long as nobody writes to them

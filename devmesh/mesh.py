@@ -242,7 +242,7 @@ class Mesh:
             "synced": bool(proxy.get("synced") and proxy.get("connected")),
             "sidecar_version": proxy.get("version_acked"),
             "gateway": one["gateway"],
-            "interception": "proxy",
+            "interception": one.get("interception", "proxy"),
             "certificate": {"spiffe_id": one["spiffe_id"], "expires": None},
             "restarts": (app["restarts"] if app else 0) + sidecar.get("restarts", 0),
             "detail": proxy.get("detail") or "",

@@ -17,6 +17,7 @@ from devmesh.errors import DevmeshError, UsageError
 from devmesh.mesh import Mesh
 from devmesh.runtimes.local.files import last_lines
 
+INTERCEPTIONS = ("auto", "namespace", "proxy")
 PROFILES = ("default", "demo", "minimal", "remote", "empty")
 
 
@@ -37,10 +38,15 @@ def up(
     file: ComposeFile = None,
     runtime: Annotated[str, typer.Option(help="auto or local; docker comes later.")] = "auto",
     profile: Annotated[str, typer.Option(help="Istio's profile: demo samples every trace, default 1 %.")] = "demo",
+    interception: Annotated[
+        str, typer.Option(help="namespace (pods, apps unmodified), proxy (HTTP_PROXY), or auto: namespace where the machine allows it.")
+    ] = "auto",
 ) -> None:
     """Bring the mesh up and return when every workload is ready."""
     if profile not in PROFILES:
         raise UsageError(f"--profile {profile!r} is none of {', '.join(PROFILES)}")
+    if interception not in INTERCEPTIONS:
+        raise UsageError(f"--interception {interception!r} is none of {', '.join(INTERCEPTIONS)}")
     if runtime not in ("auto", "local"):
         raise DevmeshError(f"runtime {runtime!r} is not supported yet", "devmesh up --runtime local")
     mesh = Mesh.of(file)
@@ -56,8 +62,8 @@ def up(
         elif event["event"] == "done":
             output.note(f"  {'ready':<26} {event['seconds']:6.2f} s\n")
 
-    output.note(f"devmesh {__version__}: {mesh.compose_file.parent.name}, runtime local, interception proxy")
-    mesh.up({"profile": profile}, tell)
+    output.note(f"devmesh {__version__}: {mesh.compose_file.parent.name}, runtime local")
+    mesh.up({"profile": profile, "interception": interception}, tell)
     _print_urls(asyncio.run(mesh.status())["urls"])
 
 

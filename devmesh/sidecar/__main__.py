@@ -22,9 +22,10 @@ from aiohttp import web
 from devmesh.ca.client import WorkloadIdentity
 from devmesh.sidecar.admin import Admin
 from devmesh.sidecar.agent import Agent
-from devmesh.sidecar.bootstrap import DATA_ROLES, Bootstrap, Listening, Xds
+from devmesh.sidecar.bootstrap import ADMIN_ROLES, DATA_ROLES, Bootstrap, Listening, Xds
 from devmesh.sidecar.config import Cluster, ProxyConfig
 from devmesh.sidecar.config_parse import parse_snapshot
+from devmesh.sidecar.dialer import Dialer, PodDialer
 from devmesh.sidecar.listener import SocketSpec
 from devmesh.sidecar.proxy import Proxy
 from devmesh.sidecar.running import ProxyIdentity, Running
@@ -47,7 +48,7 @@ def open_socket(listening: Listening) -> SocketSpec:
     return SocketSpec(listening.role, address, port, sock, listening.original)
 
 
-def build(bootstrap: Bootstrap) -> Running:
+def build(bootstrap: Bootstrap, dialer: Dialer | None = None) -> Running:
     """Put the parts together; nothing runs yet."""
     workload = bootstrap.workload
     metadata = bootstrap.node.metadata
@@ -66,6 +67,8 @@ def build(bootstrap: Bootstrap) -> Running:
         dial=dict(bootstrap.dial),
         peer_metadata=telemetry.peer_metadata,
         gateway=workload.gateway,
+        dialer=dialer,
+        excluded=bootstrap.excluded,
     )
 
     def cluster(name: str) -> Cluster | None:
@@ -78,10 +81,11 @@ def build(bootstrap: Bootstrap) -> Running:
 class Sidecar:
     """The running parts and the sockets they serve."""
 
-    def __init__(self, running: Running, sockets: Sequence[SocketSpec]) -> None:
-        self.running = running
+    def __init__(self, running: Running, sockets: Sequence[SocketSpec], dialer: Dialer) -> None:
+        self.running, self._dialer = running, dialer
         self._data = [spec for spec in sockets if spec.role in DATA_ROLES]
-        self._others = [spec for spec in sockets if spec.role not in DATA_ROLES]
+        self._dns = [spec for spec in sockets if spec.role == "dns"]
+        self._others = [spec for spec in sockets if spec.role in ADMIN_ROLES]
 
     async def swap(self, config: ProxyConfig) -> None:
         """Put a configuration in force. Ports open after the first one: until then connections wait in the backlog."""
@@ -126,9 +130,27 @@ class Sidecar:
             swap=self.swap,
             context=context,
             probe_targets=tuple(sorted(set(bootstrap.dial.values()))),
+            dialer=self._dialer,
             is_serving=self.running.ready.is_set,
             seen=self._seen,
         )
+
+    @asynccontextmanager
+    async def names(self) -> AsyncIterator[None]:
+        """Serve the pod's DNS; from the first moment, since an app's very start may look up a name."""
+        if not self._dns:
+            yield
+            return
+        from devmesh.sidecar.dns import NameServer, machine_resolvers  # noqa: PLC0415 - only pods need its library
+
+        aliases = {name: (address,) for name, address in self.running.bootstrap.alias_names.items()}
+        server = NameServer(lambda: self.running.proxy.config.names, aliases, machine_resolvers())
+        try:
+            for spec in self._dns:
+                await server.listen(spec.sock)
+            yield
+        finally:
+            await server.close()
 
     @asynccontextmanager
     async def admin(self, token: str | None) -> AsyncIterator[None]:
@@ -149,6 +171,14 @@ class Sidecar:
                 await runner.cleanup()
 
 
+def _dialer(bootstrap: Bootstrap, sockets: Sequence[SocketSpec]) -> Dialer:
+    """Through the pod's init where there is one."""
+    channel = next((spec.sock for spec in sockets if spec.role == "connector"), None)
+    if channel is None:
+        return Dialer(bootstrap.shift)
+    return PodDialer(channel, bootstrap.workload.ip, bootstrap.aliases, bootstrap.shift)
+
+
 def _admin_token(bootstrap: Bootstrap) -> str | None:
     """Who may write to the admin port: the holder of the mesh token, or at least of this workload's own."""
     if bootstrap.admin_token:
@@ -161,19 +191,21 @@ def _admin_token(bootstrap: Bootstrap) -> str | None:
 
 async def run(bootstrap: Bootstrap, sockets: Sequence[SocketSpec], ready: Callable[[], None] = lambda: None) -> None:
     """Live until SIGTERM, SIGINT or POST /quitquitquit, then drain. `ready` is called once traffic can flow."""
-    running = build(bootstrap)
-    sidecar = Sidecar(running, sockets)
+    dialer = _dialer(bootstrap, sockets)
+    running = build(bootstrap, dialer)
+    sidecar = Sidecar(running, sockets, dialer)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, running.stop.set)
     running.telemetry.start()
     if running.identity is not None:
         running.identity.start()
     try:
-        async with sidecar.admin(_admin_token(bootstrap)):
+        async with sidecar.names(), sidecar.admin(_admin_token(bootstrap)):
             await _until_stopped(sidecar, ready)
             await running.proxy.drain(DRAIN_SECONDS)
     finally:
         await running.proxy.close()
+        dialer.close()
         if running.identity is not None:
             await running.identity.close()
         await running.telemetry.stop()

@@ -15,6 +15,7 @@ import aiohttp
 import orjson
 
 from devmesh.sidecar.config import ConfigError, ProxyConfig
+from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.health import AppProbe
 from devmesh.xds.rest import TYPE_URLS, DiscoveryResponse, PollState, Staging
 
@@ -55,6 +56,7 @@ class Agent:
         swap: Callable[[ProxyConfig], Awaitable[None]],
         context: Callable[[], Awaitable[ssl.SSLContext | bool]],
         probe_targets: tuple[tuple[str, int], ...] = (),
+        dialer: Dialer | None = None,
         is_serving: Callable[[], bool] = lambda: True,
         seen: Callable[[], Json] = dict,
         rng: random.Random | None = None,
@@ -69,7 +71,7 @@ class Agent:
         self._changed = asyncio.Event()
         self._report_due = asyncio.Event()
         self._swapping = asyncio.Lock()
-        self._probe = AppProbe(probe_targets, self._report_due.set)
+        self._probe = AppProbe(probe_targets, self._report_due.set, dialer)
         self.version = ""
         self.connected = False
         self.last_error = ""

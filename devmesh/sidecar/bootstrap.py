@@ -3,7 +3,7 @@
 import ipaddress
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from devmesh.ca.identity import TRUST_DOMAIN, SpiffeId
 from devmesh.errors import InternalError
 
 DATA_ROLES = frozenset({"inbound", "outbound", "published", "virtual_inbound", "virtual_outbound"})
-ROLES = DATA_ROLES | {"admin", "health", "prometheus"}
+POD_ROLES = frozenset({"dns", "connector"})
+ADMIN_ROLES = frozenset({"admin", "health", "prometheus"})
+ROLES = DATA_ROLES | POD_ROLES | ADMIN_ROLES
 # Whom a sidecar takes for its control plane; the chain alone would let any workload pass for it.
 CONTROL_PLANE = SpiffeId.of("devmesh-system", "controlplane", TRUST_DOMAIN)
 Address = tuple[str, int]
@@ -80,6 +82,10 @@ class Bootstrap:
     dial: Mapping[str, Address]
     telemetry: TelemetrySettings
     admin_token: str | None
+    aliases: Mapping[str, str] = field(default_factory=dict)  # what an address means on this machine: the host's loopback, for a pod
+    shift: tuple[int, int] = (0, 0)  # ports of workloads below the first are on this machine that much higher
+    alias_names: Mapping[str, str] = field(default_factory=dict)  # host name -> one of `aliases`
+    excluded: frozenset[Address] = frozenset()  # destinations that pass unseen, as Istio's excludeOutboundIPRanges
 
     @classmethod
     def load(cls, path: Path) -> "Bootstrap":
@@ -137,7 +143,15 @@ def _bootstrap(value: Mapping[str, Any]) -> Bootstrap:
             telemetry.get("otlp_url"), Path(log_file) if log_file else None, telemetry.get("access_log_encoding") or "TEXT"
         ),
         admin_token=(value.get("admin") or {}).get("token"),
+        aliases=dict(value.get("aliases") or {}),
+        shift=_shift(value.get("shift") or {}),
+        alias_names=dict(value.get("alias_names") or {}),
+        excluded=frozenset(map(parse_address, value.get("excluded") or ())),
     )
+
+
+def _shift(value: Mapping[str, Any]) -> tuple[int, int]:
+    return int(value.get("below") or 0), int(value.get("by") or 0)
 
 
 def _workload(value: Mapping[str, Any]) -> Workload:

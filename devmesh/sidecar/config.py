@@ -242,6 +242,7 @@ class TcpProxy:
     total_weight: int
     idle_timeout: float | None = 3600.0
     access_log: bool = False
+    recorded: bool = True  # False: what passes unseen (excluded destinations)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from devmesh.sidecar.config import HttpManager, Listener, ProxyConfig, TcpProxy, WeightedCluster
+from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.downstream import HttpConnection
-from devmesh.sidecar.exchange import Exchange
+from devmesh.sidecar.exchange import Exchange, Stream
 from devmesh.sidecar.listener import Accepted, SocketSpec
 from devmesh.sidecar.message import Headers
 from devmesh.sidecar.original_dst import original_destination
@@ -30,6 +31,7 @@ from devmesh.sidecar.upstream import Upstreams
 
 log = logging.getLogger(__name__)
 EMPTY = ProxyConfig("", {}, {}, {}, {})
+UNSEEN = TcpProxy("excluded", (WeightedCluster("PassthroughCluster", 1),), 1, recorded=False)
 REDIRECTED = {"virtual_outbound": Direction.OUTBOUND, "virtual_inbound": Direction.INBOUND}
 
 
@@ -68,6 +70,8 @@ class Proxy:
         dial: dict[str, tuple[str, int]] | None = None,
         peer_metadata: Headers | None = None,
         gateway: bool = False,
+        dialer: Dialer | None = None,
+        excluded: frozenset[tuple[str, int]] = frozenset(),
         now: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
         rng: random.Random | None = None,
@@ -80,7 +84,8 @@ class Proxy:
         self.peer_lines = [name + b": " + value for name, value in self.peer_metadata]
         self.config = EMPTY
         self.contexts = Contexts(identity, self._secret)
-        self.upstreams = Upstreams(self.contexts, dial or {}, now, self.rng)
+        self.upstreams = Upstreams(self.contexts, dial or {}, now, self.rng, dialer)
+        self.excluded = excluded
         self.sweep = Sweep(now)
         self.exchanges: set[Exchange] = set()
         self.connections: set[HttpConnection | TcpConnection] = set()
@@ -226,9 +231,13 @@ class _Redirected(Handler):
             log.info("a connection to the %s listener itself is refused", self._direction.value)
             transport.abort()  # type: ignore[attr-defined] # a socket transport
             return
-        accepted = Accepted(self._proxy, listener, self._direction, original)
-        transport.set_protocol(as_protocol(accepted))
-        accepted.connection_made(transport)
+        if original in self._proxy.excluded:
+            stream = Stream(self._direction, original, "", f"{original[0]}:{original[1]}")
+            protocol: Handler = TcpConnection(self._proxy, UNSEEN, stream)
+        else:
+            protocol = Accepted(self._proxy, listener, self._direction, original)
+        transport.set_protocol(as_protocol(protocol))
+        protocol.connection_made(transport)
 
     def _listener(self, original: tuple[str, int]) -> Listener | None:
         if self._direction is Direction.INBOUND:

@@ -44,12 +44,12 @@ class TcpConnection(Handler):
         name = self._choose()
         cluster = self.proxy.config.clusters.get(name)
         if cluster is None or cluster.name == "BlackHoleCluster":
-            self.proxy.tcp_opened(self.record)
+            self._opened()
             self.record.flags |= Flag.NONE if cluster else Flag.NC
             self._finish()
             return
         self.record.upstream_cluster = name
-        self.proxy.tcp_opened(self.record)
+        self._opened()
         if cluster.kind == "ORIGINAL_DST":
             endpoint: Endpoint | None = Endpoint(self.stream.original[0], cluster.original_dst_port or self.stream.original[1])
         else:
@@ -65,6 +65,10 @@ class TcpConnection(Handler):
         self.record.upstream_host = f"{endpoint.address}:{endpoint.port}"
         tls = transport_for(cluster, endpoint)
         self.proxy.upstreams.open(Target(cluster, endpoint, tls, TCP_ALPN if tls else ()), self._made, self._failed)
+
+    def _opened(self) -> None:
+        if self.config.recorded:
+            self.proxy.tcp_opened(self.record)
 
     def _expired(self) -> bool:
         self._finish()
@@ -156,7 +160,8 @@ class TcpConnection(Handler):
         if self.transport is not None:
             self.transport.close()
         self.record.duration = self.proxy.now() - self._started
-        self.proxy.tcp_closed(self.record)
+        if self.config.recorded:
+            self.proxy.tcp_closed(self.record)
 
     def upstream_lost(self) -> None:
         self._finish()

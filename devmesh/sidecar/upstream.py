@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 from devmesh.sidecar.balancing import Balancer, key_of
 from devmesh.sidecar.config import Cluster, Endpoint, TlsContext
+from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.http1.framing import NO_BODY, Body, CloseBody, FramingError
 from devmesh.sidecar.http1.response import MAX_HEAD, parse_response, response_body
 from devmesh.sidecar.message import ResponseHead
 from devmesh.sidecar.resilience import ClusterLoad, Failure, OutlierDetector
-from devmesh.sidecar.seam import Handler, as_protocol, factory
+from devmesh.sidecar.seam import Handler, as_protocol
 from devmesh.sidecar.timers import Idle
 from devmesh.sidecar.tls import Contexts, Peer, TlsTransport
 
@@ -328,8 +329,16 @@ class Pool:
 class Upstreams:
     """Everything that outlives a configuration: pools, loads, ejections; keyed by cluster name."""
 
-    def __init__(self, contexts: Contexts, dial: dict[str, tuple[str, int]], now: Callable[[], float], rng: random.Random) -> None:
+    def __init__(
+        self,
+        contexts: Contexts,
+        dial: dict[str, tuple[str, int]],
+        now: Callable[[], float],
+        rng: random.Random,
+        dialer: Dialer | None = None,
+    ) -> None:
         self._contexts, self._dial = contexts, dial
+        self._dialer = dialer or Dialer()
         self.now, self._rng = now, rng
         self._pools: dict[tuple[str, tuple[object, ...]], Pool] = {}
         self._http_pools: dict[str, tuple[Cluster, dict[tuple[str, int], Pool]]] = {}
@@ -449,10 +458,10 @@ class Upstreams:
         if make is None:
             failed("remote_connection_failure|TLS_error:_no_certificate_yet:TLS_error_end")
             return
-        local = (target.cluster.bind_address, 0) if target.cluster.bind_address and ":" not in host else None
+        bind = target.cluster.bind_address
         try:
             async with asyncio.timeout(target.cluster.connect_timeout):
-                await asyncio.get_running_loop().create_connection(factory(make), host, port, local_addr=local)
+                await self._dialer.connect(make, host, port, bind, original=target.cluster.kind == "ORIGINAL_DST")
         except TimeoutError:
             failed("connection_timeout")
         except OSError as error:

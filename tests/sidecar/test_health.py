@@ -1,5 +1,6 @@
 import asyncio
 
+from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.health import AppProbe, Health, connect_error
 from tests.sidecar.control import until
 
@@ -31,4 +32,4 @@ async def test_a_workload_without_an_app_is_healthy():
 
 
 async def test_why_there_is_no_connection():
-    assert "Connection refused" in await connect_error("127.0.0.1", 1)
+    assert "Connection refused" in await connect_error(Dialer(), "127.0.0.1", 1)

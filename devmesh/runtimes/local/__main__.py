@@ -20,13 +20,16 @@ def main() -> None:
     fd = os.open(files.log("supervisor"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(fd, 1)
     os.dup2(fd, 2)
+    pod_launcher = preload(files, "pods") if settings.get("interception", "auto") != "proxy" else None
     launcher = preload(files)
     try:
         from devmesh.runtimes.local.supervisor import supervise  # noqa: PLC0415 - its imports run beside the launcher's
 
-        status = asyncio.run(supervise(compose_file, files, settings, report, launcher))
+        status = asyncio.run(supervise(compose_file, files, settings, report, launcher, pod_launcher))
     finally:
-        launcher.end()
+        for one in (launcher, pod_launcher):
+            if one is not None:
+                one.end()
     sys.exit(status)
 
 

@@ -6,8 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from devmesh.runtimes.local.plan import OUTBOUND_PORT, WorkloadPlan
+from devmesh.pods.names import HOST_GATEWAY, HOST_GATEWAY_NAME
+from devmesh.runtimes.local.plan import OUTBOUND_PORT, SHIFT, WorkloadPlan, first_bindable_port
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 
@@ -53,7 +55,9 @@ def sidecar_bootstrap(plan: WorkloadPlan, servers: Servers, ca: dict[str, str], 
         "xds": {"url": servers.xds_url, "spiffe_id": str(CONTROL_PLANE)},
         "snapshot": None,
         "ca": ca,
-        "dial": {f"{workload.ip}:{port}": f"127.0.0.1:{app}" for port, app in plan.app_ports.items()},
+        "dial": {f"{workload.ip}:{port}": _app_address(plan, app) for port, app in plan.app_ports.items()},
+        "shift": {"below": first_bindable_port(), "by": SHIFT},
+        **(_pod_settings(servers) if plan.interception == "namespace" else {}),
         "telemetry": {
             "otlp_url": servers.traces_url,
             "access_log_file": str(access_log),
@@ -63,8 +67,23 @@ def sidecar_bootstrap(plan: WorkloadPlan, servers: Servers, ca: dict[str, str], 
     }
 
 
+def _app_address(plan: WorkloadPlan, port: int) -> str:
+    return f"{plan.workload.ip if plan.interception == 'namespace' else '127.0.0.1'}:{port}"
+
+
+def _pod_settings(servers: Servers) -> dict[str, Any]:
+    """What a pod's addresses mean outside; the app's own spans go to the collector as they are."""
+    return {
+        "aliases": {HOST_GATEWAY: "127.0.0.1"},
+        "alias_names": {HOST_GATEWAY_NAME: HOST_GATEWAY},
+        "excluded": [f"{HOST_GATEWAY}:{urlsplit(servers.otlp_url).port}"],
+    }
+
+
 def app_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
     """The user's own environment, the compose file's over it, ours over both."""
+    if plan.interception == "namespace":
+        return _pod_environment(plan, servers)
     workload = plan.workload
     proxy = f"http://{workload.ip}:{OUTBOUND_PORT}"
     environment = {
@@ -83,3 +102,16 @@ def app_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
     if plan.app_ports:
         environment["PORT"] = str(next(iter(plan.app_ports.values())))
     return environment
+
+
+def _pod_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
+    """Nothing in it is about the mesh: a container has its host name and where its spans go, too."""
+    workload = plan.workload
+    collector = urlsplit(servers.otlp_url)
+    ours = {
+        "HOSTNAME": workload.name,
+        "POD_NAME": workload.name,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{HOST_GATEWAY_NAME}:{collector.port}",
+        "OTEL_SERVICE_NAME": workload.service,
+    }
+    return {**os.environ, **ours, **workload.environment}

@@ -52,6 +52,12 @@ class MeshFiles:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
 
+    def pod(self, name: str) -> Path:
+        """What a pod sees of ours; nothing secret, and open to every user inside, whom only the pod's mounts lead here."""
+        path = self.root / "pods" / name
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return path
+
     def mesh_token(self) -> str:
         """The token, made when there is none."""
         if not self.token.exists():

@@ -17,6 +17,7 @@ from devmesh.runtimes.local.processes import port_in_use
 MESHES = 256
 GATEWAY_PORT = 8080  # where a browser finds the ingress gateway, when it is free
 OUTBOUND_PORT = 15001
+SHIFT = 20_000
 
 
 def claim_mesh_number() -> tuple[int, IO[str]]:
@@ -78,6 +79,7 @@ class WorkloadPlan:
     """`app_port` is where the app itself listens (PORT), by the service's own port."""
 
     workload: Workload
+    interception: str = "proxy"  # proxy | namespace
     sockets: list[SidecarSocket] = field(default_factory=list)
     app_ports: dict[int, int] = field(default_factory=dict)
 
@@ -96,12 +98,14 @@ class WorkloadPlan:
         return f"http://127.0.0.1:{found.port}" if found else None
 
 
-def plan_workload(workload: Workload) -> WorkloadPlan:
+def plan_workload(workload: Workload, interception: str = "proxy") -> WorkloadPlan:
     """Bind everything one sidecar listens on. Raises DevmeshError for a port in use."""
-    plan = WorkloadPlan(workload)
+    plan = WorkloadPlan(workload, interception="proxy" if workload.gateway else interception)
     for port in workload.ports:
-        plan.add("inbound", workload.ip, port, f"{workload.name}'s own port")
-    plan.add("outbound", workload.ip, OUTBOUND_PORT, f"{workload.name}'s outbound proxy")
+        actual = shifted(port)
+        plan.add("inbound", workload.ip, actual, f"{workload.name}'s own port", (workload.ip, port) if actual != port else None)
+    if plan.interception == "proxy":
+        plan.add("outbound", workload.ip, OUTBOUND_PORT, f"{workload.name}'s outbound proxy")
     for role in ("admin", "health", "prometheus"):
         plan.add(role, "127.0.0.1", 0, role)
     if workload.gateway:
@@ -113,8 +117,23 @@ def plan_workload(workload: Workload) -> WorkloadPlan:
         plan.add("published", "127.0.0.1", published.host_port, what, (workload.ip, published.container_port))
     if not workload.published and workload.ports:
         plan.add("published", "127.0.0.1", 0, workload.name, (workload.ip, workload.ports[0]))
-    plan.app_ports = _free_ports(workload)
+    plan.app_ports = _free_ports(workload) if plan.interception == "proxy" else {port: port for port in workload.ports}
     return plan
+
+
+def first_bindable_port() -> int:
+    """The first port that this user may bind (ip-sysctl: ip_unprivileged_port_start)."""
+    if os.geteuid() == 0:
+        return 0
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except OSError:
+        return 1024
+
+
+def shifted(port: int) -> int:
+    """Where a workload's port is on the machine: sidecars apply the same table when they dial (bootstrap.json, `shift`)."""
+    return port + SHIFT if port < first_bindable_port() else port
 
 
 def _free_ports(workload: Workload) -> dict[int, int]:
@@ -126,5 +145,11 @@ def _free_ports(workload: Workload) -> dict[int, int]:
     return found
 
 
-def plan_all(topology: Topology) -> dict[str, WorkloadPlan]:
-    return {workload.name: plan_workload(workload) for workload in topology.workloads}
+def plan_all(topology: Topology, interception: str = "proxy") -> dict[str, WorkloadPlan]:
+    return {workload.name: plan_workload(workload, interception) for workload in topology.workloads}
+
+
+def close_all(plans: dict[str, WorkloadPlan]) -> None:
+    for plan in plans.values():
+        for one in plan.sockets:
+            one.sock.close()

@@ -29,12 +29,12 @@ class Preload:
             self.process.wait()
 
 
-def preload(files: MeshFiles) -> Preload:
-    """Start the launcher; it says `loaded` on the channel when it can fork."""
+def preload(files: MeshFiles, name: str = "launcher") -> Preload:
+    """Start a launcher, `launcher` or `pods` (devmesh.launch.PRELOAD); it says `loaded` on the channel when it can fork."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with files.log("launcher").open("ab") as log, theirs:
+    with files.log(name).open("ab") as log, theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "devmesh.launch", str(theirs.fileno())],
+            [sys.executable, "-m", "devmesh.launch", str(theirs.fileno()), name],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -15,7 +15,6 @@ import socket
 import sys
 import time
 import uuid
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,54 +28,33 @@ from devmesh.config.loader import load_paths
 from devmesh.config.topology import check_local, load_topology
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError, InternalError
+from devmesh.pods.preflight import explain, missing_tools
 from devmesh.registry.client import Registry
 from devmesh.registry.consul import ConsulPorts, consul_command
 from devmesh.registry.resources import StoredResource, delete_resources, list_resources, replace_owner, write_mesh
 from devmesh.runtimes.local.bootstrap import Servers, app_environment, sidecar_bootstrap
 from devmesh.runtimes.local.files import MeshFiles, last_lines
-from devmesh.runtimes.local.plan import WorkloadPlan, bind, bind_preferring, claim_mesh_number, plan_all, port_of
+from devmesh.runtimes.local.managed import Managed
+from devmesh.runtimes.local.plan import WorkloadPlan, bind, bind_preferring, claim_mesh_number, close_all, plan_all, port_of
+from devmesh.runtimes.local.pods import Pods
 from devmesh.runtimes.local.preload import Preload
 from devmesh.runtimes.local.processes import is_same, start_time, stop_all
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness
-FIRST_BACKOFF, MAX_BACKOFF = 0.2, 10.0
-STABLE_SECONDS = 10.0  # a process that lived this long starts again without a wait
 GRACE = 6.0  # seconds between SIGTERM and SIGKILL, one more than a sidecar drains
 
 
-@dataclass(slots=True)
-class Managed:
-    """One process that is to run."""
-
-    name: str
-    kind: str  # app | sidecar | consul | ours
-    pid: int = 0
-    started: int = 0
-    ready: bool = False
-    restarts: int = 0
-    wanted: bool = True
-    backoff: float = FIRST_BACKOFF
-    born: float = 0.0
-    status: int | None = None
-    request: dict[str, Any] = field(default_factory=dict)
-    sockets: list[socket.socket] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "pid": self.pid,
-            "started": self.started,
-            "ready": self.ready,
-            "restarts": self.restarts,
-            "status": self.status,
-        }
-
-
 class Supervisor:
-    def __init__(self, compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str], launcher: Preload) -> None:
+    def __init__(
+        self,
+        compose_file: Path,
+        files: MeshFiles,
+        settings: dict[str, Any],
+        report: IO[str],
+        launcher: Preload,
+        pod_launcher: Preload | None,
+    ) -> None:
         self.compose_file, self.files, self.settings = compose_file, files, settings
         self._report = report
         self._began = time.monotonic()
@@ -84,12 +62,14 @@ class Supervisor:
         self.plans: dict[str, WorkloadPlan] = {}
         self.ports: dict[str, int] = {}
         self._socks: dict[str, list[socket.socket]] = {}
-        self._launcher = launcher
-        self._channel: socket.socket | None = launcher.channel
+        self._launcher, self._pod_launcher = launcher, pod_launcher
+        self._channels = {one.channel for one in (launcher, pod_launcher) if one is not None}
+        self._pods = Pods(files, self._on_pod)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loaded = asyncio.Event()
         self.stopping = asyncio.Event()
         self._mesh_id = str(uuid.uuid4())
+        self.interception = "proxy"
 
     # -- up --------------------------------------------------------------------------------------------------------
 
@@ -112,9 +92,10 @@ class Supervisor:
         resources = self._load(topology)
         token = self.files.mesh_token()
         async with self.phase("plan"):
-            self.plans = plan_all(topology)
+            for channel in self._channels:
+                asyncio.get_running_loop().add_reader(channel, self._on_launcher, channel)
             self._bind_own()
-            asyncio.get_running_loop().add_reader(self._launcher.channel, self._on_launcher)
+            await self._plan(topology)
             for plan in self.plans.values():
                 await self._start_app(plan)
         async with self.phase("registry, CA, collector"):
@@ -148,6 +129,96 @@ class Supervisor:
             await self._synced(token)
         self._save()
         self.say(event="done", seconds=time.monotonic() - self._began)
+
+    async def _plan(self, topology: Topology) -> None:
+        """Choose the interception: pods where they can be made, which only making them tells."""
+        wanted = self.settings.get("interception", "auto")
+        refusal = missing_tools() if self._pod_launcher is not None else None
+        if self._pod_launcher is not None and refusal is None:
+            self.plans = plan_all(topology, "namespace")
+            problem = await self._make_pods(topology)
+            if problem is None:
+                self.interception = "namespace"
+                return
+            refusal = explain(problem)
+            await self._give_up_pods()
+        if refusal is not None:
+            if wanted == "namespace":
+                raise DevmeshError(refusal.why, refusal.hint)
+            self.say(event="note", message=f"interception proxy: {refusal}")
+        self.plans = plan_all(topology)
+
+    async def _make_pods(self, topology: Topology) -> str | None:
+        self._pods.know(topology)
+        started = time.monotonic()
+        for plan in self.plans.values():
+            if plan.interception == "namespace":
+                self._fork_pod(plan)
+        problem = await self._pods.all_made()
+        made = [self._pods[name].seconds for name in self.plans if name in self._pods]
+        if problem is None and made:
+            text = f"{len(made)} pods in {time.monotonic() - started:.2f} s, the slowest {max(made) * 1000:.0f} ms"
+            self.say(event="note", message=text)
+            for note in sorted({note for name in self.plans if name in self._pods for note in self._pods[name].notes}):
+                self.say(event="note", message=f"in the pods, {note}")
+        return problem
+
+    def _fork_pod(self, plan: WorkloadPlan) -> None:
+        arguments, theirs = self._pods.ask(plan)
+        with theirs:
+            self._fork(f"{plan.workload.name}-pod", "pod", arguments, [theirs], kind="pod")
+        self.processes[f"{plan.workload.name}-pod"].sockets = []
+
+    async def _give_up_pods(self) -> None:
+        pods = [process for process in self.processes.values() if process.kind == "pod"]
+        for process in pods:
+            process.wanted = False
+        await asyncio.to_thread(stop_all, [(p.pid, p.started) for p in pods if p.pid], GRACE)
+        for process in pods:
+            del self.processes[process.name]
+        self._pods.close()
+        close_all(self.plans)
+
+    def _on_pod(self, name: str, event: dict[str, Any]) -> None:
+        """What a pod's init says of itself and of its app."""
+        if event["event"] == "pod":
+            self._pod_made(name)
+            return
+        process = self.processes[name]
+        if event["event"] == "app":
+            process.pid = self._pods.outside_pid(name, event["pid"])
+            process.started = start_time(process.pid) or 0
+            self._save()
+        elif event["event"] == "listening":
+            process.ready = True
+            self._warn_of_loopback(name, event["addresses"])
+        elif event["event"] == "exited":
+            self._exited(process, event["status"])
+        process.changed.set()
+
+    def _warn_of_loopback(self, name: str, addresses: dict[str, list[str]]) -> None:
+        unreachable = [port for port, found in addresses.items() if set(found) <= {"127.0.0.1", "::1"}]
+        if unreachable:
+            self.say(
+                event="note",
+                message=f"{name} listens on 127.0.0.1:{unreachable[0]} only: its sidecar, as Istio's, connects to the pod's own address; "
+                "have it listen on 0.0.0.0",
+            )
+
+    def _pod_made(self, name: str) -> None:
+        """A pod that was made again: its sidecar needs the new sockets, its app a new start."""
+        process = self.processes[f"{name}-pod"]
+        process.ready = True
+        sidecar = self.processes.get(f"{name}-sidecar")
+        if sidecar is not None:
+            self._task(self._rejoin(name, sidecar), f"rejoin {name}")
+
+    async def _rejoin(self, name: str, sidecar: Managed) -> None:
+        plan = self.plans[name]
+        sidecar.sockets = [one.sock for one in plan.sockets]
+        sidecar.request["arguments"]["sockets"] = [one.to_json() for one in plan.sockets]
+        await asyncio.to_thread(stop_all, [(sidecar.pid, sidecar.started)], GRACE)  # its end starts it again
+        await self._spawn_app(self.processes[name])
 
     def _load(self, topology: Topology) -> list[StoredResource]:
         loaded = load_paths(topology.resource_paths, owner="mesh")
@@ -190,19 +261,20 @@ class Supervisor:
         except TimeoutError as error:
             raise InternalError("the launcher did not start:\n" + "\n".join(last_lines(self.files.log("launcher")))) from error
 
-    def _on_launcher(self) -> None:
-        if self._channel is None:
-            return
-        message = self._channel.recv(65536)
+    def _on_launcher(self, channel: socket.socket) -> None:
+        message = channel.recv(65536)
         if not message:
-            asyncio.get_running_loop().remove_reader(self._channel)
-            self._channel = None
+            asyncio.get_running_loop().remove_reader(channel)
+            self._channels.discard(channel)
             return
         event = json.loads(message)
         if event["event"] == "loaded":
-            self._loaded.set()
+            if channel is self._launcher.channel:
+                self._loaded.set()
             return
-        process = self.processes[event["name"]]
+        process = self.processes.get(event["name"])
+        if process is None:  # one we gave up
+            return
         if event["event"] == "started":
             process.pid, process.started = event["pid"], start_time(event["pid"]) or 0
             self._save()
@@ -220,18 +292,20 @@ class Supervisor:
 
     def _send(self, process: Managed) -> None:
         process.ready, process.status, process.born = False, None, time.monotonic()
-        if self._channel is not None:
-            socket.send_fds(self._channel, [json.dumps(process.request).encode()], [sock.fileno() for sock in process.sockets])
+        launcher = self._pod_launcher if process.kind == "pod" else self._launcher
+        if launcher is not None and launcher.channel in self._channels:
+            socket.send_fds(launcher.channel, [json.dumps(process.request).encode()], [sock.fileno() for sock in process.sockets])
 
     def _exited(self, process: Managed, status: int) -> None:
         process.ready, process.status = False, status
         process.changed.set()
-        if not process.wanted or self.stopping.is_set():
+        if not process.wanted or self.stopping.is_set() or self._comes_with_its_pod(process):
             return
-        if time.monotonic() - process.born > STABLE_SECONDS:
-            process.backoff = FIRST_BACKOFF
-        wait, process.backoff = process.backoff, min(process.backoff * 2, MAX_BACKOFF)
-        self._task(self._restart(process, wait), f"restart {process.name}")
+        self._task(self._restart(process, process.next_wait(time.monotonic())), f"restart {process.name}")
+
+    def _comes_with_its_pod(self, process: Managed) -> bool:
+        pod = self.processes.get(f"{process.name}-pod")
+        return process.kind == "app" and pod is not None and pod.status is not None
 
     async def _restart(self, process: Managed, wait: float) -> None:
         await asyncio.sleep(wait)
@@ -245,6 +319,10 @@ class Supervisor:
         elif process.kind == "consul":
             await self._spawn_consul(process)
             self._save()
+        elif process.kind == "pod":
+            name = process.name.removesuffix("-pod")
+            self._exited(self.processes[name], -signal.SIGKILL)
+            self._fork_pod(self.plans[name])
         else:
             self._send(process)
 
@@ -333,7 +411,20 @@ class Supervisor:
         await self._spawn_app(process)
 
     async def _spawn_app(self, process: Managed) -> None:
+        if process.name in self._pods:
+            self._start_in_pod(process)
+            return
         await self._spawn(process, process.request["argv"], process.request["environment"], Path(process.request["cwd"]))
+
+    def _start_in_pod(self, process: Managed) -> None:
+        process.born, process.ready, process.status = time.monotonic(), False, None
+        fd = os.open(self.files.log(process.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            self._pods.start_app(process.name, process.request, fd)
+        except OSError:  # the pod has just ended: the app starts with the next one
+            process.status = -signal.SIGKILL
+        finally:
+            os.close(fd)
 
     async def _spawn(self, process: Managed, argv: list[str], environment: dict[str, str], cwd: Path) -> None:
         process.born, process.ready, process.status = time.monotonic(), False, None
@@ -385,6 +476,8 @@ class Supervisor:
         process = self.processes.get(plan.workload.name)
         if process is None or not plan.app_ports:
             return None
+        if plan.interception == "namespace":
+            return await self._pod_app_listens(process)
         port = next(iter(plan.app_ports.values()))
         deadline = time.monotonic() + UP_TIMEOUT
         while time.monotonic() < deadline:
@@ -399,6 +492,16 @@ class Supervisor:
                 process.ready = True
                 return None
         return process.name
+
+    async def _pod_app_listens(self, process: Managed) -> str | None:
+        try:
+            async with asyncio.timeout(UP_TIMEOUT):
+                while not process.ready and process.status is None:
+                    process.changed.clear()
+                    await process.changed.wait()
+        except TimeoutError:
+            return process.name
+        return process.name if process.status is not None else None
 
     async def _synced(self, token: str) -> None:
         """Until the control plane has every sidecar's acknowledgement and every workload's health."""
@@ -449,6 +552,8 @@ class Supervisor:
         return {
             "supervisor": {"pid": os.getpid(), "started": start_time(os.getpid())},
             "launcher": {"pid": self._launcher.pid, "started": start_time(self._launcher.pid)},
+            "pod_launcher": {"pid": self._pod_launcher.pid, "started": start_time(self._pod_launcher.pid)} if self._pod_launcher else None,
+            "interception": self.interception,
             "compose_file": str(self.compose_file),
             "mesh_id": self._mesh_id,
             "ports": self.ports,
@@ -468,6 +573,8 @@ class Supervisor:
             "spiffe_id": workload.spiffe_id,
             "gateway": workload.gateway,
             "url": plan.url(),
+            "interception": plan.interception,
+            "init_pid": self._pods[workload.name].init_pid if workload.name in self._pods else None,
             **ports,
         }
 
@@ -517,13 +624,16 @@ class Supervisor:
         """Apps, then sidecars (they drain), then our own, then the launcher."""
         for process in self.processes.values():
             process.wanted = False
-        for kinds in (("app",), ("sidecar",), ("ours", "consul")):
+        for kinds in (("app",), ("sidecar",), ("pod",), ("ours", "consul")):
             found = [(p.pid, p.started) for p in self.processes.values() if p.kind in kinds and p.pid]
             await asyncio.to_thread(stop_all, found, GRACE)
-        if self._channel is not None:
-            asyncio.get_running_loop().remove_reader(self._channel)
-            self._channel = None
-        await asyncio.to_thread(self._launcher.end)
+        self._pods.close()
+        for channel in self._channels:
+            asyncio.get_running_loop().remove_reader(channel)
+        self._channels.clear()
+        for launcher in (self._launcher, self._pod_launcher):
+            if launcher is not None:
+                await asyncio.to_thread(launcher.end)
         for path in (self.files.state, self.files.control_socket):
             path.unlink(missing_ok=True)
 
@@ -534,7 +644,7 @@ def clean_up(files: MeshFiles) -> bool:
     if state is None:
         return False
     left = [(p["pid"], p["started"]) for p in state.get("processes", ()) if p["pid"]]
-    for one in (state.get("launcher"), state.get("supervisor")):
+    for one in (state.get("launcher"), state.get("pod_launcher"), state.get("supervisor")):
         if one and one["pid"] != os.getpid():
             left.append((one["pid"], one["started"]))
     alive = [(pid, started) for pid, started in left if is_same(pid, started)]
@@ -544,9 +654,11 @@ def clean_up(files: MeshFiles) -> bool:
     return bool(alive)
 
 
-async def supervise(compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str], launcher: Preload) -> int:
+async def supervise(
+    compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str], launcher: Preload, pod_launcher: Preload | None
+) -> int:
     """Live until `down`, a signal or a failed `up`; the exit status."""
-    supervisor = Supervisor(compose_file, files, settings, report, launcher)
+    supervisor = Supervisor(compose_file, files, settings, report, launcher, pod_launcher)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stopping.set)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

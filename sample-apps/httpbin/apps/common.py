@@ -68,7 +68,7 @@ async def _serve(app, name, default_port):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
-    host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", str(default_port)))
+    host, port = os.environ.get("HOST", "0.0.0.0"), int(os.environ.get("PORT", str(default_port)))
     await web.TCPSite(runner, host, port).start()
     address = runner.addresses[0]
     print(f"{POD} listens on {address[0]}:{address[1]}", flush=True)

@@ -1,0 +1,48 @@
+"""One process that is to run, as the supervisor keeps it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+FIRST_BACKOFF, MAX_BACKOFF = 0.2, 10.0
+STABLE_SECONDS = 10.0  # a process that lived this long starts again without a wait
+
+
+@dataclass(slots=True)
+class Managed:
+    """`kind` decides who starts it again and in what order it is stopped."""
+
+    name: str
+    kind: str  # app | sidecar | pod | consul | ours
+    pid: int = 0
+    started: int = 0
+    ready: bool = False
+    restarts: int = 0
+    wanted: bool = True
+    backoff: float = FIRST_BACKOFF
+    born: float = 0.0
+    status: int | None = None
+    request: dict[str, Any] = field(default_factory=dict)
+    sockets: list[socket.socket] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "pid": self.pid,
+            "started": self.started,
+            "ready": self.ready,
+            "restarts": self.restarts,
+            "status": self.status,
+        }
+
+    def next_wait(self, now: float) -> float:
+        """Seconds until it is started again: doubling while it dies young."""
+        if now - self.born > STABLE_SECONDS:
+            self.backoff = FIRST_BACKOFF
+        wait, self.backoff = self.backoff, min(self.backoff * 2, MAX_BACKOFF)
+        return wait
