@@ -78,7 +78,7 @@ class PodConnector:
         self._reading = False
 
     async def connect(self, port: int) -> socket.socket:
-        """Open a connection to a port of the pod's own address. Raises OSError as connect(2) inside would."""
+        """Give a socket that reaches this port of the pod's own address. Raises the OSError that the init met inside."""
         loop = asyncio.get_running_loop()
         if not self._reading:
             self._reading = True

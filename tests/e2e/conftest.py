@@ -15,6 +15,8 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.support.require import pods
+
 ROOT = Path(__file__).parent.parent.parent
 DEVMESH = str(Path(sys.executable).with_name("devmesh"))
 
@@ -23,6 +25,7 @@ DEVMESH = str(Path(sys.executable).with_name("devmesh"))
 class RunningMesh:
     folder: Path
     gateway: str = ""
+    interception: str = "auto"
 
     def devmesh(self, *arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run([DEVMESH, *arguments], cwd=self.folder, capture_output=True, text=True, check=False, timeout=90, input=stdin)
@@ -33,7 +36,7 @@ class RunningMesh:
         return orjson.loads(self.devmesh(*arguments, "-o", "json").stdout)
 
     def up(self) -> None:
-        self.devmesh("up")
+        self.devmesh("up", "--interception", self.interception)
         state = orjson.loads((self.folder / ".devmesh" / "state.json").read_bytes())
         self.gateway = state["gateway_url"]
 
@@ -86,9 +89,9 @@ def copy_sample(name: str, target: Path) -> Path:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[RunningMesh]:
+def running(folder: Path, interception: str = "auto") -> Iterator[RunningMesh]:
     """The mesh of a folder, up for as long as it is needed."""
-    mesh = RunningMesh(folder)
+    mesh = RunningMesh(folder, interception=interception)
     mesh.up()
     try:
         yield mesh
@@ -110,10 +113,17 @@ spec:
 """
 
 
-@pytest.fixture(scope="session")
-def bookinfo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+@pytest.fixture(scope="session", params=["namespace", "proxy"])
+def bookinfo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    """The same assertions over both interceptions; in pods the apps are unaware of any proxy."""
     os.environ.setdefault("NO_COLOR", "1")
-    with running(copy_sample("bookinfo", tmp_path_factory.mktemp("e2e") / "bookinfo")) as mesh:
+    if request.param == "namespace":
+        pods()
+    folder = copy_sample("bookinfo", tmp_path_factory.mktemp("e2e") / "bookinfo")
+    if request.param == "namespace":
+        common = folder / "apps" / "common.py"
+        common.write_text(common.read_text().replace("trust_env=True", "trust_env=False"))
+    with running(folder, request.param) as mesh:
         yield mesh
 
 

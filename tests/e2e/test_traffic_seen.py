@@ -34,7 +34,7 @@ RULE = virtual_service("framed", "fault: {abort: {httpStatus: 503, percentage: {
 def mesh(tmp_path: Path) -> Iterator[RunningMesh]:
     (tmp_path / "compose.yaml").write_text(COMPOSE)
     (tmp_path / "framed.py").write_text(APP)
-    with running(tmp_path) as mesh:
+    with running(tmp_path, "proxy") as mesh:
         yield mesh
 
 

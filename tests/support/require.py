@@ -2,9 +2,12 @@
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+
+from devmesh.pods.preflight import missing_tools
 
 TOOLS = Path(os.environ.get("DEVMESH_TOOLS", Path.home() / ".cache" / "devmesh-tools"))
 
@@ -22,6 +25,18 @@ def missing(name: str, reason: str) -> None:
     if name in os.environ.get("DEVMESH_REQUIRE", "").split(","):
         pytest.fail(f"DEVMESH_REQUIRE names {name}: {reason}")
     pytest.skip(reason)
+
+
+def pods() -> None:
+    """A machine that allows pods: skips or fails the calling test elsewhere."""
+    refusal = missing_tools()
+    if refusal is not None:
+        missing("pods", str(refusal))
+    trial = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "true"], capture_output=True, text=True, check=False
+    )
+    if trial.returncode != 0:
+        missing("pods", trial.stderr.strip())
 
 
 def envoy() -> Path:
