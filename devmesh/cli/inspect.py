@@ -1,10 +1,11 @@
-"""proxy-status, proxy-config, curl."""
+"""proxy-status, proxy-config, curl, exec, shell."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -12,11 +13,14 @@ import typer
 from devmesh.cli import output
 from devmesh.cli.options import Compose, ComposeFile, Output
 from devmesh.cli.output import Format
-from devmesh.errors import DevmeshError
+from devmesh.errors import DevmeshError, UsageError
 from devmesh.mesh import Mesh
+from devmesh.runtimes.local.enter import enter
 from devmesh.runtimes.local.plan import OUTBOUND_PORT
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
+# What stands behind the service belongs to the command, options too.
+COMMAND_LINE = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
 KINDS = ("listeners", "routes", "clusters", "endpoints", "secrets")
 
 
@@ -24,6 +28,8 @@ def register(app: typer.Typer) -> None:
     app.command("proxy-status")(proxy_status)
     app.command("proxy-config")(proxy_config)
     app.command("curl", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(curl)
+    app.command("exec", context_settings=COMMAND_LINE)(execute)
+    app.command("shell")(shell)
 
 
 def proxy_status(compose_file: ComposeFile = None, form: Output = Format.table) -> None:
@@ -132,9 +138,30 @@ TABLES = {"listeners": _listeners, "routes": _routes, "clusters": _clusters, "en
 def curl(context: typer.Context, from_service: str, url: str, compose_file: Compose = None) -> None:
     """A request as that service would send it: through its sidecar, with its identity. Further flags are curl's."""
     mesh = Mesh.of(compose_file)
-    one = mesh.state()["workloads"][_workload(mesh, from_service)]
+    name = _workload(mesh, from_service)
+    one = mesh.state()["workloads"][name]
     binary = shutil.which("curl")
     if binary is None:
         raise DevmeshError("curl is not installed", "apt-get install curl")
+    if one.get("init_pid"):
+        enter(name, one, [binary, "-sS", "--noproxy", "*", *context.args, url])
     # The proxy port is the workload's identity; nothing may bypass it.
     os.execv(binary, ["curl", "-sS", "--noproxy", "", "--proxy", f"http://{one['ip']}:{OUTBOUND_PORT}", *context.args, url])  # noqa: S606 - no shell on purpose
+
+
+def execute(context: typer.Context, service: str, compose_file: Compose = None) -> None:
+    """Run a command in a service's pod: devmesh exec reviews-v1 -- tcpdump -i lo."""
+    if not context.args:
+        raise UsageError("devmesh exec SERVICE COMMAND: the command is missing")
+    _enter(service, compose_file, context.args)
+
+
+def shell(service: str, compose_file: Compose = None) -> None:
+    """A shell in a service's pod; what it sends goes through the service's sidecar."""
+    _enter(service, compose_file, [os.environ.get("SHELL") or "/bin/sh"])
+
+
+def _enter(service: str, compose_file: Path | None, argv: list[str]) -> None:
+    mesh = Mesh.of(compose_file)
+    name = _workload(mesh, service)
+    enter(name, mesh.state()["workloads"][name], argv)
