@@ -108,12 +108,13 @@ def set_up(address: str) -> bool:
 def sockets(*, ipv6: bool) -> list[PodSocket]:
     """Everything the rules lead to. On every address, so that an app that wants the port is told, as beside Istio's sidecar."""
     out: list[PodSocket] = []
-    for family, address in [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")][: 2 if ipv6 else 1]:
-        out.append(PodSocket("virtual_outbound", _listening(family, address, OUTBOUND_PORT)))
-        out.append(PodSocket("dns", _listening(family, address, DNS_PORT)))
+    families = [(socket.AF_INET, "0.0.0.0", "127.0.0.1"), (socket.AF_INET6, "::", "::1")]
+    for family, everywhere, loopback in families[: 2 if ipv6 else 1]:
+        out.append(PodSocket("virtual_outbound", _listening(family, everywhere, OUTBOUND_PORT)))
+        out.append(PodSocket("dns", _listening(family, loopback, DNS_PORT)))
         datagrams = socket.socket(family, socket.SOCK_DGRAM)
-        _only_ipv6(datagrams)
-        datagrams.bind((address, DNS_PORT))
+        # Where REDIRECT sends what a process sends: an answer from another source would not be taken back to the name server it was asked of.
+        datagrams.bind((loopback, DNS_PORT))
         out.append(PodSocket("dns", datagrams))
     return out
 

@@ -1,0 +1,107 @@
+"""One real pod without a mesh around it: the test has the sidecar's sockets and the supervisor's channel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from devmesh.config.topology_types import Workload
+from devmesh.runtimes.local.files import MeshFiles
+from devmesh.runtimes.local.plan import WorkloadPlan
+from devmesh.runtimes.local.pods import Pods
+from devmesh.runtimes.local.preload import preload
+from devmesh.runtimes.local.processes import start_time, stop_all
+from devmesh.sidecar.dialer import PodConnector
+
+LIMIT = 10  # seconds that a test waits for what must come
+ADDRESS = "127.7.250.1"
+
+
+@dataclass
+class OnePod:
+    plan: WorkloadPlan
+    pods: Pods
+    log: Path
+    outer_pid: int = 0
+    events: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
+
+    @property
+    def init_pid(self) -> int:
+        return self.pods["app"].init_pid
+
+    def sockets(self, role: str, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        return next(one.sock for one in self.plan.sockets if one.role == role and (one.sock.family, one.sock.type) == (family, kind))
+
+    def connector(self) -> PodConnector:
+        return PodConnector(next(one.sock for one in self.plan.sockets if one.role == "connector").dup())
+
+    def start(self, script: str, *, ports: tuple[int, ...] = ()) -> None:
+        """Start a Python app."""
+        self.plan.app_ports = {port: port for port in ports}
+        request = {"argv": [sys.executable, "-c", script], "environment": dict(os.environ), "cwd": "/"}
+        with self.log.open("ab") as log:
+            self.pods.start_app("app", request, log.fileno())
+
+    async def event(self, name: str) -> dict[str, Any]:
+        async with asyncio.timeout(LIMIT):
+            while True:
+                event = await self.events.get()
+                if event["event"] == name:
+                    return event
+
+    async def output(self, script: str) -> str:
+        """What an app prints until it ends."""
+        self.log.write_text("")
+        self.start(script)
+        await self.event("exited")
+        return self.log.read_text()
+
+    async def accept(self, sock: socket.socket) -> socket.socket:
+        sock.setblocking(False)
+        async with asyncio.timeout(LIMIT):
+            return (await asyncio.get_running_loop().sock_accept(sock))[0]
+
+
+async def gone(pid: int) -> None:
+    async with asyncio.timeout(LIMIT):
+        while start_time(pid) is not None:
+            await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def one_pod(folder: Path) -> AsyncIterator[OnePod]:
+    files = MeshFiles.of(folder / "compose.yaml")
+    files.make()
+    launcher = await asyncio.to_thread(preload, files, "pods")
+    plan = WorkloadPlan(Workload("app", "default", "app", "v1", {}, "default", ADDRESS, (9080,)), "namespace")
+    pods = Pods(files, lambda _, event: pod.events.put_nowait(event))
+    pod = OnePod(plan, pods, folder / "app.log")
+    arguments, theirs = pods.ask(plan)
+    request = {"name": "app-pod", "entry": "pod", "arguments": arguments, "log": str(files.log("app-pod"))}
+    try:
+        with theirs:
+            socket.send_fds(launcher.channel, [json.dumps(request).encode()], [theirs.fileno()])
+        async with asyncio.timeout(LIMIT):
+            pod.outer_pid = await started(launcher.channel)
+            problem = await pods.all_made()
+        assert problem is None, problem
+        yield pod
+    finally:
+        await asyncio.to_thread(stop_all, [(pod.outer_pid, start_time(pod.outer_pid) or 0)], 5.0)
+        pods.close()
+        await asyncio.to_thread(launcher.end)
+
+
+async def started(channel: socket.socket) -> int:
+    while True:
+        event = json.loads(await asyncio.get_running_loop().sock_recv(channel, 65536))
+        if event["event"] == "started":
+            return int(event["pid"])

@@ -1,0 +1,213 @@
+"""A pod's init with real namespaces: where the app's calls go, how its ports are reached, what ends with what."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from devmesh.sidecar.original_dst import original_destination
+from tests.pods.harness import ADDRESS, OnePod, gone, one_pod
+from tests.support.require import pods
+
+CALL = "import socket; s = socket.create_connection(({host!r}, {port}), 5); s.sendall(b'hello'); print(s.recv(100).decode())"
+SERVE = """
+import socket
+listener = socket.create_server((%r, %d))
+while True:
+    connection, peer = listener.accept()
+    connection.sendall(peer[0].encode() + b' said ')
+    while data := connection.recv(65536):
+        connection.sendall(data)
+    connection.sendall(b' and no more')
+    connection.close()
+"""
+
+
+@pytest.fixture
+async def pod(tmp_path) -> AsyncIterator[OnePod]:
+    pods()
+    async with one_pod(tmp_path) as pod:
+        yield pod
+
+
+async def finish(pod: OnePod, sock: socket.socket) -> str:
+    """Answer an app's call and return what the app printed."""
+    loop = asyncio.get_running_loop()
+    sock.setblocking(False)
+    assert await loop.sock_recv(sock, 100) == b"hello"
+    await loop.sock_sendall(sock, b"welcome")
+    sock.close()
+    await pod.event("exited")
+    return pod.log.read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "family"),
+    [
+        ("240.240.250.1", 9080, socket.AF_INET),
+        ("203.0.113.7", 443, socket.AF_INET),
+        ("127.7.250.9", 9080, socket.AF_INET),
+        ("2001:db8::7", 443, socket.AF_INET6),
+    ],
+    ids=["a VIP", "an outside address", "another workload's own address", "IPv6"],
+)
+async def test_a_call_arrives_at_15001_with_its_original_destination(pod, host, port, family):
+    if family == socket.AF_INET6 and not any(one.sock.family == family for one in pod.plan.sockets):
+        pytest.skip("this machine has no IPv6")
+    pod.start(CALL.format(host=host, port=port))
+    accepted = await pod.accept(pod.sockets("virtual_outbound", family))
+    assert original_destination(accepted) == (host, port)
+    assert await finish(pod, accepted) == "welcome"
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM], ids=["UDP", "TCP"])
+async def test_a_question_to_any_name_server_arrives_at_15053(pod, kind):
+    pod.start(
+        f"import socket; s = socket.socket(type={int(kind)}); s.connect(('203.0.113.53', 53)); s.send(b'hello'); print(s.recv(99).decode())"
+    )
+    sock = pod.sockets("dns", kind=kind)
+    sock.setblocking(False)
+    if kind == socket.SOCK_STREAM:
+        assert await finish(pod, await pod.accept(sock)) == "welcome"
+        return
+    loop = asyncio.get_running_loop()
+    data, address = await loop.sock_recvfrom(sock, 100)
+    assert data == b"hello"
+    await loop.sock_sendto(sock, b"welcome", address)
+    await pod.event("exited")
+    assert pod.log.read_text().strip() == "welcome"
+
+
+async def test_what_is_neither_tcp_nor_dns_is_refused_at_once(pod):
+    said = await pod.output(
+        "import socket; s = socket.socket(type=2); s.settimeout(5); s.connect(('203.0.113.7', 443)); s.send(b'x'); s.recv(9)"
+    )
+    assert "PermissionError" in said or "ConnectionRefusedError" in said
+
+
+async def test_the_app_is_reached_from_istios_address_and_half_closes_survive(pod):
+    pod.start(SERVE % ("0.0.0.0", 9080), ports=(9080,))
+    assert (await pod.event("listening"))["addresses"] == {"9080": ["0.0.0.0"]}
+    connector = pod.connector()
+    sock = await connector.connect(9080)
+    assert sock.getpeername() == (ADDRESS, 9080)
+    reader, writer = await asyncio.open_connection(sock=sock)
+    writer.write(b"hello")
+    writer.write_eof()
+    assert await reader.read() == b"127.0.0.6 said hello and no more"
+    writer.close()
+    connector.close()
+
+
+async def test_many_connections_asked_at_once_are_all_given_and_a_closed_port_is_refused(pod):
+    pod.start("import socket, signal; s = socket.create_server(('0.0.0.0', 9080), backlog=1024); signal.pause()", ports=(9080,))
+    await pod.event("listening")
+    connector = pod.connector()
+    socks = await asyncio.gather(*(connector.connect(9080) for _ in range(300)))
+    assert len({sock.getsockname() for sock in socks}) == 300
+    for sock in socks:
+        sock.close()
+    with pytest.raises(OSError, match="refused") as refused:
+        await connector.connect(9081)
+    assert refused.value.errno == errno.ECONNREFUSED
+    connector.close()
+
+
+async def test_the_answers_to_a_sidecar_that_is_gone_mean_nothing_to_its_successor(pod):
+    pod.start("import socket, signal; s = socket.create_server(('0.0.0.0', 9080), backlog=1024); signal.pause()", ports=(9080,))
+    await pod.event("listening")
+    first = pod.connector()
+    asked = asyncio.ensure_future(first.connect(9080))
+    await asyncio.sleep(0)
+    asked.cancel()
+    first.close()
+    second = pod.connector()
+    (await second.connect(9080)).close()
+    second.close()
+
+
+async def test_the_app_has_the_users_own_uid_and_may_not_touch_the_pods_network(pod):
+    script = "import os, subprocess; print(os.getuid(), flush=True); subprocess.run(['/usr/sbin/iptables', '-t', 'nat', '-F'])"
+    said = await pod.output(script)
+    assert said.splitlines()[0] == str(os.getuid())
+    assert "Permission denied" in said or "Operation not permitted" in said
+
+
+async def test_the_app_may_bind_a_port_below_1024(pod):
+    pod.start(SERVE % ("0.0.0.0", 80), ports=(80,))
+    assert (await pod.event("listening"))["addresses"] == {"80": ["0.0.0.0"]}
+
+
+async def test_an_app_that_wants_15001_is_told_that_it_is_taken(pod):
+    assert "Address already in use" in await pod.output("import socket; socket.create_server(('0.0.0.0', 15001))")
+
+
+async def test_an_apps_status_is_reported_and_what_it_left_running_ends_with_it(pod):
+    script = "import os, sys, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(600)\nsys.exit(7)"
+    pod.start(script)
+    inside = (await pod.event("app"))["pid"]
+    assert (await pod.event("exited"))["status"] == 7
+    left = subprocess.run(["pgrep", "-P", str(pod.init_pid)], capture_output=True, text=True, check=False).stdout.split()
+    assert left == [], f"the app was {inside}"
+    assert await pod.output("print('again')") == "again\n"
+
+
+async def test_an_app_that_closes_every_descriptor_runs_on(pod):
+    pod.start("import os, socket\nos.closerange(0, 4096)\n" + SERVE % ("0.0.0.0", 9080), ports=(9080,))
+    await pod.event("listening")
+
+
+async def test_a_command_that_does_not_exist_says_so_in_the_log(pod):
+    request = {"argv": ["/nowhere/app"], "environment": {}, "cwd": "/"}
+    with pod.log.open("ab") as log:
+        pod.pods.start_app("app", request, log.fileno())
+    assert (await pod.event("exited"))["status"] == 127
+    assert "cannot start /nowhere/app: No such file or directory" in pod.log.read_text()
+
+
+async def test_sigterm_reaches_the_app_and_the_pod_ends_after_it(pod):
+    script = "import signal, sys\nsignal.signal(15, lambda *_: (print('bye', flush=True), sys.exit(0)))\nprint('up', flush=True)\n"
+    pod.start(script + SERVE % ("0.0.0.0", 9080), ports=(9080,))
+    await pod.event("listening")
+    os.kill(pod.outer_pid, signal.SIGTERM)
+    assert (await pod.event("exited"))["status"] == 0
+    await gone(pod.init_pid)
+    assert pod.log.read_text() == "up\nbye\n"
+
+
+@pytest.mark.parametrize("killed", ["outer_pid", "init_pid"])
+async def test_a_killed_pod_takes_its_app_with_it(pod, killed):
+    pod.start("import signal; signal.pause()")
+    inside = (await pod.event("app"))["pid"]
+    app = pod.pods.outside_pid("app", inside)
+    os.kill(getattr(pod, killed), signal.SIGKILL)
+    await gone(app)
+    await gone(pod.init_pid)
+    await gone(pod.outer_pid)
+
+
+async def test_a_paused_app_stands_still_and_goes_on(pod):
+    pod.start("import signal; signal.pause()")
+    app = pod.pods.outside_pid("app", (await pod.event("app"))["pid"])
+
+    def state() -> str:
+        return Path(f"/proc/{app}/stat").read_text().rpartition(")")[2].split()[0]
+
+    async def becomes(wanted: str) -> None:
+        async with asyncio.timeout(5):
+            while state() != wanted:
+                await asyncio.sleep(0.005)
+
+    await becomes("S")
+    pod.pods.signal("app", signal.SIGSTOP, everything=True)
+    await becomes("T")
+    pod.pods.signal("app", signal.SIGCONT, everything=True)
+    await becomes("S")
