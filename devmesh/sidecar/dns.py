@@ -25,7 +25,7 @@ import dns.rrset
 
 log = logging.getLogger(__name__)
 TTL = 30  # seconds; pkg/dns/client defaultTTLInSeconds
-RESOLVER_TIMEOUT = 5.0  # seconds for one resolver, glibc's default
+RESOLVER_TIMEOUT = 2.0  # seconds for one resolver: two fit in the 5 s after which glibc asks again (resolv.conf(5))
 MAX_FORWARDED = 512  # questions that wait for resolvers at one time
 TCP_IDLE = 10.0  # seconds (RFC 7766 section 6.2.3)
 MAX_UDP = 65535
@@ -87,9 +87,11 @@ def _response(query: dns.message.Message, code: dns.rcode.Rcode) -> dns.message.
 class NameServer:
     """Serves UDP and TCP sockets. `names` is the name table in force, `extra` what the runtime adds to it."""
 
-    def __init__(self, names: Callable[[], Names], extra: Names, resolvers: Sequence[str], port: int = 53) -> None:
+    def __init__(
+        self, names: Callable[[], Names], extra: Names, resolvers: Sequence[str], port: int = 53, patience: float = RESOLVER_TIMEOUT
+    ) -> None:
         self._names, self._extra = names, extra
-        self._resolvers, self._port = tuple(resolvers), port
+        self._resolvers, self._port, self._patience = tuple(resolvers), port, patience
         self._tasks: set[asyncio.Task[None]] = set()
         self._closers: list[Callable[[], None]] = []
 
@@ -127,7 +129,7 @@ class NameServer:
     async def _forward(self, query: dns.message.Message, reply: Callable[[bytes], None]) -> None:
         for resolver in self._resolvers:
             try:
-                answer, _ = await dns.asyncquery.udp_with_fallback(query, resolver, timeout=RESOLVER_TIMEOUT, port=self._port)
+                answer, _ = await dns.asyncquery.udp_with_fallback(query, resolver, timeout=self._patience, port=self._port)
             except (dns.exception.DNSException, OSError) as error:
                 log.info("resolver %s: %s", resolver, error)
             else:

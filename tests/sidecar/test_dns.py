@@ -1,0 +1,189 @@
+"""A pod's name server: mesh names at once, the rest from the machine's resolvers, never a silence that an app would wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+
+from devmesh.sidecar.dns import MAX_FORWARDED, NameServer, local_answer, machine_resolvers
+
+NAMES = {"reviews": ("240.240.0.3",), "reviews.default.svc.cluster.local": ("240.240.0.3",), "both.test": ("240.240.0.4", "fd00::4")}
+LIMIT = 5
+
+
+def answer(name: str, kind: str = "A") -> tuple[str, list[str]] | None:
+    """(code, records), or None where the machine's resolvers are to be asked."""
+    found = local_answer(dns.message.make_query(name, kind), NAMES)
+    return None if found is None else (dns.rcode.to_text(found.rcode()), [str(item) for rrset in found.answer for item in rrset])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("reviews.", "A", ("NOERROR", ["240.240.0.3"])),
+        ("REVIEWS.default.svc.CLUSTER.local.", "A", ("NOERROR", ["240.240.0.3"])),
+        ("reviews.", "AAAA", ("NOERROR", [])),
+        ("both.test.", "AAAA", ("NOERROR", ["fd00::4"])),
+        ("reviews.", "MX", ("NOERROR", [])),
+        ("nowhere.default.svc.cluster.local.", "A", ("NXDOMAIN", [])),
+        ("example.com.cluster.local.", "A", ("NXDOMAIN", [])),
+        ("example.com.", "A", None),
+        ("3.0.240.240.in-addr.arpa.", "PTR", ("NOERROR", ["reviews.default.svc.cluster.local."])),
+        ("9.0.7.127.in-addr.arpa.", "PTR", ("NXDOMAIN", [])),
+        ("8.8.8.8.in-addr.arpa.", "PTR", None),
+        ("not-an-address.in-addr.arpa.", "PTR", None),
+    ],
+)
+def test_what_the_mesh_alone_knows_is_answered_by_it(name, kind, expected):
+    assert answer(name, kind) == expected
+
+
+def test_answers_live_as_long_as_istios():
+    found = local_answer(dns.message.make_query("reviews.", "A"), NAMES)
+    assert found is not None
+    assert found.answer[0].ttl == 30
+
+
+@pytest.mark.parametrize(
+    ("text", "resolvers"),
+    [
+        ("# none\nnameserver 127.0.0.53\nnameserver fe80::1%eth0\nsearch a b\n", ["127.0.0.53", "fe80::1%eth0"]),
+        ("nameserver\n", []),
+        (None, []),
+    ],
+)
+def test_the_machines_resolvers_are_read_and_may_be_absent(tmp_path, text, resolvers):
+    path = tmp_path / "resolv.conf"
+    if text is not None:
+        path.write_text(text)
+    assert machine_resolvers(path) == resolvers
+
+
+class Resolver(asyncio.DatagramProtocol):
+    """A machine's resolver that answers by a function, or not at all."""
+
+    def __init__(self, answering: Callable[[dns.message.Message], dns.message.Message | None]) -> None:
+        self._answering = answering
+        self.asked: list[str] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        query = dns.message.from_wire(data)
+        self.asked.append(query.question[0].name.to_text())
+        found = self._answering(query)
+        if found is not None:
+            self.transport.sendto(found.to_wire(), addr)  # type: ignore[attr-defined]
+
+
+def outside(query: dns.message.Message) -> dns.message.Message:
+    response = dns.message.make_response(query)
+    response.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", "203.0.113.7"))
+    return response
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    answering: Callable[[dns.message.Message], dns.message.Message | None] = outside,
+    resolvers: tuple[str, ...] = ("127.0.0.1",),
+    patience: float = LIMIT,
+) -> AsyncIterator[tuple[int, Resolver, NameServer]]:
+    loop = asyncio.get_running_loop()
+    transport, resolver = await loop.create_datagram_endpoint(lambda: Resolver(answering), local_addr=("127.0.0.1", 0))
+    port = transport.get_extra_info("sockname")[1]
+    server = NameServer(lambda: NAMES, {"host.docker.internal": ("240.241.0.1",)}, resolvers, port, patience)
+    stream = socket.create_server(("127.0.0.1", 0))
+    own = stream.getsockname()[1]
+    datagrams = socket.socket(type=socket.SOCK_DGRAM)
+    datagrams.bind(("127.0.0.1", own))
+    await server.listen(stream)
+    await server.listen(datagrams)
+    try:
+        yield own, resolver, server
+    finally:
+        await server.close()
+        transport.close()
+
+
+async def ask(port: int, wire: bytes) -> dns.message.Message:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.connect(("127.0.0.1", port))
+        await asyncio.get_running_loop().sock_sendall(sock, wire)
+        async with asyncio.timeout(LIMIT):
+            return dns.message.from_wire(await asyncio.get_running_loop().sock_recv(sock, 65535))
+
+
+def records(message: dns.message.Message) -> list[str]:
+    return [str(item) for rrset in message.answer for item in rrset]
+
+
+async def test_an_outside_name_is_the_machines_resolvers_matter_and_a_mesh_name_never_leaves():
+    async with serving() as (port, resolver, _):
+        assert records(await ask(port, dns.message.make_query("reviews.", "A").to_wire())) == ["240.240.0.3"]
+        assert resolver.asked == []
+        assert records(await ask(port, dns.message.make_query("example.com.", "A").to_wire())) == ["203.0.113.7"]
+        assert resolver.asked == ["example.com."]
+
+
+async def test_a_name_of_the_runtimes_own_is_answered_before_the_mesh():
+    async with serving() as (port, resolver, _):
+        assert records(await ask(port, dns.message.make_query("host.docker.internal.", "A").to_wire())) == ["240.241.0.1"]
+        assert resolver.asked == []
+
+
+async def test_over_tcp_questions_may_be_pipelined_and_split():
+    async with serving() as (port, _, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        wires = [dns.message.make_query(name, "A").to_wire() for name in ("reviews.", "both.test.")]
+        stream = b"".join(len(wire).to_bytes(2, "big") + wire for wire in wires)
+        writer.write(stream[:7])
+        await writer.drain()
+        writer.write(stream[7:])
+        answers = []
+        async with asyncio.timeout(LIMIT):
+            for _ in wires:
+                size = int.from_bytes(await reader.readexactly(2), "big")
+                answers.append(records(dns.message.from_wire(await reader.readexactly(size))))
+        assert answers == [["240.240.0.3"], ["240.240.0.4"]]
+        writer.close()
+
+
+@pytest.mark.parametrize("resolvers", [(), ("127.0.0.250",)], ids=["no resolver", "a silent one"])
+async def test_without_a_resolver_that_answers_the_answer_is_servfail_at_once(resolvers):
+    async with serving(resolvers=resolvers, patience=0.01) as (port, _, _):
+        found = await ask(port, dns.message.make_query("example.com.", "A").to_wire())
+        assert found.rcode() == dns.rcode.SERVFAIL
+
+
+async def test_the_second_resolver_is_asked_when_the_first_is_silent():
+    async with serving(resolvers=("127.0.0.250", "127.0.0.1"), patience=0.2) as (port, _, _):
+        assert records(await ask(port, dns.message.make_query("example.com.", "A").to_wire())) == ["203.0.113.7"]
+
+
+async def test_garbage_and_answers_are_dropped_and_the_next_question_is_served():
+    async with serving() as (port, _, _):
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            stray = dns.message.make_query("reviews.", "A")
+            stray.flags |= dns.flags.QR
+            for data in (b"", b"\0" * 5, b"\xff" * 600, stray.to_wire()):
+                sock.sendto(data, ("127.0.0.1", port))
+        assert records(await ask(port, dns.message.make_query("reviews.", "A").to_wire())) == ["240.240.0.3"]
+
+
+async def test_more_questions_than_resolvers_can_take_are_refused_and_mesh_names_still_answered():
+    async with serving(answering=lambda _: None) as (port, _, server):
+        refused: list[bytes] = []
+        for number in range(MAX_FORWARDED + 1):
+            server.receive(dns.message.make_query(f"n{number}.example.", "A").to_wire(), refused.append)
+        assert [dns.message.from_wire(wire).rcode() for wire in refused] == [dns.rcode.SERVFAIL]
+        assert records(await ask(port, dns.message.make_query("reviews.", "A").to_wire())) == ["240.240.0.3"]
