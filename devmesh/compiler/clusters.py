@@ -266,6 +266,8 @@ def _tls(world: World, cluster: Json, service: Service, port: ServicePort, subse
             if "use_downstream_protocol_config" not in options:
                 options.setdefault("explicit_http_config", {"http_protocol_options": {}})
             options["upstream_http_protocol_options"] = {"auto_sni": True}
+            if not tls.subject_alt_names and not tls.insecure_skip_verify:
+                options["upstream_http_protocol_options"]["auto_san_validation"] = True
         return
     sni = f"outbound_.{port.port}_.{subset}_.{service.hostname}"
     sans = list(tls.subject_alt_names) if tls is not None and tls.subject_alt_names else _service_sans(world, service)
@@ -309,22 +311,29 @@ def _istio_mutual(sans: list[str], sni: str, *, http2: bool) -> Json:
 
 
 def _originated(tls: ClientTLSSettings) -> Json:
-    """SIMPLE and MUTUAL: TLS to a server outside the mesh; the system's roots unless insecureSkipVerify."""
+    """SIMPLE and MUTUAL: TLS to a server outside the mesh; the system's roots unless there are others or insecureSkipVerify."""
     common: Json = {"tls_params": TLS_PARAMS}
+    if tls.mode == "MUTUAL":
+        common["tls_certificate_sds_secret_configs"] = [_file_secret(f"file-cert:{tls.client_certificate}~{tls.private_key}")]
     if tls.insecure_skip_verify:
         common["validation_context"] = {}
     else:
         sans = [{"exact": san} for san in tls.subject_alt_names]
-        root = secret(f"file-root:{tls.ca_certificates or 'system'}")
-        del root["sds_config"]["initial_fetch_timeout"]
         common["combined_validation_context"] = {
             "default_validation_context": {"match_subject_alt_names": sans} if sans else {},
-            "validation_context_sds_secret_config": root,
+            "validation_context_sds_secret_config": _file_secret(f"file-root:{tls.ca_certificates or 'system'}"),
         }
     config: Json = {"@type": f"{TYPE}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": common}
     if tls.sni:
         config["sni"] = tls.sni
     return {"name": "envoy.transport_sockets.tls", "typed_config": config}
+
+
+def _file_secret(name: str) -> Json:
+    """A file of the workload's, which istio-agent serves under this name."""
+    named = secret(name)
+    del named["sds_config"]["initial_fetch_timeout"]
+    return named
 
 
 def passthrough(*, inbound: bool = False) -> Json:

@@ -55,8 +55,6 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (TCPSettings, "max_connection_duration"): "connections live as long as they are used",
     (TCPSettings, "idle_timeout"): "plain TCP connections have no idle timeout here",
     (MagLev, "table_size"): "the table here always has 65537 slots",
-    (ClientTLSSettings, "client_certificate"): "client certificates of one's own are not supported yet",
-    (ClientTLSSettings, "private_key"): "client certificates of one's own are not supported yet",
     (Server, "bind"): "a gateway listens on its workload's address",
     (OutlierDetection, "outlier_detection_http_error_codes"): "only 5xx counts for now",
 }

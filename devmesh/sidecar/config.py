@@ -198,11 +198,14 @@ class RouteTable:
 
 @dataclass(frozen=True, slots=True)
 class TlsContext:
-    """`secret` names an SDS secret (`default`, `ROOTCA`) or, in snapshots, one of `secrets`."""
+    """`secret` and `validation` name SDS secrets (`default`, `ROOTCA`) or, in snapshots, some of `secrets`.
+
+    Files have Istio's names: `file-cert:CHAIN~KEY`, `file-root:PATH`; `file-root:system` is the system's store.
+    """
 
     secret: str
     validation: str | None
-    sans: tuple[tuple[str, str], ...] = ()  # (exact|prefix|suffix|..., value) on the URI SAN; empty: any of the trust domain
+    sans: tuple[tuple[str, str], ...] = ()  # (exact|prefix|suffix|..., value) on any SAN; empty: whoever the roots vouch for
     alpn: tuple[bytes, ...] = ()
     sni: str = ""
     require_client_certificate: bool = False
@@ -281,9 +284,14 @@ class Listener:
 
     def inspects(self, port: int) -> bool:
         """Whether the first bytes must be seen before a chain is chosen; where not, a server may speak first."""
-        return (self.inspect_tls and not _within(port, self.tls_uninspected)) or (
-            self.inspect_http and not _within(port, self.http_uninspected)
-        )
+        return self.inspects_tls(port) or self.inspects_http(port)
+
+    def inspects_tls(self, port: int) -> bool:
+        """Whether chains can tell TLS; where not, a ClientHello is raw bytes like all others."""
+        return self.inspect_tls and not _within(port, self.tls_uninspected)
+
+    def inspects_http(self, port: int) -> bool:
+        return self.inspect_http and not _within(port, self.http_uninspected)
 
 
 def _within(port: int, ranges: tuple[tuple[int, int], ...]) -> bool:
@@ -359,6 +367,8 @@ class Cluster:
     bind_address: str | None = None
     protocol: str = "http1"  # http1 | http2 | auto | downstream
     metadata: tuple[tuple[str, str], ...] = ()  # filter_metadata.istio services' host/name/namespace, default_original_port
+    auto_sni: bool = False  # the request's host is the server name, and
+    auto_san_validation: bool = False  # must be one of the certificate's
     service: str = ""  # FQDN
     service_name: str = ""
     service_namespace: str = ""

@@ -31,6 +31,8 @@ def parse_cluster(cluster: Json, assignments: Mapping[str, Json]) -> Cluster:
     service = (cluster.get("metadata", {}).get("filter_metadata", {}).get("istio", {}).get("services") or [{}])[0]
     http = cluster.get("typed_extension_protocol_options", {}).get(HTTP_OPTIONS, {})
     common = http.get("common_http_protocol_options", {})
+    upstream_http = http.get("upstream_http_protocol_options", {})
+    refuse(name, upstream_http, ("override_auto_sni_header",), "upstream_http_protocol_options.")
     assignment = _assignment(cluster, assignments)
     return Cluster(
         name=name,
@@ -52,6 +54,8 @@ def parse_cluster(cluster: Json, assignments: Mapping[str, Json]) -> Cluster:
         original_dst_port=optional_number(cluster.get("original_dst_lb_config", {}).get("upstream_port_override")),
         bind_address=cluster.get("upstream_bind_config", {}).get("source_address", {}).get("address"),
         protocol=_protocol(http),
+        auto_sni=bool(upstream_http.get("auto_sni")),
+        auto_san_validation=bool(upstream_http.get("auto_san_validation")),
         service=service.get("host", ""),
         service_name=service.get("name", ""),
         service_namespace=service.get("namespace", ""),

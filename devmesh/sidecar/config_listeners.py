@@ -55,13 +55,20 @@ def parse_listener(listener: Json, tables: Mapping[str, RouteTable]) -> Listener
         bind_to_port=bool(listener.get("bind_to_port", True)),
         use_original_dst=bool(listener.get("use_original_dst")),
         traffic_direction=listener.get("traffic_direction", ""),
-        inspect_tls="tls_inspector" in inspectors,
+        inspect_tls="tls_inspector" in inspectors or any(_needs_inspection(chain) for chain in listener.get("filter_chains", ())),
         inspect_http="http_inspector" in inspectors,
         continue_on_inspector_timeout=bool(listener.get("continue_on_listener_filters_timeout")),
         inspector_timeout=seconds(listener.get("listener_filters_timeout"), 15.0) or 0.0,
         tls_uninspected=_switched_off(listener, "tls_inspector"),
         http_uninspected=_switched_off(listener, "http_inspector"),
     )
+
+
+def _needs_inspection(chain: Json) -> bool:
+    """Envoy adds the TLS inspector by itself where a chain asks for what only it can tell (ListenerImpl::buildListenerFilters)."""
+    match = chain.get("filter_chain_match", {})
+    transport = match.get("transport_protocol", "")
+    return transport == "tls" or (not transport and bool(match.get("server_names") or match.get("application_protocols")))
 
 
 def _switched_off(listener: Json, inspector: str) -> tuple[tuple[int, int], ...]:

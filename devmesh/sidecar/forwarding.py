@@ -15,9 +15,16 @@ from devmesh.sidecar.tls import Peer
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"})
 RESPONSE_HOPS = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
 KEEP = (b"keep-alive", b"close")  # values of Connection that name no header of their own
+# What Envoy 1.40 drops from a request at the edge: by these sidecars steer each other, and nobody outside may.
 INTERNAL = frozenset(
-    {b"x-envoy-internal", b"x-envoy-max-retries", b"x-envoy-upstream-rq-timeout-ms", b"x-envoy-retry-on", b"x-envoy-attempt-count"}
-)
+    b"x-envoy-" + name
+    for name in (
+        b"internal", b"decorator-operation", b"downstream-service-cluster", b"downstream-service-node", b"expected-rq-timeout-ms", b"force-trace",
+        b"ip-tags", b"max-retries", b"original-host", b"original-path", b"retry-on", b"retry-grpc-on", b"retriable-header-names",
+        b"retriable-status-codes", b"upstream-alt-stat-name", b"upstream-rq-per-try-timeout-ms", b"upstream-rq-timeout-alt-response",
+        b"upstream-rq-timeout-ms", b"upstream-stream-duration-ms", b"hedge-on-per-try-timeout", b"attempt-count",
+    )
+)  # fmt: skip
 PEER_METADATA = frozenset({b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id"})
 
 
@@ -42,6 +49,7 @@ def prepare(
         set_header(given, b"x-forwarded-proto", head.scheme)
         if not names.isdisjoint(INTERNAL):
             given[:] = [pair for pair in given if pair[0] not in INTERNAL]
+        set_header(given, b"x-envoy-external-address", remote.rpartition(":")[0].encode())
     elif b"x-forwarded-proto" not in names:
         given.append((b"x-forwarded-proto", b"https" if client is not None else b"http"))
     if edge or b"x-request-id" not in names:

@@ -1,7 +1,4 @@
-"""From an accepted socket to a filter chain: original destination, first bytes, chain, TLS.
-
-Chains are tried in Envoy's order of specificity: destination port, server names, transport protocol, application protocols.
-"""
+"""From an accepted socket to the handler of its filter chain: first bytes, chain, TLS."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from devmesh.sidecar.clienthello import ClientHello, NotTls, read_client_hello
+from devmesh.sidecar.chains import H2_PREFACE, First, inspect, select_chain
 from devmesh.sidecar.config import FilterChain, HttpManager, Listener, TcpProxy
 from devmesh.sidecar.downstream import HttpConnection
 from devmesh.sidecar.exchange import Stream
@@ -25,8 +22,6 @@ if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
 
 log = logging.getLogger(__name__)
-H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,70 +33,6 @@ class SocketSpec:
     port: int
     sock: socket.socket
     original: tuple[str, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class First:
-    """What the first bytes say; `protocol` is http/1.1, h2c or empty."""
-
-    tls: ClientHello | None = None
-    protocol: str = ""
-
-
-def inspect(data: bytes) -> First | None:
-    """None while more bytes are needed."""
-    if data[:1] == b"\x16":
-        try:
-            hello = read_client_hello(data)
-        except NotTls:
-            return First()
-        return None if hello is None else First(tls=hello)
-    if H2_PREFACE.startswith(data[: len(H2_PREFACE)]):
-        return First(protocol="h2c") if len(data) >= 4 else None
-    if any(data.startswith(method) for method in METHODS):
-        return First(protocol="http/1.1")
-    return None if any(method.startswith(data) for method in METHODS) else First(protocol=_unknown_method(data))
-
-
-def _unknown_method(data: bytes) -> str:
-    """http_inspector: a request line of any method counts as HTTP."""
-    line = data.partition(b"\r\n")[0]
-    return "http/1.1" if line.endswith((b" HTTP/1.1", b" HTTP/1.0")) else ""
-
-
-def select_chain(listener: Listener, port: int, first: First) -> FilterChain | None:
-    """The most specific matching chain, else the default one."""
-    found = None
-    best = (-1,) * 4
-    for chain in listener.chains:
-        score = _score(chain, port, first)
-        if score is not None and score > best:
-            found, best = chain, score
-    return found or listener.default_chain
-
-
-def _score(chain: FilterChain, port: int, first: First) -> tuple[int, int, int, int] | None:
-    match = chain.match
-    if match.destination_port is not None and match.destination_port != port:
-        return None
-    transport = "tls" if first.tls is not None else "raw_buffer"
-    if match.transport_protocol not in ("", transport):
-        return None
-    protocols = set(first.tls.application_protocols) if first.tls is not None else {first.protocol} - {""}
-    if match.application_protocols and not (match.application_protocols & protocols):
-        return None
-    name = first.tls.server_name if first.tls is not None else ""
-    names = _name_score(match.server_names, name)
-    if names is None:
-        return None
-    return (int(match.destination_port is not None), names, int(bool(match.transport_protocol)), int(bool(match.application_protocols)))
-
-
-def _name_score(wanted: tuple[str, ...], name: str) -> int | None:
-    if not wanted:
-        return 0
-    scores = [len(w) * 2 + 1 for w in wanted if w == name] + [len(w) * 2 for w in wanted if w.startswith("*.") and name.endswith(w[1:])]
-    return max(scores) if scores else None
 
 
 class Accepted(Handler):

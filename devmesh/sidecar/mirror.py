@@ -20,6 +20,7 @@ class Mirrored:
         self._proxy, self._cluster = proxy, cluster
         lines = [head.method + b" " + head.target + b" HTTP/1.1\r\nhost: " + head.authority]
         lines += [name + b": " + value for name, value in head.headers if name != b"host"]
+        self._authority = head.authority
         self._request = b"\r\n".join(lines) + b"\r\n\r\n"
         self._method = head.method
         self._body: list[bytes] | None = []
@@ -40,7 +41,7 @@ class Mirrored:
         endpoint = self._proxy.upstreams.choose(cluster, None, frozenset(), 0)
         if endpoint is None:
             return
-        self._proxy.upstreams.http_pool(cluster, endpoint).acquire(_Discard(self._request + b"".join(body)), self._method)
+        self._proxy.upstreams.http_pool(cluster, endpoint, self._authority).acquire(_Discard(self._request + b"".join(body)), self._method)
 
     def cut_off(self) -> None:
         """The real exchange is over: a request that never became whole is not mirrored."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from devmesh.sidecar import replies
+from devmesh.sidecar.chains import First, select_chain
 from devmesh.sidecar.config import (
     FilterChain,
     HttpManager,
@@ -28,7 +29,7 @@ from devmesh.sidecar.config import (
 )
 from devmesh.sidecar.downstream import HttpConnection
 from devmesh.sidecar.exchange import Exchange, Stream
-from devmesh.sidecar.listener import Accepted, First, select_chain
+from devmesh.sidecar.listener import Accepted
 from devmesh.sidecar.message import RequestHead, set_header
 from devmesh.sidecar.record import Direction
 from devmesh.sidecar.seam import as_protocol

@@ -107,6 +107,7 @@ class Proxy:
     def apply(self, config: ProxyConfig) -> None:
         """Put a configuration in force for everything that begins from now on."""
         self.config = config
+        self.contexts.forget_files()
         self.upstreams.configure(config.clusters)
 
     async def listen(self, specs: list[SocketSpec]) -> None:

@@ -174,7 +174,7 @@ class Router:
         upstreams = exchange.proxy.upstreams
         if cluster.kind == "ORIGINAL_DST":
             ip, port = exchange.stream.original
-            return upstreams.http_pool(cluster, Endpoint(ip, cluster.original_dst_port or port))
+            return upstreams.http_pool(cluster, Endpoint(ip, cluster.original_dst_port or port), exchange.head.authority)
         if self._hash is None:
             self._hash = request_hash(
                 self.action.hash_policies, exchange.head, exchange.stream.remote.rpartition(":")[0], exchange.proxy.rng
@@ -182,7 +182,7 @@ class Router:
         retry = self.action.retry
         tries = retry.host_selection_attempts if retry is not None and retry.previous_hosts else 0
         endpoint = upstreams.choose(cluster, self._hash.value, self.tried if tries else frozenset(), tries)
-        return upstreams.http_pool(cluster, endpoint) if endpoint is not None else None
+        return upstreams.http_pool(cluster, endpoint, exchange.head.authority) if endpoint is not None else None
 
     @property
     def set_cookie(self) -> bytes | None:

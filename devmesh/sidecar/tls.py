@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
+import logging
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from devmesh.ca.memfd import load_pair
 from devmesh.sidecar.config import TlsContext
 from devmesh.sidecar.seam import Handler
 
+log = logging.getLogger(__name__)
+MESH_ROOT = "ROOTCA"  # Istio's name for the trust bundle of the mesh
+FILE_PAIR, FILE_ROOT, SYSTEM_ROOTS = "file-cert:", "file-root:", "file-root:system"  # Istio's names for files of the workload's
 READ_SIZE = 16 * 1024  # what one record holds (RFC 8446 section 5.1), all that one read can give; more would be allocated for nothing
 HANDSHAKE_TIMEOUT = 10.0  # seconds; Envoy's transport_socket_connect_timeout is 15 s in Istio
 
@@ -43,16 +48,11 @@ class Peer:
     spiffe_id: str = ""
     certificate_hash: str = ""
     alpn: str = ""
-    server_name: str = ""
+    names: tuple[str, ...] = ()  # every SAN, the SPIFFE ID too
 
 
 class PeerRefused(Exception):
     """The peer's certificate is valid but is not one that may be here."""
-
-
-def load_credentials(context: ssl.SSLContext, credentials: Credentials) -> None:
-    load_pair(context, credentials.certificate_chain, credentials.private_key)
-    context.load_verify_locations(cadata=credentials.trust_bundle)
 
 
 class Contexts:
@@ -74,29 +74,54 @@ class Contexts:
     def client(self, tls: TlsContext, alpn: tuple[bytes, ...]) -> ssl.SSLContext | None:
         return self._get(ssl.PROTOCOL_TLS_CLIENT, tls, alpn)
 
+    def forget_files(self) -> None:
+        """Files are read when their context is first needed, and again after this."""
+        kept = {key: context for key, context in self._cache.items() if not _names_files(key[1])}
+        self._cache.clear()
+        self._cache.update(kept)
+
     def _get(self, side: int, tls: TlsContext, alpn: tuple[bytes, ...]) -> ssl.SSLContext | None:
-        credentials = self.credentials(tls.secret) if tls.secret else None
-        if tls.secret and credentials is None:
+        from_files = tls.secret.startswith(FILE_PAIR)
+        credentials = self.credentials(tls.secret) if tls.secret and not from_files else None
+        if tls.secret and credentials is None and not from_files:
             return None
-        key = (side, tls, alpn, credentials)
+        named = self._secrets(tls.validation) if tls.validation else None
+        if named is None and tls.validation == MESH_ROOT:
+            named = credentials
+        plain = replace(tls, sni="", sans=())  # what a connection has of its own
+        key = (side, plain, alpn, credentials, named)
         if key not in self._cache:
             if len(self._cache) > 256:
                 self._cache.clear()
-            self._cache[key] = build_context(side, tls, alpn, credentials)
+            try:
+                self._cache[key] = build_context(side, plain, alpn, credentials, named.trust_bundle if named else None)
+            except (OSError, ssl.SSLError) as error:
+                log.warning("TLS with %s and %s is not possible: %s", tls.secret or "no certificate", tls.validation, error)
+                return None
         return self._cache[key]
 
 
-def build_context(side: int, tls: TlsContext, alpn: tuple[bytes, ...], credentials: Credentials | None) -> ssl.SSLContext:
+def _names_files(tls: TlsContext) -> bool:
+    return tls.secret.startswith(FILE_PAIR) or (tls.validation or "").startswith(FILE_ROOT)
+
+
+def build_context(
+    side: int, tls: TlsContext, alpn: tuple[bytes, ...], credentials: Credentials | None, trust: str | None = None
+) -> ssl.SSLContext:
+    """`trust` is the roots' PEM where no file has them. Raises OSError or ssl.SSLError when a file that `tls` names cannot be used."""
     context = ssl.SSLContext(side)
     server = side == ssl.PROTOCOL_TLS_SERVER
-    context.minimum_version = ssl.TLSVersion.TLSv1_3 if tls.secret else ssl.TLSVersion.TLSv1_2
-    context.check_hostname = False  # SPIFFE IDs are checked instead, after the handshake
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if tls.validation == MESH_ROOT else ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False  # the SANs are checked instead, after the handshake
     verify = tls.require_client_certificate if server else not tls.insecure
     context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
     if credentials is not None:
-        load_credentials(context, credentials)
-    elif verify:
-        context.load_default_certs()
+        load_pair(context, credentials.certificate_chain, credentials.private_key)
+    elif tls.secret:
+        chain, _, key = tls.secret.removeprefix(FILE_PAIR).partition("~")
+        context.load_cert_chain(chain, key)
+    if verify:
+        _trust(context, tls.validation, trust)
     if alpn:
         context.set_alpn_protocols([name.decode() for name in alpn])
     if server:
@@ -104,31 +129,50 @@ def build_context(side: int, tls: TlsContext, alpn: tuple[bytes, ...], credentia
     return context
 
 
-def peer_of(session: ssl.SSLObject, server_name: str = "") -> Peer:
+def _trust(context: ssl.SSLContext, validation: str | None, trust: str | None) -> None:
+    if trust is not None:
+        context.load_verify_locations(cadata=trust)
+    elif validation is not None and validation.startswith(FILE_ROOT) and validation != SYSTEM_ROOTS:
+        context.load_verify_locations(cafile=validation.removeprefix(FILE_ROOT))
+    else:
+        context.load_default_certs()
+
+
+def peer_of(session: ssl.SSLObject) -> Peer:
+    """Who the peer proved to be; without names when its certificate was not verified."""
     raw = session.getpeercert(binary_form=True)
     decoded: dict[str, Any] = dict(session.getpeercert() or {})
-    uris = [str(value) for kind, value in decoded.get("subjectAltName", ()) if kind == "URI"]
-    if raw is not None and decoded and (len(uris) != 1 or not uris[0].startswith("spiffe://")):
-        raise PeerRefused(f"certificate with {len(uris)} URI SANs, SPIFFE asks for one")
+    names = [(kind, _san(kind, str(value))) for kind, value in decoded.get("subjectAltName", ())]
+    uris = [value for kind, value in names if kind == "URI"]
+    # X509-SVID section 2: exactly one URI.
+    spiffe_id = uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else ""
     digest = hashlib.sha256(raw).hexdigest() if raw else ""
-    return Peer(uris[0] if uris else "", digest, session.selected_alpn_protocol() or "", server_name)
+    return Peer(spiffe_id, digest, session.selected_alpn_protocol() or "", tuple(value for _, value in names))
+
+
+def _san(kind: str, value: str) -> str:
+    """`ssl` writes an IPv6 address out in full."""
+    return str(ipaddress.ip_address(value.strip())) if kind == "IP Address" else value
 
 
 def check_peer(tls: TlsContext, peer: Peer) -> None:
-    """Raise PeerRefused unless the SPIFFE ID is one of `tls.sans` (no list: any that the trust bundle vouches for)."""
-    if not tls.sans:
-        return
-    for kind, value in tls.sans:
-        name = peer.spiffe_id
-        if (
-            (kind == "exact" and name == value)
-            or (kind == "prefix" and name.startswith(value))
-            or (kind == "suffix" and name.endswith(value))
-        ):
-            return
-        if kind == "contains" and value in name:
-            return
-    raise PeerRefused(f"verify_cert_failed: SAN matcher, certificate SANs are [{peer.spiffe_id}]")
+    """Raise PeerRefused unless a name is one of `tls.sans` (no list: whoever the roots vouch for), in the mesh with a SPIFFE ID."""
+    names = ", ".join(peer.names)
+    if tls.validation == MESH_ROOT and not peer.spiffe_id and peer.certificate_hash:
+        raise PeerRefused(f"a certificate of the mesh has one URI SAN, a SPIFFE ID; this one's SANs are [{names}]")
+    if tls.sans and not any(_san_matches(kind, value, name) for kind, value in tls.sans for name in peer.names):
+        raise PeerRefused(f"verify_cert_failed: SAN matcher, certificate SANs are [{names}]")
+
+
+def _san_matches(kind: str, value: str, name: str) -> bool:
+    if kind == "exact":
+        # RFC 6125 section 6.4.3: `*.` of a certificate stands for one label.
+        return name == value or (name.startswith("*.") and value.partition(".")[2] == name[2:])
+    return (
+        (kind == "prefix" and name.startswith(value))
+        or (kind == "suffix" and name.endswith(value))
+        or (kind == "contains" and value in name)
+    )
 
 
 class TlsTransport(Handler):

@@ -6,12 +6,13 @@ A connection goes back to its pool only when its request was sent whole and its 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from devmesh.sidecar.balancing import Balancer, key_of
 from devmesh.sidecar.config import Cluster, Endpoint, TlsContext
@@ -20,6 +21,7 @@ from devmesh.sidecar.http1.framing import NO_BODY, Body, CloseBody, FramingError
 from devmesh.sidecar.http1.response import MAX_HEAD, parse_response, response_body
 from devmesh.sidecar.message import ResponseHead
 from devmesh.sidecar.resilience import ClusterLoad, Failure, OutlierDetector
+from devmesh.sidecar.routing import without_port
 from devmesh.sidecar.seam import Handler, as_protocol
 from devmesh.sidecar.timers import Idle
 from devmesh.sidecar.tls import Contexts, Peer, TlsTransport
@@ -341,7 +343,7 @@ class Upstreams:
         self._dialer = dialer or Dialer()
         self.now, self._rng = now, rng
         self._pools: dict[tuple[str, tuple[object, ...]], Pool] = {}
-        self._http_pools: dict[str, tuple[Cluster, dict[tuple[str, int], Pool]]] = {}
+        self._http_pools: dict[str, tuple[Cluster, dict[tuple[str, int, bytes], Pool]]] = {}
         self._loads: dict[str, ClusterLoad] = {}
         self._detectors: dict[str, OutlierDetector] = {}
         self._balancers: dict[str, Balancer] = {}
@@ -410,15 +412,19 @@ class Upstreams:
         else:
             detector.answered(key, status, self.now(), self._rng)
 
-    def http_pool(self, cluster: Cluster, endpoint: Endpoint) -> Pool:
-        """The pool of an HTTP/1.1 request; found again by address, since hashing a whole target costs as much as parsing a head."""
+    def http_pool(self, cluster: Cluster, endpoint: Endpoint, authority: bytes = b"") -> Pool:
+        """The pool of an HTTP/1.1 request; found again by address, since hashing a whole target costs as much as parsing a head.
+
+        `authority` is the request's, after rewrites: with auto_sni it is the server name, and no connection serves two of them.
+        """
         known = self._http_pools.get(cluster.name)
         if known is None or known[0] is not cluster:
             known = self._http_pools[cluster.name] = (cluster, {})
-        address = (endpoint.address, endpoint.port)
+        host = without_port(authority) if cluster.auto_sni or cluster.auto_san_validation else b""
+        address = (endpoint.address, endpoint.port, host)
         pool = known[1].get(address)
         if pool is None:
-            pool = known[1][address] = self.pool(http_target(cluster, endpoint))
+            pool = known[1][address] = self.pool(http_target(cluster, endpoint, host.decode("latin-1")))
         return pool
 
     def pool(self, target: Target) -> Pool:
@@ -512,13 +518,25 @@ class _Announce(Handler):
         self._made()
 
 
-def http_target(cluster: Cluster, endpoint: Endpoint) -> Target:
+def http_target(cluster: Cluster, endpoint: Endpoint, host: str = "") -> Target:
     """An HTTP/1.1 request's way to an endpoint; what is no mesh TLS is offered its own ALPN without h2."""
     tls = transport_for(cluster, endpoint)
     if tls is None:
         return Target(cluster, endpoint, None)
+    if cluster.auto_sni and not _is_ip(host):  # RFC 6066 section 3: an address is no server name
+        tls = replace(tls, sni=host)
+    if cluster.auto_san_validation:
+        tls = replace(tls, sans=(("exact", host.strip("[]")),))
     mesh = any(name.startswith(b"istio") for name in tls.alpn)
     return Target(cluster, endpoint, tls, HTTP_ALPN if mesh else tuple(name for name in tls.alpn if name != b"h2"))
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def transport_for(cluster: Cluster, endpoint: Endpoint) -> TlsContext | None:

@@ -23,9 +23,13 @@ def spiffe(account: str) -> str:
 
 
 def credentials(authority: Authority, account: str) -> Credentials:
+    return signed(authority, SpiffeId.parse(spiffe(account)))
+
+
+def signed(authority: Authority, spiffe_id: SpiffeId) -> Credentials:
     key = ec.generate_private_key(ec.SECP256R1())
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
-    issued = authority.sign(request.public_bytes(serialization.Encoding.PEM).decode(), SpiffeId.parse(spiffe(account)))
+    issued = authority.sign(request.public_bytes(serialization.Encoding.PEM).decode(), spiffe_id)
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return Credentials("".join(issued.certificate_chain), key.private_bytes(*form).decode(), authority.trust_bundle.pem)
 

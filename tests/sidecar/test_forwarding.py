@@ -70,6 +70,13 @@ def test_request_ids_are_random_uuids():
     assert all(UUID4.fullmatch(one) for one in made)
 
 
+@pytest.mark.parametrize("name", sorted(forwarding.INTERNAL | {b"x-envoy-external-address"}))
+def test_nobody_outside_steers_the_sidecars(name):
+    headers, _, _ = prepared((name, b"9"), use_remote_address=True)
+    assert get_header(headers, name) == (b"10.0.0.9" if name == b"x-envoy-external-address" else None)
+    assert get_header(prepared((name, b"9"))[0], name) == b"9"
+
+
 def test_the_edge_believes_nothing_that_only_the_mesh_may_say():
     headers, _, _ = prepared(
         (b"x-envoy-retry-on", b"5xx"), (b"x-forwarded-proto", b"https"), (b"x-forwarded-for", b"1.1.1.1"), use_remote_address=True

@@ -220,7 +220,22 @@ async def test_a_body_cut_by_the_connection_is_not_taken_for_whole(ca):
 def test_a_peer_is_who_the_san_matchers_say(sans, name, passes):
     context = TlsContext("default", "ROOTCA", sans)
     with contextlib.nullcontext() if passes else pytest.raises(PeerRefused):
-        check_peer(context, Peer(name))
+        check_peer(context, Peer(name, names=(name,)))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name", "passes"),
+    [("a.example", "a.example", True), ("a.example", "*.example", True), ("a.b.example", "*.example", False), ("b", "a", False)],
+)
+def test_outside_the_mesh_a_name_of_the_certificate_must_be_the_wanted_one(wanted, name, passes):
+    context = TlsContext("", "file-root:system", (("exact", wanted),))
+    with contextlib.nullcontext() if passes else pytest.raises(PeerRefused):
+        check_peer(context, Peer(certificate_hash="ab", names=(name,)))
+
+
+def test_in_the_mesh_a_certificate_without_a_spiffe_id_is_refused():
+    with pytest.raises(PeerRefused, match="SPIFFE ID"):
+        check_peer(TlsContext("default", "ROOTCA"), Peer(certificate_hash="ab", names=("localhost",)))
 
 
 def test_contexts_are_kept_until_the_certificate_changes(ca):

@@ -20,6 +20,10 @@ TOPOLOGY = HERE / "topology.json"
 WORKLOADS = ("productpage-v1", "reviews-v1", "httpbin-v1", "istio-ingressgateway")
 
 
+def speaks_of(case: Path, kind: str) -> bool:
+    return f"kind: {kind}\n" in case.read_text()
+
+
 def topology() -> Topology:
     value = json.loads(TOPOLOGY.read_text())
     for service in value["services"]:
