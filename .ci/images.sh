@@ -27,6 +27,8 @@ make_base() {
   mirror=$(awk '$1 == "URIs:" {print $2; exit}' /etc/apt/sources.list.d/debian.sources)
   debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates "$suite" "$work/root" "$mirror" >"$work/debootstrap.log" ||
     { tail -n 5 "$work/debootstrap.log" >&2; return 1; }
+  # As Docker Hub's Debian images have it: apt's caches are not for layers.
+  echo 'Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";' >"$work/root/etc/apt/apt.conf.d/docker-clean"
   tar -C "$work/root" --one-file-system --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' --exclude='./usr/share/doc/*' \
     --exclude='./usr/share/locale/*' --exclude='./usr/share/man/*' --exclude='./dev/*' -c . |
     "$docker" import --change "LABEL $label=$content" --change 'ENV LANG=C.UTF-8' --change 'CMD ["python3"]' - "$base" >/dev/null
@@ -63,6 +65,7 @@ make postgres:15
 make redis:7.0
 make node:18
 make curl:7.88
+"$docker" image prune --force --filter "label=$label" >/dev/null  # those that were made again
 
 mkdir -p "$(dirname "$environment")"
 cat >"$environment" <<ENVIRONMENT
