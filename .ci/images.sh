@@ -66,6 +66,7 @@ make redis:7.0
 make node:18
 make curl:7.88
 "$docker" image prune --force --filter "label=$label" >/dev/null  # those that were made again
+"$docker" image prune --force --all --filter label=dev.devmesh.content --filter until=24h >/dev/null  # devmesh of earlier sources
 
 mkdir -p "$(dirname "$environment")"
 cat >"$environment" <<ENVIRONMENT

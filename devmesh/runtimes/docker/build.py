@@ -23,6 +23,7 @@ from devmesh.runtimes.docker.pip_settings import pip_settings
 
 COMPILED = (".pyc", ".so", ".pyd")
 STEP = re.compile(r"#\d+ \[\S+ (\S+ +\d+/\d+)\] ")  # BuildKit's plain progress: #5 [service stage 2/3] RUN ...
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 KEPT_LINES = 12  # of what a build said last, for the error
 
 
@@ -88,10 +89,12 @@ def build(context: BuildContext, compose: Sequence[str], tell: Tell, base: Image
         settings = pip_settings(environment)
         for secret, text in (("pip.conf", settings.configuration), ("ca.pem", settings.certificates)):
             (folder / secret).write_text(text)
-        (folder / "compose.yaml").write_text(json.dumps(_project(context, folder)))
+        (folder / "compose.yaml").write_text(json.dumps(_project(context, folder, environment)))
         command = [*compose, "--progress", "plain", "--project-name", "devmesh-build", "--file", str(folder / "compose.yaml"), "build"]
         last: deque[str] = deque(maxlen=KEPT_LINES)
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_own(environment)
+        ) as process:  # fmt: skip
             for line in process.stdout or ():
                 last.append(line.rstrip())
                 step = STEP.match(line)
@@ -111,11 +114,17 @@ def build_error(reference: str, base: Image, words: str) -> DevmeshError:
     return DevmeshError(f"the build of {reference} failed:\n{words}", hint)
 
 
-def _project(context: BuildContext, folder: Path) -> dict[str, object]:
+def _own(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without the settings of the user's own project; the old builder knows no secrets."""
+    return {name: value for name, value in environment.items() if not name.startswith("COMPOSE_")} | {"DOCKER_BUILDKIT": "1"}
+
+
+def _project(context: BuildContext, folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
     secrets = {name: {"file": str(folder / name)} for name in ("pip.conf", "ca.pem")}
     built = {
         "context": str(folder / "context"),
-        "args": {"BASE": context.base},
+        # Docker's predefined arguments: used by the build's commands, kept in no layer.
+        "args": {"BASE": context.base} | {name: environment[name] for name in PROXIES if environment.get(name)},
         "labels": {"dev.devmesh.version": devmesh.__version__, "dev.devmesh.content": context.content},
         "secrets": list(secrets),
     }
