@@ -57,7 +57,8 @@ def run_registry(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> N
 def run_ca(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> None:
     from devmesh.ca.server import serve  # noqa: PLC0415 - as above
 
-    _run(serve(sockets[0], Path(arguments["directory"]), _token(arguments), ready, arguments.get("otlp_url")))
+    host_names = arguments.get("host_names", ())
+    _run(serve(sockets[0], Path(arguments["directory"]), _token(arguments), ready, arguments.get("otlp_url"), host_names))
 
 
 def run_control(arguments: dict[str, Any], sockets: Sockets, ready: Ready) -> None:

@@ -5,7 +5,7 @@ Writes and secrets additionally need the mesh's token (`.devmesh/token`).
 """
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -23,11 +23,11 @@ def host_of(authority: str) -> str:
         return ""
 
 
-def is_local(host: str | None, origin: str | None) -> bool:
+def is_local(host: str | None, origin: str | None, hosts: Collection[str] = LOCAL_HOSTS) -> bool:
     """Whether a request with these Host and Origin headers comes from this machine's own pages or tools."""
-    if host is None or host_of(host) not in LOCAL_HOSTS:
+    if host is None or host_of(host) not in hosts:
         return False
-    return origin is None or (origin.startswith(("http://", "https://")) and host_of(urlsplit(origin).netloc) in LOCAL_HOSTS)
+    return origin is None or (origin.startswith(("http://", "https://")) and host_of(urlsplit(origin).netloc) in hosts)
 
 
 def carries_token(request: web.Request, token: str) -> bool:
@@ -38,16 +38,22 @@ def carries_token(request: web.Request, token: str) -> bool:
 
 
 def guard(
-    token: str | None, *, open_writes: frozenset[str] = frozenset(), secret_reads: tuple[str, ...] = ()
+    token: str | None,
+    *,
+    open_writes: frozenset[str] = frozenset(),
+    secret_reads: tuple[str, ...] = (),
+    names: Collection[str] = (),
 ) -> Callable[..., Awaitable[web.StreamResponse]]:
     """aiohttp middleware: 403 for a foreign Host or Origin; 401 for writes and `secret_reads` prefixes without token.
 
     `open_writes` are paths that anyone local may POST to (telemetry intake). `token=None` refuses all other writes.
+    `names` are further host names of this server, inside a container network.
     """
+    hosts = LOCAL_HOSTS | set(names)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not is_local(request.headers.get("Host"), request.headers.get("Origin")):
+        if not is_local(request.headers.get("Host"), request.headers.get("Origin"), hosts):
             return web.Response(status=403, text="devmesh: Host and Origin must be 127.0.0.1, localhost or [::1]\n")
         needs_token = request.method not in SAFE_METHODS and request.path not in open_writes
         needs_token = needs_token or request.path.startswith(secret_reads) if secret_reads else needs_token

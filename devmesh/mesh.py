@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-import os
 import secrets
-import subprocess
-import sys
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -33,9 +31,9 @@ from devmesh.registry.resources import (
     read_json,
     write_resources,
 )
-from devmesh.runtimes.local.files import MeshFiles, last_lines
-from devmesh.runtimes.local.processes import is_same
-from devmesh.runtimes.local.supervisor import clean_up
+from devmesh.runtimes.choose import runtime_of
+from devmesh.runtimes.files import MeshFiles
+from devmesh.runtimes.runtime import Runtime
 
 Json = dict[str, Any]
 Event = Callable[[Json], None]
@@ -101,60 +99,37 @@ class Mesh:
 
     # -- life ------------------------------------------------------------------------------------------------------
 
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime of the mesh that is up, else of the one that was asked for last."""
+        name = (self.files.read_state() or {}).get("runtime", "local")
+        return runtime_of(name, self.compose_file, self.files)
+
     def is_up(self) -> bool:
-        state = self.files.read_state()
-        supervisor = state.get("supervisor") if state else None
-        return bool(supervisor) and is_same(supervisor["pid"], supervisor["started"])  # type: ignore[index] # bool() checked it
+        return self.runtime.is_up()
 
     def up(self, settings: Json, tell: Event) -> None:
-        """Start the supervisor and follow it until the mesh is ready. Raises DevmeshError with what went wrong."""
+        """Bring it up and return when it is ready. Raises DevmeshError with what went wrong."""
         if self.is_up():
             raise DevmeshError(f"the mesh in {self.compose_file.parent} is already up", "devmesh status, or devmesh down first")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "devmesh.runtimes.local", str(self.compose_file), json.dumps(settings)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, text=True, env=os.environ.copy(),
-        )  # fmt: skip
-        if process.stdout is None:
-            raise AssertionError("a pipe was asked for")
-        for line in process.stdout:
-            event = json.loads(line)
-            tell(event)
-            if event["event"] == "error":
-                raise DevmeshError(event["message"], event.get("hint"))
-            if event["event"] == "done":
-                process.stdout.close()
-                return
-        lines = "\n".join(last_lines(self.files.log("supervisor")))
-        raise DevmeshError(f"the supervisor ended before the mesh was ready:\n{lines}", f"see {self.files.log('supervisor')}")
+        runtime_of(settings.get("runtime", "local"), self.compose_file, self.files).up(settings, tell)
 
-    async def down(self) -> bool:
-        """Stop everything; False when nothing ran."""
-        if self.is_up():
-            await self.command({"command": "down"}, within=30)
-            return True
-        return await asyncio.to_thread(clean_up, self.files)
+    async def down(self, *, volumes: bool = False) -> bool:
+        """Stop everything, with `volumes` forget what the mesh kept; False when nothing ran."""
+        stopped = await self.runtime.down(volumes=volumes)
+        if volumes:
+            await asyncio.to_thread(shutil.rmtree, self.files.root, ignore_errors=True)
+        return stopped
 
-    async def command(self, command: Json, within: float = 15) -> Json:
-        """Ask the supervisor."""
-        try:
-            reader, writer = await asyncio.open_unix_connection(self.files.control_socket)
-        except OSError as error:
-            raise self.not_up() from error
-        try:
-            writer.write(json.dumps(command).encode() + b"\n")
-            async with asyncio.timeout(within):
-                answer: Json = json.loads(await reader.readline() or b"{}")
-        finally:
-            writer.close()
-        if "error" in answer:
-            raise DevmeshError(answer["error"], "devmesh status lists what there is")
-        return answer
+    async def act(self, action: str, target: str) -> list[str]:
+        """restart, stop or start the apps of a service or workload; the workloads it did it to."""
+        return await self.runtime.act(action, target)
 
     def not_up(self) -> DevmeshError:
         return DevmeshError(f"no mesh is up in {self.compose_file.parent}", "devmesh up")
 
     def state(self) -> Json:
-        """What the supervisor last wrote; also true while it is dead and its children serve."""
+        """What the runtime last wrote; also true while its keeper is dead and the rest serves."""
         state = self.files.read_state()
         if state is None:
             raise self.not_up()
@@ -187,14 +162,14 @@ class Mesh:
         workloads = await self._workloads(proxies)
         ports, problem = await self._registered(proxies)
         state = self.state()
-        expiries = await asyncio.gather(*(self._certificate(one) for one in state["workloads"].values()))
+        expiries = await asyncio.gather(*(self._certificate(name) for name in state["workloads"]))
         for workload, expires in zip(workloads, expiries, strict=True):
             workload["certificate"]["expires"] = expires
             workload["ports"] = [] if workload["gateway"] else ports.get((workload["service"], workload["namespace"]), [])
         return {
             "workloads": workloads,
             "urls": await self.urls(state),
-            "runtime": "local",
+            "runtime": self.runtime.name,
             "supervised": self.is_up(),
             "problem": problem,
         }
@@ -204,7 +179,7 @@ class Mesh:
         return await self._workloads(await self._proxies())
 
     async def _workloads(self, proxies: Mapping[str, Json]) -> list[Json]:
-        state = (await self.command({"command": "status"})) if self.is_up() else self.state()
+        state = await self.runtime.state()
         processes = {one["name"]: one for one in state["processes"]}
         return [self._workload(name, one, processes, proxies.get(name, {})) for name, one in state["workloads"].items()]
 
@@ -230,8 +205,8 @@ class Mesh:
         return ports, None
 
     def _workload(self, name: str, one: Json, processes: dict[str, Json], proxy: Json) -> Json:
-        sidecar = processes.get(f"{name}-sidecar", {})
-        app = processes.get(name)
+        sidecar = processes.get(one.get("sidecar", f"{name}-sidecar"), {})
+        app = None if one["gateway"] else processes.get(name)
         return {
             "name": name,
             "service": one["service"],
@@ -249,10 +224,15 @@ class Mesh:
             "calls_out": proxy.get("calls_out"),
         }
 
-    async def _certificate(self, one: Json) -> str | None:
+    async def certificates(self, workload: str) -> Json:
+        """What a sidecar says of its certificates. Raises DevmeshError."""
+        answer: Json = json.loads(await self.runtime.ask_sidecar(workload, "admin", "/certs"))
+        return answer
+
+    async def _certificate(self, workload: str) -> str | None:
         try:
-            answer = await self.ask(f"http://127.0.0.1:{one['admin']}/certs", 2)
-        except DevmeshError:
+            answer = await self.certificates(workload)
+        except (DevmeshError, ValueError):
             return None
         for certificate in answer.get("certificates", ()):
             for chain in certificate.get("cert_chain", ()):
@@ -411,18 +391,15 @@ class Mesh:
         return [{"id": one.key.name, **one.document["spec"], "hits": hits.get(one.key.name, 0)} for one in stored]
 
     async def _fault_hits(self) -> dict[str, int]:
+        runtime = self.runtime
+        texts = await asyncio.gather(
+            *(runtime.ask_sidecar(name, "prometheus", "/stats/prometheus") for name in self.state()["workloads"]), return_exceptions=True
+        )
         out: dict[str, int] = {}
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session:
-            for one in self.state()["workloads"].values():
-                try:
-                    async with session.get(f"http://127.0.0.1:{one['prometheus']}/stats/prometheus") as response:
-                        text = await response.text()
-                except (aiohttp.ClientError, TimeoutError):
-                    continue
-                for line in text.splitlines():
-                    if line.startswith("devmesh_fault_hits_total{"):
-                        name = line.partition('fault="')[2].partition('"')[0]
-                        out[name] = out.get(name, 0) + int(float(line.rpartition(" ")[2]))
+        for line in (line for text in texts if isinstance(text, str) for line in text.splitlines()):
+            if line.startswith("devmesh_fault_hits_total{"):
+                name = line.partition('fault="')[2].partition('"')[0]
+                out[name] = out.get(name, 0) + int(float(line.rpartition(" ")[2]))
         return out
 
     async def clear_faults(self, identities: Sequence[str]) -> tuple[list[Json], Applied | None]:

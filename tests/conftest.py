@@ -1,11 +1,35 @@
-"""Counts skips by reason at the end, so that a machine without a counterpart says what it did not check."""
+"""Counts skips by reason at the end, so that a machine without a counterpart says what it did not check; the Docker engine for those that ask."""
 
 from collections import Counter
+from collections.abc import Iterator
 
+import docker
 import pytest
+
+from devmesh.runtimes.docker.build import ensure_devmesh
+from tests.support.engine import engine, image_environment
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ()) if isinstance(report.longrepr, tuple))
     for reason, count in reasons.most_common():
         terminalreporter.write_line(f"not checked here: {count} x {reason}")
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[docker.DockerClient]:
+    """The machine's engine; skips without one, fails under DEVMESH_REQUIRE=docker."""
+    with engine() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def docker_environment(docker_engine: docker.DockerClient) -> dict[str, str]:
+    """What a command that uses the engine is given, the names of images that need no registry included."""
+    return image_environment()
+
+
+@pytest.fixture(scope="session")
+def devmesh_image(docker_engine: docker.DockerClient, docker_environment: dict[str, str]) -> str:
+    """The devmesh image of this source tree."""
+    return ensure_devmesh(docker_engine, ("docker", "compose"), lambda *_: None, docker_environment)

@@ -1,7 +1,7 @@
 """Root -> intermediate -> SVID, EC P-256 all the way, kept in a directory that only its owner can read."""
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -106,11 +106,12 @@ class Authority:
         # RFC 5280 section 4.1.2.6: with an empty subject the SAN is critical, which SPIFFE's X509-SVID section 4.1 asks of validators.
         return self._issue(check_request(csr, spiffe_id), [x509.UniformResourceIdentifier(str(spiffe_id))], SVID_LIFE)
 
-    def server_certificate(self) -> tuple[Issued, str]:
-        """Give the CA's own HTTPS certificate for loopback, and its private key as PEM."""
+    def server_certificate(self, host_names: Iterable[str] = ()) -> tuple[Issued, str]:
+        """Give the CA's own HTTPS certificate for loopback and these host names, and its private key as PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         loopback = [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
-        return self._issue(key.public_key(), [x509.DNSName("localhost"), *loopback], SERVER_LIFE), pem_of_key(key)
+        names = [x509.DNSName(name) for name in ("localhost", *host_names)]
+        return self._issue(key.public_key(), [*names, *loopback], SERVER_LIFE), pem_of_key(key)
 
     def _issue(self, key: ec.EllipticCurvePublicKey, names: list[x509.GeneralName], life: timedelta) -> Issued:
         signer = self._intermediate

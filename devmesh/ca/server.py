@@ -6,7 +6,7 @@ import random
 import signal
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,23 @@ async def _body(request: web.Request, *fields: str) -> list[str]:
 class CaServer:
     """The routes of devmesh/README.md, "CA"."""
 
-    def __init__(self, authority: Authority, tokens: TokenStore, mesh_token: str, telemetry: Telemetry | None = None) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        tokens: TokenStore,
+        mesh_token: str,
+        telemetry: Telemetry | None = None,
+        host_names: Sequence[str] = (),
+    ) -> None:
+        self._host_names = host_names
         self._authority = authority
         self._tokens = tokens
         self._mesh_token = mesh_token
         self._telemetry = telemetry or Telemetry("devmesh-ca", None)
 
     def app(self) -> web.Application:
-        app = web.Application(middlewares=[guard(self._mesh_token, open_writes=frozenset({"/v1/sign"}))], client_max_size=MAX_REQUEST_BYTES)
+        guarded = guard(self._mesh_token, open_writes=frozenset({"/v1/sign"}), names=self._host_names)
+        app = web.Application(middlewares=[guarded], client_max_size=MAX_REQUEST_BYTES)
         app.router.add_post("/v1/sign", self._sign)
         app.router.add_post("/v1/tokens", self._mint)
         app.router.add_delete("/v1/tokens/{workload}", self._revoke)
@@ -132,22 +141,29 @@ def server_context(authority: Authority) -> ssl.SSLContext:
     return context
 
 
-async def _keep_certificate(context: ssl.SSLContext, authority: Authority, clock: Clock) -> None:
+async def _keep_certificate(context: ssl.SSLContext, authority: Authority, host_names: Sequence[str], clock: Clock) -> None:
     """Give the context a fresh certificate of our own at half life, for ever."""
     while True:
-        issued, key = authority.server_certificate()
+        issued, key = authority.server_certificate(host_names)
         load_pair(context, "".join(issued.certificate_chain), key)
         due = renewal_time(clock(), issued.expires, random.Random())  # noqa: S311 - spreads load, keeps no secret
         while clock() < due:  # noqa: ASYNC110 - the wall clock may jump, no event tells
             await asyncio.sleep(OWN_CERTIFICATE_CHECK_SECONDS)
 
 
-async def run(sock: socket.socket, directory: Path, mesh_token: str, ready: Callable[[], None], telemetry: Telemetry | None = None) -> None:
-    """Serve until cancelled; `directory`/root.pem exists when `ready` is called."""
+async def run(
+    sock: socket.socket,
+    directory: Path,
+    mesh_token: str,
+    ready: Callable[[], None],
+    telemetry: Telemetry | None = None,
+    host_names: Sequence[str] = (),
+) -> None:
+    """Serve until cancelled; `directory`/root.pem exists when `ready` is called. `host_names` are ours besides loopback's."""
     authority = Authority.open(directory)
-    server = CaServer(authority, TokenStore(directory / "tokens.json"), mesh_token, telemetry)
+    server = CaServer(authority, TokenStore(directory / "tokens.json"), mesh_token, telemetry, host_names)
     context = server_context(authority)
-    keeper = asyncio.create_task(_keep_certificate(context, authority, wall_clock), name="own certificate")
+    keeper = asyncio.create_task(_keep_certificate(context, authority, host_names, wall_clock), name="own certificate")
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=1.0)
     try:
         await asyncio.sleep(0)  # the keeper's first certificate is loaded before the first connection
@@ -160,14 +176,21 @@ async def run(sock: socket.socket, directory: Path, mesh_token: str, ready: Call
         await runner.cleanup()
 
 
-async def serve(sock: socket.socket, directory: Path, mesh_token: str, ready: Callable[[], None], otlp_url: str | None = None) -> None:
+async def serve(
+    sock: socket.socket,
+    directory: Path,
+    mesh_token: str,
+    ready: Callable[[], None],
+    otlp_url: str | None = None,
+    host_names: Sequence[str] = (),
+) -> None:
     """Run until SIGTERM or SIGINT: the launcher's entry."""
     telemetry = Telemetry("devmesh-ca", otlp_url)
     telemetry.start()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    running = asyncio.create_task(run(sock, directory, mesh_token, ready, telemetry), name="ca")
+    running = asyncio.create_task(run(sock, directory, mesh_token, ready, telemetry, host_names), name="ca")
     stopping = asyncio.create_task(stop.wait(), name="signal")
     try:
         await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,6 @@ from devmesh.cli.options import Compose, ComposeFile, Output
 from devmesh.cli.output import Format
 from devmesh.errors import DevmeshError, UsageError
 from devmesh.mesh import Mesh
-from devmesh.runtimes.local.enter import enter
-from devmesh.runtimes.local.plan import OUTBOUND_PORT
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 # What stands behind the service belongs to the command, options too.
@@ -68,8 +64,7 @@ def proxy_config(kind: str, service: str, compose_file: ComposeFile = None, form
     mesh = Mesh.of(compose_file)
     name = _workload(mesh, service)
     if kind == "secrets":
-        admin = mesh.state()["workloads"][name]["admin"]
-        output.data(asyncio.run(mesh.ask(f"http://127.0.0.1:{admin}/certs", 5)), Format.json if form is Format.table else form)
+        output.data(asyncio.run(mesh.certificates(name)), Format.json if form is Format.table else form)
         return
     found = asyncio.run(mesh.control(f"/v1/proxies/{name}/config"))[kind]
     if form is not Format.table:
@@ -138,30 +133,22 @@ TABLES = {"listeners": _listeners, "routes": _routes, "clusters": _clusters, "en
 def curl(context: typer.Context, from_service: str, url: str, compose_file: Compose = None) -> None:
     """A request as that service would send it: through its sidecar, with its identity. Further flags are curl's."""
     mesh = Mesh.of(compose_file)
-    name = _workload(mesh, from_service)
-    one = mesh.state()["workloads"][name]
-    binary = shutil.which("curl")
-    if binary is None:
-        raise DevmeshError("curl is not installed", "apt-get install curl")
-    if one.get("init_pid"):
-        enter(name, one, [binary, "-sS", "--noproxy", "*", *context.args, url])
-    # The proxy port is the workload's identity; nothing may bypass it.
-    os.execv(binary, ["curl", "-sS", "--noproxy", "", "--proxy", f"http://{one['ip']}:{OUTBOUND_PORT}", *context.args, url])  # noqa: S606 - no shell on purpose
+    mesh.runtime.curl(_workload(mesh, from_service), [*context.args, url])
 
 
 def execute(context: typer.Context, service: str, compose_file: Compose = None) -> None:
     """Run a command in a service's pod: devmesh exec reviews-v1 -- tcpdump -i lo."""
-    if not context.args:
+    command = context.args[1:] if context.args[:1] == ["--"] else context.args
+    if not command:
         raise UsageError("devmesh exec SERVICE COMMAND: the command is missing")
-    _enter(service, compose_file, context.args)
+    _enter(service, compose_file, command)
 
 
 def shell(service: str, compose_file: Compose = None) -> None:
-    """A shell in a service's pod; what it sends goes through the service's sidecar."""
-    _enter(service, compose_file, [os.environ.get("SHELL") or "/bin/sh"])
+    """A shell where a service's app runs; what it sends goes through the service's sidecar."""
+    _enter(service, compose_file, None)
 
 
-def _enter(service: str, compose_file: Path | None, argv: list[str]) -> None:
+def _enter(service: str, compose_file: Path | None, argv: list[str] | None) -> None:
     mesh = Mesh.of(compose_file)
-    name = _workload(mesh, service)
-    enter(name, mesh.state()["workloads"][name], argv)
+    mesh.runtime.execute(_workload(mesh, service), argv)

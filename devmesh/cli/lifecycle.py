@@ -15,7 +15,8 @@ from devmesh.cli.options import Compose, ComposeFile, Output, Timeout, seconds
 from devmesh.cli.output import Format
 from devmesh.errors import DevmeshError, UsageError
 from devmesh.mesh import Mesh
-from devmesh.runtimes.local.files import last_lines
+from devmesh.runtimes.choose import choose
+from devmesh.runtimes.runtime import LogQuery
 
 INTERCEPTIONS = ("auto", "namespace", "proxy")
 PROFILES = ("default", "demo", "minimal", "remote", "empty")
@@ -36,19 +37,26 @@ def register(app: typer.Typer) -> None:
 
 def up(
     file: ComposeFile = None,
-    runtime: Annotated[str, typer.Option(help="auto or local; docker comes later.")] = "auto",
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="docker, local, or auto: docker where an engine answers. [default: $DEVMESH_RUNTIME, else auto]", show_default=False
+        ),
+    ] = None,
     profile: Annotated[str, typer.Option(help="Istio's profile: demo samples every trace, default 1 %.")] = "demo",
     interception: Annotated[
         str, typer.Option(help="namespace (pods, apps unmodified), proxy (HTTP_PROXY), or auto: namespace where the machine allows it.")
     ] = "auto",
+    compose_profile: Annotated[
+        list[str] | None, typer.Option("--compose-profile", help="A profile of the compose file to run too; may be given again.")
+    ] = None,
 ) -> None:
     """Bring the mesh up and return when every workload is ready."""
     if profile not in PROFILES:
         raise UsageError(f"--profile {profile!r} is none of {', '.join(PROFILES)}")
     if interception not in INTERCEPTIONS:
         raise UsageError(f"--interception {interception!r} is none of {', '.join(INTERCEPTIONS)}")
-    if runtime not in ("auto", "local"):
-        raise DevmeshError(f"runtime {runtime!r} is not supported yet", "devmesh up --runtime local")
+    chosen, why = choose(runtime)
     mesh = Mesh.of(file)
 
     def tell(event: dict[str, Any]) -> None:
@@ -62,8 +70,9 @@ def up(
         elif event["event"] == "done":
             output.note(f"  {'ready':<26} {event['seconds']:6.2f} s\n")
 
-    output.note(f"devmesh {__version__}: {mesh.compose_file.parent.name}, runtime local")
-    mesh.up({"profile": profile, "interception": interception}, tell)
+    output.note(f"devmesh {__version__}: {mesh.compose_file.parent.name}, runtime {chosen}" + (f" ({why})" if why else ""))
+    settings = {"profile": profile, "interception": interception, "runtime": chosen, "compose_profiles": compose_profile or []}
+    mesh.up(settings, tell)
     _print_urls(asyncio.run(mesh.status())["urls"])
 
 
@@ -80,12 +89,8 @@ def down(
 ) -> None:
     """Stop everything that `up` started."""
     mesh = Mesh.of(file)
-    stopped = asyncio.run(mesh.down())
+    stopped = asyncio.run(mesh.down(volumes=volumes))
     output.note("stopped" if stopped else f"nothing is up in {mesh.compose_file.parent}")
-    if volumes:
-        import shutil  # noqa: PLC0415 - one use
-
-        shutil.rmtree(mesh.files.root, ignore_errors=True)
 
 
 def status(compose_file: ComposeFile = None, form: Output = Format.table) -> None:
@@ -136,46 +141,12 @@ def logs(
     access: Annotated[bool, typer.Option("--access", help="The sidecars' access logs, as Istio prints them.")] = False,
     follow: Annotated[bool, typer.Option("-f", "--follow")] = False,
     tail: Annotated[int, typer.Option(help="Lines of each log.")] = 100,
+    since: Annotated[str | None, typer.Option(help="Only what is younger, e.g. 5m; on Docker, where lines have times.")] = None,
 ) -> None:
     """App and sidecar logs, one prefix each."""
-    mesh = Mesh.of(compose_file)
-    files = _log_files(mesh, service, access=access)
-    if not files:
-        known = ", ".join(sorted(path.name.removesuffix(".log") for path in mesh.files.logs.glob("*.log")))
-        raise DevmeshError(f"no logs of {service!r}", f"there are: {known}" if known else "devmesh up")
-    for path in files:
-        for line in last_lines(path, tail):
-            typer.echo(f"{path.name.removesuffix('.log')} | {line}")
-    if follow:
-        _follow(files)
-
-
-def _log_files(mesh: Mesh, service: str | None, *, access: bool) -> list[Path]:
-    found = sorted(mesh.files.logs.glob("*.access.log" if access else "*.log"))
-    if not access:
-        found = [path for path in found if not path.name.endswith(".access.log")]
-    if service is None:
-        return found
-    try:
-        workloads = [name for name, one in mesh.state()["workloads"].items() if service in (name, one["service"])]
-    except DevmeshError:
-        workloads = []
-    names = {service, *workloads, *(f"{name}-sidecar" for name in workloads)}
-    return [path for path in found if path.name.removesuffix(".log").removesuffix(".access") in names]
-
-
-def _follow(files: list[Path]) -> None:
-    handles = {path: path.open(errors="replace") for path in files}
-    for handle in handles.values():
-        handle.seek(0, 2)
-    while True:
-        idle = True
-        for path, handle in handles.items():
-            for line in handle:
-                idle = False
-                typer.echo(f"{path.name.removesuffix('.log')} | {line.rstrip()}")
-        if idle:
-            time.sleep(0.1)  # between looks at files, as tail -f does
+    query = LogQuery(service, access, follow, tail, seconds(since, "--since") if since else None)
+    for who, line in Mesh.of(compose_file).runtime.logs(query):
+        typer.echo(f"{who} | {line}")
 
 
 def wait(compose_file: ComposeFile = None, timeout: Timeout = "30s") -> None:
@@ -206,8 +177,8 @@ async def _wait(mesh: Mesh, limit: float) -> list[dict[str, Any]]:
 
 
 def _action(name: str, target: str, compose_file: Path | None) -> None:
-    answer = asyncio.run(Mesh.of(compose_file).command({"command": name, "target": target}))
-    output.note(f"{name}: {', '.join(answer['workloads'])}")
+    workloads = asyncio.run(Mesh.of(compose_file).act(name, target))
+    output.note(f"{name}: {', '.join(workloads)}")
 
 
 def restart(service: str, compose_file: ComposeFile = None) -> None:

@@ -28,7 +28,9 @@ __all__ = [
 
 GATEWAY = "istio-ingressgateway"
 GATEWAY_NAMESPACE = "istio-system"
-_SERVICE_KEYS = ("service", "version", "namespace", "serviceAccount", "port", "protocol", "local", "resources")
+_SERVICE_KEYS = ("service", "version", "namespace", "serviceAccount", "port", "protocol", "local", "resources", "inject")
+TRAFFIC_LABELS = "traffic.sidecar.istio.io/"
+INJECT_LABEL = "sidecar.istio.io/inject"
 _MESH_KEYS = ("namespace", "resources")
 _LOCAL_KEYS = ("command", "working_dir", "environment")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -37,15 +39,28 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?")
 
 
 def load_topology(
-    path: str | Path, mesh_number: int = 0, *, profiles: Iterable[str] = (), environ: Mapping[str, str] | None = None
+    path: str | Path,
+    mesh_number: int = 0,
+    *,
+    profiles: Iterable[str] = (),
+    environ: Mapping[str, str] | None = None,
+    exposed: Mapping[str, Iterable[int]] | None = None,
 ) -> Topology:
-    """Read a compose file; DevmeshError lists every mistake with file:line:column."""
+    """Read a compose file; DevmeshError lists every mistake with file:line:column.
+
+    `exposed` are the ports that images expose, by compose service, for services whose file names none.
+    """
     compose = read_compose(Path(path), os.environ if environ is None else environ, profiles)
-    return _Builder(compose, mesh_number).build()
+    return _Builder(compose, mesh_number, exposed or {}).build()
 
 
 def check_local(topology: Topology) -> None:
     """Raise DevmeshError naming each workload that plain processes cannot run: an image and no `x-devmesh.local.command`."""
+    if topology.outside:
+        raise DevmeshError(
+            f"{', '.join(topology.outside)} opted out of the mesh (inject: false), which plain processes cannot",
+            "take it out, or use a Docker engine: devmesh up --runtime docker",
+        )
     failing = [one for one in topology.workloads if one.local_error]
     if not failing:
         return
@@ -74,7 +89,8 @@ class _Plan:
 
 
 class _Builder:
-    def __init__(self, compose: ComposeFile, mesh_number: int) -> None:
+    def __init__(self, compose: ComposeFile, mesh_number: int, exposed: Mapping[str, Iterable[int]]) -> None:
+        self.exposed = exposed
         self.compose = compose
         self.mesh_number = mesh_number
         self.problems = compose.problems
@@ -82,14 +98,24 @@ class _Builder:
 
     def build(self) -> Topology:
         self._keys(self.compose.mesh, "x-devmesh", _MESH_KEYS)
-        plans = [self._plan(one) for one in self.compose.services]
-        self._check_names(plans)
+        outside = tuple(one.name for one in self.compose.services if not self._injected(one))
+        plans = [self._plan(one) for one in self.compose.services if one.name not in outside]
+        self._check_names(plans, outside)
         workloads = [workload for plan in plans for workload in self._workloads(plan, plans)]
         workloads = [self._addressed(workload, number) for number, workload in enumerate(workloads, 1)]
         resources = self._resource_paths()
         self.problems.raise_if_any()
         gateway = self._gateway(len(workloads) + 1)
-        return Topology(self.compose.name, str(self.compose.directory.resolve()), self._services(plans), (*workloads, gateway), resources)
+        return Topology(
+            self.compose.name, str(self.compose.directory.resolve()), self._services(plans), (*workloads, gateway), resources, outside
+        )
+
+    def _injected(self, one: ComposeService) -> bool:
+        """Opting out, by `x-devmesh` or by the label that Istio's injector reads."""
+        given = one.mesh.get("inject", one.labels.get(INJECT_LABEL, True))
+        if str(given).lower() not in ("true", "false"):
+            self.problems.add(f"{one.path}.x-devmesh.inject", f"inject of {one.name} must be true or false, not {given!r}")
+        return str(given).lower() != "false"
 
     def _keys(self, value: Mapping[str, Any], path: str, known: Iterable[str]) -> None:
         for key in value:
@@ -147,7 +173,7 @@ class _Builder:
         numbers = given if isinstance(given, list) else [] if given is None else [given]
         wanted = [ComposePort(int(number)) for number in numbers if self._is_port(number, f"{path}.port")]
         named = {port.container_port: port for port in one.ports if port.name or port.app_protocol}
-        ports = wanted or one.expose or one.ports
+        ports = wanted or one.expose or one.ports or tuple(ComposePort(number) for number in self.exposed.get(one.name, ()))
         unique = {port.container_port: named.get(port.container_port, port) for port in ports}
         return tuple(_service_port(port, protocol, alone=len(unique) == 1) for port in unique.values())
 
@@ -157,9 +183,9 @@ class _Builder:
             self.problems.add(path, f"{path} must be a port number, not {number!r}")
         return valid
 
-    def _check_names(self, plans: list[_Plan]) -> None:
+    def _check_names(self, plans: list[_Plan], outside: Iterable[str]) -> None:
         taken: dict[str, str] = {GATEWAY: "devmesh's own gateway"}
-        known = [plan.compose.name for plan in plans]
+        known = [*(plan.compose.name for plan in plans), *outside]
         for plan in plans:
             for name in plan.names:
                 if name in taken:
@@ -224,6 +250,7 @@ class _Builder:
                 published=tuple(_published(port) for port in one.ports if port.host_port is not None and index == 0),
                 compose_service=one.name,
                 position=self.compose.document.position(one.path),
+                annotations={key: value for key, value in one.labels.items() if key.startswith(TRAFFIC_LABELS)},
                 local_error=plan.local_error,
             )
 

@@ -45,7 +45,7 @@ class PublishedPort:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`command` is None when there is nothing to run locally: the gateway, or what `local_error` says (`check_local` raises it)."""
+    """`annotations` are the labels that Istio has as annotations, `traffic.sidecar.istio.io/...`. `command` is None when there is nothing to run locally: the gateway, or what `local_error` says (`check_local` raises it)."""
 
     name: str
     namespace: str
@@ -66,6 +66,7 @@ class Workload:
     compose_service: str = ""
     local_error: str | None = None
     position: SourcePosition | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def spiffe_id(self) -> str:
@@ -74,11 +75,14 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
+    """`outside` names the compose services that opted out of the mesh."""
+
     name: str
     directory: str
     services: tuple[Service, ...]
     workloads: tuple[Workload, ...]
     resource_paths: tuple[Path, ...] = ()
+    outside: tuple[str, ...] = ()
 
     def service(self, name: str, namespace: str = "default") -> Service | None:
         return next((one for one in self.services if (one.name, one.namespace) == (name, namespace)), None)

@@ -23,6 +23,15 @@ class ConsulPorts:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsulPlace:
+    """Where a server keeps its data and on which address it listens: its own on `bind`, HTTP on `client`."""
+
+    data: str
+    bind: str = "127.0.0.1"
+    client: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
 class ConsulCommand:
     argv: tuple[str, ...]
     config_file: Path
@@ -41,16 +50,17 @@ def consul_command(binary: Path, directory: Path, ports: ConsulPorts, token: str
     """Write the configuration (it holds the token: 0600) and give the command line. Never `-dev`: that one forgets."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     config_file = directory / "consul.json"
-    write_private(config_file, orjson.dumps(_config(directory, ports, token), option=orjson.OPT_INDENT_2))
+    write_private(config_file, orjson.dumps(consul_config(ConsulPlace(str(directory / "data")), ports, token), option=orjson.OPT_INDENT_2))
     return ConsulCommand((str(binary), "agent", "-server", "-bootstrap-expect=1", f"-config-file={config_file}"), config_file)
 
 
-def _config(directory: Path, ports: ConsulPorts, token: str) -> dict[str, object]:
+def consul_config(place: ConsulPlace, ports: ConsulPorts, token: str) -> dict[str, object]:
+    """Give the server's configuration; it holds the token."""
     return {
         "node_name": "devmesh",
-        "data_dir": str(directory / "data"),
-        "bind_addr": "127.0.0.1",
-        "client_addr": "127.0.0.1",
+        "data_dir": place.data,
+        "bind_addr": place.bind,
+        "client_addr": place.client,
         "log_level": "WARN",
         "ports": {
             "http": ports.http,

@@ -40,12 +40,15 @@ BACKLOG = 1024
 
 def open_socket(listening: Listening) -> SocketSpec:
     """Take the inherited descriptor, or bind when there is none."""
-    if listening.fd is not None:
-        sock = socket.socket(fileno=listening.fd)
-    else:
-        sock = socket.create_server((listening.address, listening.port), backlog=BACKLOG)
+    sock = socket.socket(fileno=listening.fd) if listening.fd is not None else _bind(listening.address, listening.port)
     address, port = sock.getsockname()[:2]
     return SocketSpec(listening.role, address, port, sock, listening.original)
+
+
+def _bind(address: str, port: int) -> socket.socket:
+    """`::` means IPv6 only: a socket of both families would show IPv4 peers as ::ffff:10.0.0.1, in logs and to policies."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.create_server((address, port), family=family, backlog=BACKLOG)
 
 
 def build(bootstrap: Bootstrap, dialer: Dialer | None = None) -> Running:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from devmesh.runtimes.local.processes import start_time
+from devmesh.runtimes.processes import start_time
 from tests.e2e.conftest import RunningMesh, copy_sample, running, until
 from tests.support.require import tool
 

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from devmesh.runtimes.local.files import MeshFiles
+from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.preload import preload
 
 

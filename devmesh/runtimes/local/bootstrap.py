@@ -3,67 +3,25 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from devmesh.pods.names import HOST_GATEWAY, HOST_GATEWAY_NAME
+from devmesh.runtimes.bootstrap import Servers
+from devmesh.runtimes.bootstrap import sidecar_bootstrap as shared_bootstrap
 from devmesh.runtimes.local.plan import OUTBOUND_PORT, SHIFT, WorkloadPlan, first_bindable_port
-from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
-
-@dataclass(frozen=True, slots=True)
-class Servers:
-    """Where the mesh's own servers are."""
-
-    xds_url: str
-    otlp_url: str
-    mesh_id: str
-    access_log_encoding: str
-
-    @property
-    def traces_url(self) -> str:
-        return f"{self.otlp_url}/v1/traces"
+__all__ = ["Servers", "app_environment", "sidecar_bootstrap"]
 
 
 def sidecar_bootstrap(plan: WorkloadPlan, servers: Servers, ca: dict[str, str], access_log: Path) -> dict[str, Any]:
-    workload = plan.workload
-    kind = "router" if workload.gateway else "sidecar"
-    domain = f"{workload.namespace}.svc.cluster.local"
+    """Each of the workload's addresses leads to the app's own."""
+    dial = {f"{plan.workload.ip}:{port}": _app_address(plan, app) for port, app in plan.app_ports.items()}
     return {
-        "node": {
-            "id": f"{kind}~{workload.ip}~{workload.name}.{workload.namespace}~{domain}",
-            "cluster": f"{workload.service}.{workload.namespace}",
-            "metadata": {
-                "NAMESPACE": workload.namespace,
-                "LABELS": dict(workload.labels),
-                "SERVICE_ACCOUNT": workload.service_account,
-                "WORKLOAD_NAME": workload.name,
-                "MESH_ID": servers.mesh_id,
-            },
-        },
-        "workload": {
-            "name": workload.name,
-            "service": workload.service,
-            "version": workload.version,
-            "namespace": workload.namespace,
-            "ip": workload.ip,
-            "spiffe_id": workload.spiffe_id,
-            "gateway": workload.gateway,
-        },
-        "xds": {"url": servers.xds_url, "spiffe_id": str(CONTROL_PLANE)},
-        "snapshot": None,
-        "ca": ca,
-        "dial": {f"{workload.ip}:{port}": _app_address(plan, app) for port, app in plan.app_ports.items()},
+        **shared_bootstrap(plan.workload, servers, ca, str(access_log), dial),
         "shift": {"below": first_bindable_port(), "by": SHIFT},
         **(_pod_settings(servers) if plan.interception == "namespace" else {}),
-        "telemetry": {
-            "otlp_url": servers.traces_url,
-            "access_log_file": str(access_log),
-            "access_log_encoding": servers.access_log_encoding,
-        },
-        "mesh": {"outbound_traffic_policy": "ALLOW_ANY", "forbidden_destinations": []},
     }
 
 

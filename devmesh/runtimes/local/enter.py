@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.local.processes import start_time
+from devmesh.runtimes.processes import start_time
 
 
 def nsenter_command(init_pid: int, argv: Sequence[str], cwd: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing import IO
 
 from devmesh.config.topology_types import Topology, Workload
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.local.processes import port_in_use
+from devmesh.runtimes.processes import port_in_use
 
 MESHES = 256
 GATEWAY_PORT = 8080  # where a browser finds the ingress gateway, when it is free

@@ -13,7 +13,7 @@ from typing import Any
 
 from devmesh.config.topology_types import Topology
 from devmesh.pods.names import host_aliases, hosts_file, read_or_empty, resolv_conf
-from devmesh.runtimes.local.files import MeshFiles
+from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.plan import SidecarSocket, WorkloadPlan
 
 MAX_EVENT = 64 * 1024

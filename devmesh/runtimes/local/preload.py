@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from devmesh.runtimes.local.files import MeshFiles
+from devmesh.runtimes.files import MeshFiles
 
 
 @dataclass(frozen=True, slots=True)

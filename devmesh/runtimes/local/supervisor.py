@@ -32,13 +32,13 @@ from devmesh.pods.preflight import explain, missing_tools
 from devmesh.registry.client import Registry
 from devmesh.registry.consul import ConsulPorts, consul_command
 from devmesh.registry.resources import StoredResource, delete_resources, list_resources, replace_owner, write_mesh
+from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.bootstrap import Servers, app_environment, sidecar_bootstrap
-from devmesh.runtimes.local.files import MeshFiles, last_lines
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.plan import WorkloadPlan, bind, bind_preferring, claim_mesh_number, close_all, plan_all, port_of
 from devmesh.runtimes.local.pods import Pods
 from devmesh.runtimes.local.preload import Preload
-from devmesh.runtimes.local.processes import is_same, start_time, stop_all
+from devmesh.runtimes.processes import is_same, start_time, stop_all
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness

@@ -4,9 +4,9 @@ import json
 import select
 import socket
 
-from devmesh.runtimes.local.files import MeshFiles
+from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.preload import preload
-from devmesh.runtimes.local.processes import start_time, stop_all
+from devmesh.runtimes.processes import start_time, stop_all
 
 
 def told(channel: socket.socket, within: float = 30) -> dict:

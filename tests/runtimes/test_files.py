@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.local.files import MeshFiles, last_lines
+from devmesh.runtimes.files import MeshFiles, last_lines
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from devmesh.runtimes.local.processes import is_same, owner_of_port, port_in_use, start_time, stop_all
+from devmesh.runtimes.processes import is_same, owner_of_port, port_in_use, start_time, stop_all
 
 SLEEPER = "import signal; print('on', flush=True); signal.pause()"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"

@@ -1,0 +1,90 @@
+"""What a mesh is brought up with, whichever runtime it is: its resources, its settings, faults with an end, and when it is in sync."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import aiohttp
+
+from devmesh.config.analysis import analyze, merge
+from devmesh.config.loader import load_paths
+from devmesh.config.topology_types import Topology
+from devmesh.errors import DevmeshError
+from devmesh.registry.client import Registry
+from devmesh.registry.resources import StoredResource, delete_resources, list_resources
+
+Json = dict[str, Any]
+Tell = Callable[[Json], None]
+FAULT_CHECK_SECONDS = 1.0
+LOOK_AGAIN_SECONDS = 0.02
+
+
+def load_resources(topology: Topology, tell: Tell) -> list[StoredResource]:
+    """The mesh's own files, judged as `apply` judges them. Raises DevmeshError with every error; warnings are told."""
+    loaded = load_paths(topology.resource_paths, owner="mesh")
+    found = merge([loaded.diagnostics, analyze(loaded.resources, topology)])
+    errors = [one for one in found if one.severity == "error"]
+    for diagnostic in found:
+        if diagnostic not in errors:
+            tell({"event": "diagnostic", **diagnostic.to_json()})
+    if errors:
+        raise DevmeshError(
+            f"{len(errors)} error{'s' * (len(errors) > 1)} in the mesh's resources:\n" + "\n".join(map(str, errors)),
+            "mend them, then devmesh up",
+        )
+    return [StoredResource.of(resource, "mesh") for resource in loaded.resources]
+
+
+def mesh_config(settings: Mapping[str, Any], mesh_id: str) -> Json:
+    """MeshConfig of the profile, the user's settings over it."""
+    demo = {"tracing_sampling": 100.0} if settings.get("profile", "demo") == "demo" else {}
+    return {**demo, "mesh_id": mesh_id, "access_log_file": "/dev/stdout", **settings.get("mesh_config", {})}
+
+
+async def expire_faults(registry: Registry) -> None:
+    """Remove the faults whose time is over."""
+    now = time.time_ns() / 1e9
+    gone = [
+        (one.owner, one.key)
+        for one in await list_resources(registry, "fault")
+        if float(one.document.get("spec", {}).get("until") or now + 1) <= now
+    ]
+    if gone:
+        await delete_resources(registry, gone)
+
+
+async def watch_faults(registry_url: str, token: str, stopping: asyncio.Event) -> None:
+    """Remove faults whose time is over, once a second, until `stopping`."""
+    async with Registry(registry_url, token) as registry:
+        while not stopping.is_set():
+            with contextlib.suppress(DevmeshError):
+                await expire_faults(registry)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), FAULT_CHECK_SECONDS)
+
+
+class ControlPlaneView:
+    """What the control plane's admin API says, asked again and again."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session, self._url = session, url
+
+    async def is_settled(self, workloads: int, wanted: Collection[str]) -> bool:
+        """Whether every sidecar has acknowledged what it was sent and every wanted workload gets traffic."""
+        proxies = {one["workload"]: one for one in (await self._get("/v1/proxies")).get("proxies", ())}
+        endpoints = set((await self._get("/v1/status")).get("endpoints") or ())
+        return (
+            len(proxies) == workloads and all(one["connected"] and one["synced"] for one in proxies.values()) and set(wanted) <= endpoints
+        )
+
+    async def _get(self, path: str) -> Json:
+        try:
+            async with self._session.get(f"{self._url}{path}") as response:
+                answer: Json = await response.json() if response.status == 200 else {}
+        except (aiohttp.ClientError, TimeoutError):
+            return {}
+        return answer

@@ -1,0 +1,261 @@
+"""`up`: plan, images, containers, the registry's contents, and the wait until everything is in sync."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from devmesh.ca.files import write_private
+from devmesh.config.topology import load_topology
+from devmesh.errors import DevmeshError
+from devmesh.registry.client import Registry
+from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
+from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, Tell, expire_faults, load_resources, mesh_config
+from devmesh.runtimes.docker.addresses import host_routes
+from devmesh.runtimes.docker.build import ensure_devmesh
+from devmesh.runtimes.docker.compose import Compose, Project
+from devmesh.runtimes.docker.engine import Container, Engine
+from devmesh.runtimes.docker.images import ensure, image
+from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
+from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
+from devmesh.runtimes.docker.prepare import Secrets, Surroundings, lay_out, write_files
+from devmesh.runtimes.docker.project import as_yaml, render
+from devmesh.runtimes.files import MeshFiles, last_lines
+
+Json = dict[str, Any]
+INTERCEPTION = "redirect"
+UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started
+LEADER_TIMEOUT = 30.0
+START_INTERVAL_SINCE = (25, 0)
+FOREIGN_IMAGES = ("consul", "jaeger")
+
+
+class BringUp:
+    """One `up`. Every step raises DevmeshError; what was started then is the caller's to remove."""
+
+    def __init__(self, compose_file: Path, files: MeshFiles, settings: Json, tell: Tell) -> None:
+        self.compose_file, self.files, self.settings, self._tell = compose_file, files, settings, tell
+        self.engine = Engine.connect()
+        self.compose = Compose.find()
+        self.project: Project | None = None
+        self._layout: Layout | None = None
+        self._began = time.monotonic()
+        self._mesh_id = str(uuid.uuid4())
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        self._tell({"event": "phase", "name": name})
+        yield
+        self._tell({"event": "phase_done", "name": name, "seconds": time.monotonic() - started})
+
+    async def run(self) -> Json:
+        """The state of the mesh that is up."""
+        with self.phase("plan"):
+            config = self.compose.config(self.compose_file, self.settings.get("compose_profiles", ()))
+        with self.phase("images"):
+            images = self._images(config)
+        with self.phase("project"):
+            topology = load_topology(
+                self.compose_file,
+                profiles=self.settings.get("compose_profiles", ()),
+                exposed=self.engine.exposed_ports(image_names(config)),
+            )
+            resources = load_resources(topology, self._tell)
+            layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings())
+            self.project, self._layout = self._write(layout), layout
+            self.files.write_state({**(self.files.read_state() or {}), **self.state(containers=False)})
+        with self.phase("containers"):
+            await self._start(layout, self.project, resources)
+        with self.phase("in sync"):
+            await self._settle(layout)
+        self._tell({"event": "done", "seconds": time.monotonic() - self._began})
+        return self.state()
+
+    def state(self, *, containers: bool = True) -> Json:
+        """What `state.json` says of the mesh; {} before it is laid out."""
+        if self._layout is None:
+            return {}
+        found = self.engine.containers(self._layout.project) if containers else ()
+        return state_of(self._layout, self.compose_file, found)
+
+    def _images(self, config: Mapping[str, Any]) -> dict[str, str]:
+        def tell(reference: str, text: str) -> None:
+            self._tell({"event": "note", "message": f"{reference}: {text}"})
+
+        roles = [image(role) for role in FOREIGN_IMAGES]
+        self.engine.with_client(lambda client: ensure(client, roles, tell))
+        ours = self.engine.with_client(lambda client: ensure_devmesh(client, self.compose.command, tell))
+        self._users_images(config, tell)
+        return {one.role: one.reference for one in roles} | {"devmesh": ours}
+
+    def _users_images(self, config: Mapping[str, Any], tell: Any) -> None:
+        """What the user's services are built from or pulled; compose does both, and says how far it is."""
+        services: Mapping[str, Any] = config["services"]
+        names = image_names(config)
+        missing = [name for name in services if not self.engine.has_image(names[name])]
+        for action, chosen in (
+            ("build", [name for name in missing if services[name].get("build")]),
+            ("pull", [name for name in missing if not services[name].get("build")]),
+        ):
+            if chosen:
+                self.compose.follow(self.compose_file, (action, *chosen), partial(tell, action))
+
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            existing=self.engine.networks(),
+            routes=host_routes(),
+            prefer=prefer_port,
+            start_interval=self.engine.version >= START_INTERVAL_SINCE,
+        )
+
+    def _write(self, layout: Layout) -> Project:
+        encoding = mesh_config(self.settings, self._mesh_id).get("access_log_encoding", "TEXT")
+        secrets = Secrets(gives_away=Secrets.may_give_away() and not self.engine.maps_users)
+        write_files(layout, self.files.mesh_token(), encoding, secrets)
+        file = layout.folder / "compose.yaml"
+        write_private(file, as_yaml(render(layout), self.compose_file.name).encode())
+        return Project(layout.project, file)
+
+    async def _start(self, layout: Layout, project: Project, resources: list[StoredResource]) -> None:
+        """Compose starts the containers in their order; meanwhile the registry gets what the control plane waits for."""
+        log = self.files.log("compose")
+        process = self.compose.start(project, "up", "--detach", "--remove-orphans", "--quiet-pull", log=log)
+        filling = asyncio.create_task(self._fill(layout, resources), name="fill the registry")
+        try:
+            status = await asyncio.to_thread(process.wait)
+            if status != 0:
+                raise compose_failed("up", log)
+            await filling
+        finally:
+            filling.cancel()
+            await asyncio.gather(filling, return_exceptions=True)
+            end(process)
+
+    async def _fill(self, layout: Layout, resources: list[StoredResource]) -> None:
+        async with Registry(f"http://127.0.0.1:{layout.ports.registry}", self.files.mesh_token()) as registry:
+            await registry.wait_leader(LEADER_TIMEOUT)
+            await write_mesh(registry, self._mesh_id, layout.topology.to_json(), mesh_config(self.settings, self._mesh_id))
+            await replace_owner(registry, "mesh", resources)
+            await expire_faults(registry)
+
+    async def _settle(self, layout: Layout) -> None:
+        """Until every sidecar has acknowledged and every app that runs and has a port gets traffic."""
+        deadline = time.monotonic() + UP_TIMEOUT
+        headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
+        timeout = aiohttp.ClientTimeout(total=5)
+        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+            view = ControlPlaneView(session, f"http://127.0.0.1:{layout.ports.control}")
+            looked = 0.0
+            ended: set[str] = set()
+            while True:
+                if time.monotonic() - looked > 1:
+                    ended, looked = await asyncio.to_thread(self._ended, layout), time.monotonic()
+                wanted = {one.name for one in layout.topology.workloads if one.ports and not one.gateway and one.name not in ended}
+                if await view.is_settled(len(layout.topology.workloads), wanted):
+                    return
+                if time.monotonic() > deadline:
+                    raise DevmeshError("not every sidecar acknowledged its configuration in time", "devmesh proxy-status")
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+    def _ended(self, layout: Layout) -> set[str]:
+        """Apps that ended with success (one-shot jobs). Raises DevmeshError for one that fails."""
+        done = set()
+        for one in self.engine.containers(layout.project):
+            if one.labels.get(ROLE_LABEL) != "app" or one.state not in ("exited", "dead", "restarting"):
+                continue
+            if one.state == "exited" and one.exit_code == 0:
+                done.add(one.labels[WORKLOAD_LABEL])
+            else:
+                lines = "\n".join(line for _, line in self.engine.logs(one.id, stdout=True, stderr=True, tail=20, follow=False))
+                raise DevmeshError(
+                    f"{one.service} exits at start (status {one.exit_code}); its last lines:\n{lines}\nThe rest of the mesh runs.",
+                    f"devmesh logs {one.service}",
+                )
+        return done
+
+
+def image_names(config: Mapping[str, Any]) -> dict[str, str]:
+    """Each service's image; compose's own default for one that is built."""
+    return {name: service.get("image") or f"{config['name']}-{name}" for name, service in config["services"].items()}
+
+
+def prefer_port(port: int) -> int:
+    """`port` on 127.0.0.1, or any free one when somebody has it."""
+    for candidate in (port, 0):
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", candidate))
+            return int(sock.getsockname()[1])
+    raise DevmeshError("no free port on 127.0.0.1")
+
+
+def compose_failed(what: str, log: Path) -> DevmeshError:
+    lines = [line for line in last_lines(log, 40) if "level=warning" not in line]
+    wrong = [line for line in lines if "rror" in line] or lines[-8:]
+    return DevmeshError(f"docker compose {what} failed:\n" + "\n".join(wrong), f"see {log}")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        process.wait()
+
+
+def state_of(layout: Layout, compose_file: Path, containers: Collection[Container] = ()) -> Json:
+    ports = layout.ports
+    published = {one.service: dict(one.published) for one in containers}
+    return {
+        "runtime": "docker",
+        "project": layout.project,
+        "compose_file": str(compose_file),
+        "rendered": str(layout.folder / "compose.yaml"),
+        "mesh_id": layout.mesh_id,
+        "ports": {"registry": ports.registry, "control": ports.control, "query": ports.query, "otlp": ports.otlp},
+        "parts": dict(layout.parts),
+        "gateway_url": f"http://127.0.0.1:{ports.gateway}",
+        "workloads": {
+            one.name: {
+                "service": one.service,
+                "version": one.version,
+                "namespace": one.namespace,
+                "ip": one.ip,
+                "spiffe_id": one.spiffe_id,
+                "gateway": one.gateway,
+                "interception": INTERCEPTION,
+                "url": f"http://127.0.0.1:{ports.gateway}" if one.gateway else url_of(published.get(pod_of(one.name), {})),
+                "pod": one.name if one.gateway else pod_of(one.name),
+                "sidecar": one.name if one.gateway else sidecar_of(one.name),
+            }
+            for one in layout.topology.workloads
+        },
+        "processes": [process_json(one) for one in containers],
+    }
+
+
+def process_json(one: Container) -> Json:
+    return {
+        "name": one.service,
+        "kind": one.labels.get(ROLE_LABEL, ""),
+        "container": one.name,
+        "state": one.state,
+        "ready": one.ready,
+        "restarts": one.restarts,
+        "status": one.exit_code if one.state == "exited" else None,
+    }
+
+
+def url_of(published: Mapping[str, int]) -> str | None:
+    """Where a browser on this machine reaches it: its first published TCP port."""
+    ports = sorted(port for name, port in published.items() if name.endswith("/tcp"))
+    return f"http://127.0.0.1:{ports[0]}" if ports else None

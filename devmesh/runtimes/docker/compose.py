@@ -1,0 +1,116 @@
+"""Drives `docker compose` (v2, or the standalone binary of 2.20 or later) for what compose does: normalise, build, create, start, remove."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devmesh.errors import DevmeshError
+
+OLDEST = (2, 20)
+LOCAL_HINT = "devmesh up --runtime local runs plain processes instead"
+# Settings for the user's own project, which would reach ours too.
+OWN_VARIABLES = ("COMPOSE_FILE", "COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME", "COMPOSE_ENV_FILES", "COMPOSE_REMOVE_ORPHANS")
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A rendered project as compose names it."""
+
+    name: str
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Compose:
+    command: tuple[str, ...]
+    version: tuple[int, ...]
+
+    @staticmethod
+    def find(environ: Mapping[str, str] = os.environ) -> Compose:
+        """Raises DevmeshError naming what is missing or too old."""
+        tried = []
+        for command in (("docker", "compose"), ("docker-compose",)):
+            binary = shutil.which(command[0], path=environ.get("PATH"))
+            if binary is None:
+                continue
+            done = subprocess.run([binary, *command[1:], "version", "--short"], capture_output=True, text=True, check=False)
+            found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", done.stdout) if done.returncode == 0 else None
+            if found is None:
+                continue
+            version = tuple(int(part) for part in found.groups(default="0"))
+            if version >= OLDEST:
+                return Compose((binary, *command[1:]), version)
+            tried.append(f"{' '.join(command)} is {found[0]}")
+        oldest = ".".join(map(str, OLDEST))
+        said = f"; {', '.join(tried)}" if tried else ""
+        raise DevmeshError(
+            f"docker compose {oldest} or later is needed and not found{said}", f"install the compose plugin, or {LOCAL_HINT}"
+        )
+
+    def config(self, file: Path, profiles: Sequence[str] = ()) -> dict[str, Any]:
+        """The user's file as compose understands it: interpolated, merged, paths absolute. Raises DevmeshError with compose's own words."""
+        chosen = [word for profile in profiles for word in ("--profile", profile)]
+        done = subprocess.run(
+            [*self.command, "-f", str(file), *chosen, "config", "--format", "json"],
+            capture_output=True, text=True, check=False, cwd=file.parent,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise DevmeshError(f"{file}: {_plain(done.stderr)}", f"docker compose -f {file.name} config shows the same")
+        value: dict[str, Any] = json.loads(done.stdout)
+        return value
+
+    def follow(self, file: Path, arguments: Sequence[str], tell: Callable[[str], None]) -> None:
+        """Run to the end on the user's own file, telling each line. Raises DevmeshError with the last ones."""
+        last: deque[str] = deque(maxlen=12)
+        command = [*self.command, "--progress", "plain", "-f", str(file), *arguments]
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=file.parent
+        ) as process:
+            for line in process.stdout or ():
+                if line.strip():
+                    last.append(line.rstrip())
+                    tell(line.rstrip())
+        if process.returncode != 0:
+            raise DevmeshError(
+                f"docker compose {arguments[0]} failed:\n" + "\n".join(last),
+                f"docker compose -f {file.name} {' '.join(arguments)} shows the same; or {LOCAL_HINT}",
+            )
+
+    def arguments(self, project: Project, *arguments: str) -> list[str]:
+        """The command line; flags of compose itself may lead `arguments`."""
+        return [*self.command, "--project-name", project.name, "--file", str(project.file), *arguments]
+
+    def start(self, project: Project, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
+        """Run beside us; what it says goes to `log`."""
+        with log.open("wb") as out:
+            return subprocess.Popen(
+                self.arguments(project, "--progress", "plain", *arguments),
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment(), start_new_session=True,
+            )  # fmt: skip
+
+    def run(self, project: Project, *arguments: str) -> str:
+        """Run to the end. Raises DevmeshError with compose's own words."""
+        done = subprocess.run(self.arguments(project, *arguments), capture_output=True, text=True, check=False, env=environment())
+        if done.returncode != 0:
+            raise DevmeshError(f"docker compose {arguments[0]} failed: {_plain(done.stderr)}")
+        return done.stdout
+
+
+def environment() -> dict[str, str]:
+    """Ours, without what was meant for the user's own project."""
+    return {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
+
+
+def _plain(text: str) -> str:
+    """What is wrong, without progress and warnings."""
+    lines = [line for line in text.strip().splitlines() if "level=warning" not in line]
+    return "\n".join(lines[-12:]) or "it says nothing"

@@ -1,0 +1,105 @@
+"""What runs inside the mesh's own containers: `python -m devmesh.runtimes.docker.entry pod|sidecar|ca|control ...`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from devmesh.ca.files import private_directory, write_private
+from devmesh.errors import DevmeshError
+
+READY = Path("/tmp/ready")  # noqa: S108 - a tmpfs that only this container has
+POD_TIMEOUT = 30.0  # seconds; the pod's init needs a fraction of one
+BACKLOG = 1024
+
+
+def pod(arguments: Sequence[str]) -> None:
+    from devmesh.runtimes.docker.pod import main  # noqa: PLC0415 - one entry loads nothing of another
+
+    main(arguments)
+
+
+def sidecar(arguments: Sequence[str]) -> None:
+    from devmesh.sidecar.__main__ import main  # noqa: PLC0415 - as above
+
+    bootstrap = Path(arguments[0])
+    if json.loads(bootstrap.read_bytes())["workload"].get("gateway"):
+        main(bootstrap)
+        return
+    wait_for_pod()
+    main(bootstrap)
+
+
+def wait_for_pod(deadline: float = POD_TIMEOUT, clock: Callable[[], float] = time.monotonic) -> None:
+    """Until the pod's init says that the rules are set; without them traffic would pass by unseen."""
+    from devmesh.runtimes.docker.pod import READY_SOCKET  # noqa: PLC0415 - as above
+
+    end = clock() + deadline
+    while True:
+        with socket.socket(socket.AF_UNIX) as sock:
+            if sock.connect_ex(READY_SOCKET) == 0:
+                return
+        if clock() > end:
+            raise DevmeshError(f"the pod has set no rules within {deadline:g} s", "devmesh logs shows what its init says")
+        time.sleep(0.02)  # between looks; an abstract socket has no event for its birth
+
+
+def ca(arguments: Sequence[str]) -> None:
+    from devmesh.launch import ENTRIES  # noqa: PLC0415 - as above
+
+    settings = json.loads(Path(arguments[0]).read_bytes())
+    directory, trust = Path(settings["arguments"]["directory"]), Path(settings["trust"])
+    seed(directory, json.loads(Path(settings["grants"]).read_bytes()))
+
+    def ready() -> None:
+        shutil.copyfile(directory / "root.pem", trust / "root.pem.new")
+        (trust / "root.pem.new").replace(trust / "root.pem")
+        READY.touch()
+
+    ENTRIES["ca"](settings["arguments"], listeners(settings["listen"]), ready)
+
+
+def seed(directory: Path, grants: Mapping[str, Mapping[str, str]]) -> None:
+    """Give the CA the tokens of this `up` (their hashes), in place of what the same workloads had before."""
+    private_directory(directory)
+    file = directory / "tokens.json"
+    kept = json.loads(file.read_bytes()) if file.exists() else {}
+    names = {grant["workload"] for grant in grants.values()}
+    merged = {digest: grant for digest, grant in kept.items() if grant["workload"] not in names} | dict(grants)
+    write_private(file, json.dumps(merged, indent=1).encode())
+
+
+def control(arguments: Sequence[str]) -> None:
+    from devmesh.launch import ENTRIES  # noqa: PLC0415 - as above
+
+    settings = json.loads(Path(arguments[0]).read_bytes())
+    ENTRIES["control"](settings["arguments"], listeners(settings["listen"]), READY.touch)
+
+
+def listeners(addresses: Sequence[Sequence[Any]]) -> list[socket.socket]:
+    return [socket.create_server((str(address), int(port)), backlog=BACKLOG) for address, port in addresses]
+
+
+WHAT = {"pod": pod, "sidecar": sidecar, "ca": ca, "control": control}
+
+
+def main() -> None:
+    os.umask(0o077)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        WHAT[sys.argv[1]](sys.argv[2:])
+    except DevmeshError as error:
+        sys.stderr.write(f"error: {error.message}\n" + (f"\nhint: {error.hint}\n" if error.hint else ""))
+        sys.exit(error.exit_status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The one list of images (compose/images.yaml), and having them on the engine: looked for, pulled with progress, or a clear error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+from docker.errors import APIError, ImageNotFound
+from ruamel.yaml import YAML
+
+import devmesh
+from devmesh.errors import DevmeshError, InternalError
+
+Json = dict[str, Any]
+Tell = Callable[[str, str], None]
+"""Progress: (an image's reference, what happens to it now); called only when the words change."""
+MEGABYTE = 1_000_000
+NO_SPACE = "no space left on device"
+SPACE_HINT = "docker system df shows what takes it, docker system prune gives it back"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image by its role (`consul`, `jaeger`, ...); `variable` is the environment variable that exchanges it."""
+
+    role: str
+    reference: str
+    variable: str
+    overridden: bool
+
+    @property
+    def hint(self) -> str:
+        return f"set {self.variable} to an image that you have, or run without images: devmesh up --runtime local"
+
+
+def compose_folder() -> Path:
+    """`compose/`: inside the package when it is installed, beside it in a source tree."""
+    package = Path(devmesh.__file__).parent
+    for folder in (package / "compose", package.parent / "compose"):
+        if (folder / "images.yaml").is_file():
+            return folder
+    raise InternalError(f"compose/images.yaml is missing from the package in {package}", "install devmesh again")
+
+
+def image(role: str, environment: Mapping[str, str] = os.environ) -> Image:
+    """The image of a role: its override, else its pinned tag."""
+    listed = YAML(typ="safe").load((compose_folder() / "images.yaml").read_text())[role]
+    override = environment.get(listed["override"], "")
+    return Image(role, override or listed["image"], listed["override"], overridden=bool(override))
+
+
+def present(client: docker.DockerClient, reference: str) -> bool:
+    try:
+        client.images.get(reference)
+    except ImageNotFound:
+        return False
+    return True
+
+
+def ensure(client: docker.DockerClient, images: Iterable[Image], tell: Tell) -> None:
+    """Pull what the engine has not; raises DevmeshError naming the image, the reason and its override."""
+    for one in images:
+        if not present(client, one.reference):
+            pull(client, one, tell)
+
+
+def pull(client: docker.DockerClient, one: Image, tell: Tell) -> None:
+    """Raises DevmeshError when the image is not whole on the engine afterwards."""
+    progress = PullProgress()
+    said = ""
+    try:
+        for event in client.api.pull(*_name_and_tag(one.reference), stream=True, decode=True):
+            if "error" in event:
+                raise pull_error(one, event["error"], begun=progress.begun)
+            progress.add(event)
+            if progress.text != said:
+                said = progress.text
+                tell(one.reference, said)
+    except APIError as error:
+        raise pull_error(one, error.explanation or str(error), begun=progress.begun) from error
+    except requests.RequestException as error:
+        raise pull_error(one, str(error), begun=progress.begun) from error
+    # The engine ends the stream without a word when it is stopped meanwhile.
+    if not present(client, one.reference):
+        raise pull_error(one, "the engine stopped sending", begun=True)
+
+
+class PullProgress:
+    """The engine's events of a pull, one for each layer and step, as one line."""
+
+    def __init__(self) -> None:
+        self._layers: dict[str, tuple[int, int]] = {}  # id -> bytes here, bytes of all
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._layers)
+
+    @property
+    def text(self) -> str:
+        here, total = (sum(numbers) for numbers in zip(*self._layers.values(), strict=True)) if self._layers else (0, 0)
+        return f"pulling, {here // MEGABYTE} of {total // MEGABYTE} MB" if total else "pulling"
+
+    def add(self, event: Json) -> None:
+        layer, detail = event.get("id", ""), event.get("progressDetail") or {}
+        if event.get("status") == "Downloading" and detail.get("total"):
+            self._layers[layer] = (detail["current"], detail["total"])
+        elif event.get("status") == "Download complete" and layer in self._layers:
+            total = self._layers[layer][1]
+            self._layers[layer] = (total, total)
+
+
+def pull_error(one: Image, reason: str, *, begun: bool) -> DevmeshError:
+    named = f"{one.reference} ({one.role})"
+    if NO_SPACE in reason:
+        return DevmeshError(f"no space left on the engine's disk for the image {named}", SPACE_HINT)
+    if begun:
+        return DevmeshError(
+            f"the pull of {named} stopped half-way: {reason}", f"docker pull {one.reference} goes on where it stopped; or {one.hint}"
+        )
+    return DevmeshError(f"the image {named} is not on the engine and cannot be pulled: {reason}", one.hint)
+
+
+def _name_and_tag(reference: str) -> tuple[str, str | None]:
+    """A reference without a tag means `latest` here too; the API would pull all tags. A digest stays in the name."""
+    name, colon, tag = reference.rpartition(":")
+    if "@" in reference:
+        return reference, None
+    return (name, tag) if colon and "/" not in tag else (reference, "latest")

@@ -1,0 +1,206 @@
+"""A pod's init, PID 1 of the container that owns a workload's network namespace: sets the REDIRECT rules once, gives up its rights, waits.
+
+The rules are Istio's (tools/istio-iptables): outbound TCP to 15001, inbound to 15006, nothing of the sidecar's own uid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import ipaddress
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from devmesh.errors import DevmeshError
+
+SIDECAR_UID = 1337
+OUTBOUND, INBOUND = 15001, 15006
+# Reached from outside as they are: readiness and Prometheus (istio-iptables excludes the same).
+OWN_INBOUND = (15021, 15090)
+# The sidecar dials its own app from here (Istio's InboundPassthroughBindIpv4), so that a call to oneself can be told from it.
+SOURCE = "127.0.0.6/32"
+# Abstract: such names belong to the network namespace, which the sidecar shares, and not to a file system, which it does not.
+READY_SOCKET = "\0devmesh-pod"
+CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is intercepted. Ports as text, `*` for all; `control` is the network that only the sidecar may use; `vips` need a route to exist."""
+
+    control: str
+    vips: str
+    exclude_inbound_ports: tuple[str, ...] = ()
+    exclude_outbound_ports: tuple[str, ...] = ()
+    exclude_outbound_ranges: tuple[str, ...] = ()
+    include_outbound_ranges: tuple[str, ...] = ("*",)
+
+    def arguments(self) -> list[str]:
+        """The command line that `parse` reads."""
+        out = [f"--control={self.control}", f"--vips={self.vips}"]
+        for name in ("exclude_inbound_ports", "exclude_outbound_ports", "exclude_outbound_ranges"):
+            if value := getattr(self, name):
+                out.append(f"--{name.replace('_', '-')}={','.join(value)}")
+        if self.include_outbound_ranges != ("*",):
+            out.append(f"--include-outbound-ranges={','.join(self.include_outbound_ranges)}")
+        return out
+
+    @staticmethod
+    def parse(arguments: Sequence[str]) -> Rules:
+        parser = argparse.ArgumentParser(prog="pod")
+        for name in ("control", "vips"):
+            parser.add_argument(f"--{name}", required=True)
+        for name in ("exclude-inbound-ports", "exclude-outbound-ports", "exclude-outbound-ranges"):
+            parser.add_argument(f"--{name}", type=_words, default=())
+        parser.add_argument("--include-outbound-ranges", type=_words, default=("*",))
+        return Rules(**vars(parser.parse_args(arguments)))
+
+    def restore(self, version: int) -> str:
+        """The input of iptables-restore or ip6tables-restore."""
+        lines = ["*nat", ":DEVMESH_IN - [0:0]", ":DEVMESH_OUT - [0:0]"]
+        lines += ["-A PREROUTING -p tcp -j DEVMESH_IN", "-A OUTPUT -p tcp -j DEVMESH_OUT"]
+        lines += [f"-A DEVMESH_IN {rule}" for rule in self._inbound()]
+        lines += [f"-A DEVMESH_OUT {rule}" for rule in self._outbound(version)]
+        lines.append("COMMIT")
+        if version == ipaddress.ip_network(self.control).version:
+            lines += ["*filter", *self._shut(), "COMMIT"]
+        return "\n".join(lines) + "\n"
+
+    def _inbound(self) -> Iterable[str]:
+        for port in OWN_INBOUND:
+            yield f"-p tcp --dport {port} -j RETURN"
+        if "*" in self.exclude_inbound_ports:
+            return
+        for text in self.exclude_inbound_ports:
+            yield f"-p tcp --dport {text} -j RETURN"
+        yield f"-p tcp -j REDIRECT --to-ports {INBOUND}"
+
+    def _outbound(self, version: int) -> Iterable[str]:
+        if version == 4:
+            yield f"-s {SOURCE} -o lo -j RETURN"
+            # A workload that calls its own service: the sidecar dials the pod's address, and its own inbound side must answer.
+            yield f"-o lo ! -d 127.0.0.1/32 -p tcp -m owner --uid-owner {SIDECAR_UID} -j REDIRECT --to-ports {INBOUND}"
+        yield f"-m owner --uid-owner {SIDECAR_UID} -j RETURN"
+        yield "-o lo -j RETURN"
+        if ipaddress.ip_network(self.control).version == version:
+            yield f"-d {self.control} -j RETURN"  # refused below: redirected, it would come from the sidecar
+        for text in self.exclude_outbound_ports:
+            yield f"-p tcp --dport {text} -j RETURN"
+        for text in _of_version(self.exclude_outbound_ranges, version):
+            yield f"-d {text} -j RETURN"
+        redirect = f"-p tcp -j REDIRECT --to-ports {OUTBOUND}"
+        if "*" in self.include_outbound_ranges:
+            yield redirect
+            return
+        vips = [self.vips] if self.include_outbound_ranges else []
+        for text in _of_version([*self.include_outbound_ranges, *vips], version):
+            yield f"-d {text} {redirect}"
+
+    def _shut(self) -> Iterable[str]:
+        """Only the sidecar opens anything towards the control network. A packet without a socket has no owner: only new ones are judged."""
+        new = "-m conntrack --ctstate NEW"
+        yield f"-A OUTPUT -d {self.control} {new} -m owner ! --uid-owner {SIDECAR_UID} -j REJECT"
+        for port in OWN_INBOUND:
+            yield f"-A INPUT ! -i lo -s {self.control} -p tcp --dport {port} -j ACCEPT"
+        yield f"-A INPUT ! -i lo -s {self.control} {new} -j REJECT"
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _of_version(ranges: Iterable[str], version: int) -> list[str]:
+    return [text for text in ranges if text != "*" and ipaddress.ip_network(text, strict=False).version == version]
+
+
+def set_rules(rules: Rules) -> None:
+    """IPv4 must work; IPv6 where the namespace has it. Raises DevmeshError with what iptables says."""
+    _restore("iptables", rules.restore(4))
+    if has_ipv6():
+        _restore("ip6tables", rules.restore(6))
+
+
+def has_ipv6() -> bool:
+    try:
+        with open("/proc/net/if_inet6") as file:  # noqa: PTH123 - a pseudo file
+            return bool(file.read())
+    except OSError:
+        return False
+
+
+def _restore(family: str, text: str) -> None:
+    """The nft front end first; kernels without nf_tables have the legacy one."""
+    said = []
+    for command in (f"{family}-nft-restore", f"{family}-legacy-restore"):
+        try:
+            done = subprocess.run([command, "--noflush", "--wait"], input=text, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            continue
+        if done.returncode == 0:
+            return
+        said.append(f"{command}: {done.stderr.strip()}")
+    raise DevmeshError("the REDIRECT rules cannot be set: " + ("; ".join(said) or f"there is no {family}-restore in the image"))
+
+
+def route_vips(rules: Rules) -> None:
+    """A redirected packet needs a route before it is redirected; a pod on internal networks has no default one. Raises DevmeshError."""
+    _ip("route", "replace", rules.vips, "dev", device_of_app(json.loads(_ip("-json", "-4", "address")), rules.control))
+
+
+def device_of_app(interfaces: Iterable[Mapping[str, Any]], control: str) -> str:
+    """The first interface of the user's networks: its address becomes the source of calls, and the control network's may not."""
+    network = ipaddress.ip_network(control)
+    for interface in interfaces:
+        addresses = [ipaddress.ip_address(one["local"]) for one in interface["addr_info"]]
+        if interface["ifname"] != "lo" and addresses and not any(address in network for address in addresses):
+            return str(interface["ifname"])
+    raise DevmeshError("the pod is on no network of the user's")
+
+
+def _ip(*arguments: str) -> str:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DevmeshError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def give_up_rights() -> None:
+    """Keep no capability in any set. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, nothing = struct.pack("=Ii", CAPABILITY_VERSION_3, 0), bytes(24)
+    if libc.capset(header, nothing) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def announce() -> socket.socket:
+    """Say to whoever shares the namespace that the rules are set, as long as the socket lives."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(READY_SOCKET)
+    sock.listen(16)
+    return sock
+
+
+def main(arguments: Sequence[str]) -> None:
+    stop = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    rules = Rules.parse(arguments)
+    route_vips(rules)
+    set_rules(rules)
+    sock = announce()
+    give_up_rights()
+    sys.stderr.write("the pod is ready\n")
+    signal.sigwait(stop)
+    sock.close()
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    main(sys.argv[1:])

@@ -1,0 +1,243 @@
+"""A workload's three containers: pod, sidecar, app."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from devmesh.config.topology import TRAFFIC_LABELS, Topology, Workload
+from devmesh.errors import DevmeshError
+from devmesh.runtimes.docker.layout import CONTROL_NETWORK, HOST_NETWORK, VIPS, Json, Layout, networks_of, pod_of, sidecar_of
+from devmesh.runtimes.docker.pod import SIDECAR_UID, Rules
+
+# What the engine refuses of a container that joins another's network namespace.
+MOVED = (
+    "ports", "expose", "networks", "hostname", "domainname", "dns", "dns_opt", "dns_search", "extra_hosts", "links", "external_links",
+    "mac_address",
+)  # fmt: skip
+ENTRY = ["python3", "-m", "devmesh.runtimes.docker.entry"]
+FOLDER = "/etc/devmesh"
+DRAIN_GRACE = "8s"  # a sidecar drains for 5 s
+ROLE_LABEL, WORKLOAD_LABEL = "devmesh.role", "devmesh.workload"
+READINESS = (
+    "exec 3<>/dev/tcp/{host}/{port} && printf 'GET /healthz/ready HTTP/1.0\\r\\nHost: 127.0.0.1\\r\\n\\r\\n' >&3"
+    " && read -r line <&3 && [[ $$line == *' 200 '* ]]"
+)
+
+
+def healthcheck(command: list[str], *, start_interval: bool, waited_for: bool = False) -> Json:
+    """Quick while starting where the engine can (25 and later); elsewhere one interval has to serve for both."""
+    check: Json = {"test": command, "timeout": "3s", "retries": 3}
+    if start_interval:
+        return check | {"interval": "10s", "start_period": "60s", "start_interval": "300ms"}
+    return check | {"interval": "1s" if waited_for else "5s", "start_period": "60s"}
+
+
+def readiness(host: str, port: int) -> list[str]:
+    """A check without starting Python: bash speaks HTTP."""
+    return ["CMD", "bash", "-c", READINESS.format(host=host, port=port)]
+
+
+def ours(layout: Layout, role: str, workload: str = "", **settings: Any) -> Json:
+    """What all containers of the devmesh image have in common."""
+    labels = {ROLE_LABEL: role} | ({WORKLOAD_LABEL: workload} if workload else {})
+    return {
+        "image": layout.images["devmesh"],
+        "entrypoint": ENTRY,
+        "user": f"{SIDECAR_UID}:{SIDECAR_UID}",
+        "read_only": True,
+        "tmpfs": ["/tmp:mode=1777"],  # noqa: S108 - the container's own
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "restart": "unless-stopped",
+        "pids_limit": 256,
+        "labels": labels,
+    } | settings
+
+
+def folder(layout: Layout, name: str) -> Json:
+    """The container's own settings and secrets, readable only there."""
+    return {
+        "type": "bind",
+        "source": str(layout.part_folder(name)),
+        "target": FOLDER,
+        "read_only": True,
+        "bind": {"create_host_path": False},
+    }
+
+
+def trust_volume(*, read_only: bool) -> Json:
+    return {"type": "volume", "source": "mesh-trust", "target": "/var/lib/devmesh/trust", "read_only": read_only}
+
+
+def triple(layout: Layout, service: Mapping[str, Any], workload: Workload, index: int) -> dict[str, Json]:
+    refuse(workload.compose_service, service)
+    return {
+        pod_of(workload.name): _pod(layout, service, workload, index),
+        sidecar_of(workload.name): _sidecar(layout, workload),
+        workload.name: _app(layout, service, workload, index),
+    }
+
+
+def refuse(name: str, service: Mapping[str, Any]) -> None:
+    """Raise DevmeshError for what no pod can be made of."""
+    if service.get("network_mode"):
+        raise DevmeshError(
+            f"service {name} has network_mode: {service['network_mode']}, and a pod needs networks of its own",
+            f"take it out, or opt out of the mesh: {name}: x-devmesh: {{inject: false}}",
+        )
+
+
+def _pod(layout: Layout, service: Mapping[str, Any], workload: Workload, index: int) -> Json:
+    sysctls = {key: value for key, value in _mapping(service.get("sysctls")).items() if key.startswith("net.")}
+    moved = {key: service[key] for key in MOVED if service.get(key) and key not in ("networks", "ports", "extra_hosts", "links")}
+    moved |= {"ports": ports} if (ports := _ports(service, index)) else {}
+    moved |= {"links": _links(layout, service)} if service.get("links") else {}
+    return (
+        ours(layout, "pod", workload.name)
+        | {
+            "command": ["pod", *rules_of(layout, workload).arguments()],
+            "user": "0:0",
+            "cap_add": ["NET_ADMIN", "NET_RAW"],
+            "hostname": workload.name,
+            "mem_limit": "64m",
+            "stop_grace_period": "2s",
+            "extra_hosts": [*_hosts(service.get("extra_hosts")), *vip_hosts(layout.topology, workload)],
+            "networks": _networks(layout, service, workload, index),
+        }
+        | moved
+        | ({"sysctls": sysctls} if sysctls else {})
+    )
+
+
+def rules_of(layout: Layout, workload: Workload) -> Rules:
+    """Istio's annotations, given as labels."""
+    given = {key.removeprefix(TRAFFIC_LABELS): value for key, value in workload.annotations.items()}
+
+    def words(name: str) -> tuple[str, ...]:
+        return tuple(word.strip() for word in given.get(name, "").split(",") if word.strip())
+
+    return Rules(
+        control=layout.control_subnet(),
+        vips=VIPS,
+        exclude_inbound_ports=words("excludeInboundPorts"),
+        exclude_outbound_ports=words("excludeOutboundPorts"),
+        exclude_outbound_ranges=words("excludeOutboundIPRanges"),
+        include_outbound_ranges=words("includeOutboundIPRanges") if "includeOutboundIPRanges" in given else ("*",),
+    )
+
+
+def vip_hosts(topology: Topology, workload: Workload) -> list[str]:
+    """Kubernetes' names of every service; the short one in the workload's own namespace."""
+    out = []
+    for service in topology.services:
+        names = [f"{service.name}.{service.namespace}{suffix}" for suffix in ("", ".svc", ".svc.cluster.local")]
+        if service.namespace == workload.namespace:
+            names.insert(0, service.name)
+        out += [f"{name}:{service.cluster_ip}" for name in names]
+    return out
+
+
+def _networks(layout: Layout, service: Mapping[str, Any], workload: Workload, index: int) -> Json:
+    pod = pod_of(workload.name)
+    names = [workload.compose_service, *([service["container_name"]] if service.get("container_name") and index == 0 else [])]
+    out: Json = {}
+    for network, settings in networks_of(service).items():
+        aliases = list(dict.fromkeys([*names, workload.name, *settings.get("aliases", ())]))
+        kept = {key: value for key, value in settings.items() if key not in ("aliases", "ipv4_address")}
+        out[network] = kept | {"aliases": aliases, "ipv4_address": layout.addresses.of(network, pod)}
+    out[CONTROL_NETWORK] = {"ipv4_address": layout.addresses.of(CONTROL_NETWORK, pod)}
+    return out
+
+
+def _ports(service: Mapping[str, Any], index: int) -> list[Json]:
+    """A host port belongs to one container: the first replica has it; any free one each replica gets."""
+    ports: list[Json] = list(service.get("ports") or ())
+    return ports if index == 0 else [port for port in ports if str(port.get("published") or "0") == "0"]
+
+
+def _links(layout: Layout, service: Mapping[str, Any]) -> list[str]:
+    """Linked containers are those that have the addresses: pods."""
+    out = []
+    for link in service["links"]:
+        target, _, alias = link.partition(":")
+        replicas = layout.workloads_of(target)
+        out.append(f"{pod_of(replicas[0].name) if replicas else target}:{alias or target}")
+    return out
+
+
+def _hosts(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [
+            f"{name}:{address}"
+            for name, addresses in value.items()
+            for address in ([addresses] if isinstance(addresses, str) else addresses)
+        ]
+    return [str(one).replace("=", ":", 1) for one in value or ()]
+
+
+def _mapping(value: Any) -> Json:
+    if isinstance(value, list):
+        return dict(str(one).partition("=")[::2] for one in value)
+    return dict(value or {})
+
+
+def _sidecar(layout: Layout, workload: Workload) -> Json:
+    return ours(layout, "sidecar", workload.name) | {
+        "command": ["sidecar", f"{FOLDER}/bootstrap.json"],
+        "network_mode": f"service:{pod_of(workload.name)}",
+        "volumes": [folder(layout, workload.name), trust_volume(read_only=True)],
+        "mem_limit": "512m",
+        "stop_grace_period": DRAIN_GRACE,
+        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval, waited_for=True),
+        "depends_on": {pod_of(workload.name): {"condition": "service_started"}},
+    }
+
+
+def _app(layout: Layout, service: Mapping[str, Any], workload: Workload, index: int) -> Json:
+    kept = {key: value for key, value in service.items() if key not in (*MOVED, "scale", "profiles", "depends_on", "x-devmesh", "sysctls")}
+    if index and "container_name" in kept:
+        del kept["container_name"]
+    deploy = {key: value for key, value in (kept.pop("deploy", None) or {}).items() if key != "replicas"}
+    sysctls = {key: value for key, value in _mapping(service.get("sysctls")).items() if not key.startswith("net.")}
+    if "build" in kept and not kept.get("image"):
+        kept["image"] = f"{layout.project}-{workload.compose_service}"  # compose's own default; every replica's
+    labels = _mapping(service.get("labels")) | {ROLE_LABEL: "app", WORKLOAD_LABEL: workload.name}
+    return (
+        kept
+        | ({"deploy": deploy} if deploy else {})
+        | ({"sysctls": sysctls} if sysctls else {})
+        | {
+            "labels": labels,
+            "network_mode": f"service:{pod_of(workload.name)}",
+            "depends_on": depends_on(layout, service) | {sidecar_of(workload.name): {"condition": "service_healthy"}},
+        }
+    )
+
+
+def depends_on(layout: Layout, service: Mapping[str, Any]) -> Json:
+    """What the user's service waits for, by replica."""
+    out: Json = {}
+    for name, settings in (service.get("depends_on") or {}).items():
+        replicas = [one.name for one in layout.workloads_of(name)]
+        if not replicas and name not in layout.topology.outside:
+            continue  # of a profile that is not active, and not required: compose has checked it
+        out |= dict.fromkeys(replicas or [name], settings)
+    return out
+
+
+def gateway(layout: Layout, workload: Workload) -> Json:
+    """The ingress gateway has no app and intercepts nothing: one container on every network of the user's."""
+    networks = {
+        name: {"ipv4_address": layout.addresses.of(name, workload.name)} for name in (*layout.networks, CONTROL_NETWORK, HOST_NETWORK)
+    }
+    return ours(layout, "gateway", workload.name) | {
+        "command": ["sidecar", f"{FOLDER}/bootstrap.json"],
+        "hostname": workload.name,
+        "networks": networks,
+        "ports": [f"127.0.0.1:{layout.ports.gateway}:8080", f"127.0.0.1:{layout.ports.gateway_https}:8443"],
+        "volumes": [folder(layout, workload.name), trust_volume(read_only=True)],
+        "mem_limit": "512m",
+        "stop_grace_period": DRAIN_GRACE,
+        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval),
+    }

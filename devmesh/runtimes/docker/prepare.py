@@ -1,0 +1,214 @@
+"""From the user's compose file to a layout, and the files that the containers are given."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from devmesh.ca.files import private_directory, write_private
+from devmesh.ca.identity import SpiffeId
+from devmesh.ca.tokens import TokenStore
+from devmesh.config.topology import Topology, Workload
+from devmesh.registry.consul import ConsulPlace, ConsulPorts, consul_config
+from devmesh.runtimes.bootstrap import Servers, sidecar_bootstrap
+from devmesh.runtimes.docker.addresses import Addresses
+from devmesh.runtimes.docker.engine import ExistingNetwork
+from devmesh.runtimes.docker.layout import (
+    HOST_NETWORK,
+    REGISTRY_NETWORK,
+    HostPorts,
+    Layout,
+    networks_of,
+    own_names,
+    plan_subnets,
+    pod_of,
+    sidecar_of,
+    with_addresses,
+)
+from devmesh.runtimes.docker.parts import address
+from devmesh.runtimes.docker.pod import INBOUND, OUTBOUND, SIDECAR_UID
+from devmesh.runtimes.docker.pods import FOLDER
+from devmesh.sidecar.bootstrap import CONTROL_PLANE
+
+ROOT_FILE = "/var/lib/devmesh/trust/root.pem"
+CA_DIRECTORY = "/var/lib/devmesh/ca"
+CONTROL_PLANE_WORKLOAD = "controlplane"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the machine and its engine have already."""
+
+    existing: Sequence[ExistingNetwork] = ()
+    routes: Sequence[IPv4Network] = ()
+    prefer: Callable[[int], int] = lambda port: port
+    start_interval: bool = True
+
+
+def lay_out(
+    config: Mapping[str, Any], topology: Topology, folder: Path, images: Mapping[str, str], mesh_id: str, surroundings: Surroundings
+) -> Layout:
+    """Raises DevmeshError for networks that cannot be used."""
+    project = str(config["name"])
+    services: Mapping[str, Any] = config["services"]
+    meshed = {one.compose_service for one in topology.workloads}
+    names = [*services, *(name(one.name) for one in topology.workloads for name in (str, pod_of, sidecar_of))]
+    used = [name for service in services if service in meshed for name in networks_of(services[service])]
+    declared = config.get("networks") or {}
+    networks = tuple(dict.fromkeys([*used, *declared])) or ("default",)
+    with_default = {**dict(config), "networks": {name: declared.get(name) for name in networks}}
+    subnets = plan_subnets(with_default, project, surroundings.existing, surroundings.routes, len(topology.workloads))
+    addresses = Addresses(subnets, given(services, topology))
+    placed = with_addresses(topology, config, addresses, networks)
+    return Layout(
+        project=project,
+        folder=folder,
+        config=with_default,
+        topology=placed,
+        addresses=addresses,
+        networks=networks,
+        parts=own_names(names),
+        ports=HostPorts.choose(surroundings.prefer),
+        images=images,
+        mesh_id=mesh_id,
+        start_interval=surroundings.start_interval,
+    )
+
+
+def given(services: Mapping[str, Any], topology: Topology) -> dict[tuple[str, str], str]:
+    """Addresses that the user's file fixes; they are the first replica's."""
+    out = {}
+    for workload in topology.workloads:
+        service = services.get(workload.compose_service)
+        if service is None or workload.name != workload.compose_service:
+            continue
+        for network, settings in networks_of(service).items():
+            if settings.get("ipv4_address"):
+                out[network, pod_of(workload.name)] = str(settings["ipv4_address"])
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Writes what only one container may read: given to the container's own user, 0600.
+
+    Where uids differ inside and outside, or we may not give files away, it is readable to all inside a folder that is closed to all
+    (`.devmesh` is 0700).
+    """
+
+    gives_away: bool
+
+    @staticmethod
+    def may_give_away() -> bool:
+        return os.geteuid() == 0
+
+    def write(self, path: Path, data: bytes, uid: int = SIDECAR_UID) -> None:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.parent.chmod(0o755)
+        write_private(path, data, durable=False)
+        if self.gives_away:
+            os.chown(path, uid, uid)
+        else:
+            path.chmod(0o644)
+
+    def json(self, path: Path, value: Any, uid: int = SIDECAR_UID) -> None:
+        self.write(path, json.dumps(value, indent=1).encode(), uid)
+
+
+def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: Secrets) -> None:
+    """Everything below `layout.folder` except the project itself."""
+    private_directory(layout.folder)
+    _consul_files(layout, token, secrets)
+    tokens = _ca_files(layout, token, secrets)
+    _control_files(layout, token, tokens[CONTROL_PLANE_WORKLOAD], secrets)
+    servers = servers_of(layout, access_log_encoding)
+    for workload in layout.topology.workloads:
+        folder = layout.part_folder(workload.name)
+        secrets.write(folder / "token", tokens[workload.name].encode())
+        secrets.json(folder / "bootstrap.json", bootstrap_of(layout, workload, servers))
+
+
+def servers_of(layout: Layout, access_log_encoding: str) -> Servers:
+    parts = layout.parts
+    return Servers(f"https://{parts['control']}:15012", f"http://{parts['jaeger']}:4318", layout.mesh_id, access_log_encoding)
+
+
+def _consul_files(layout: Layout, token: str, secrets: Secrets) -> None:
+    place = ConsulPlace("/devmesh/consul/data", bind=address(layout, "consul", REGISTRY_NETWORK), client="0.0.0.0")
+    secrets.json(layout.part_folder("consul") / "consul.json", consul_config(place, ConsulPorts(8500, 8300, 8301), token), uid=0)
+
+
+def _ca_files(layout: Layout, token: str, secrets: Secrets) -> dict[str, str]:
+    """The CA's files; gives each workload's token, of which the CA gets the hash only."""
+    folder = layout.part_folder("ca")
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    grants = folder / "grants.json"
+    grants.unlink(missing_ok=True)
+    store = TokenStore(grants)
+    identities = {one.name: one.spiffe_id for one in layout.topology.workloads} | {CONTROL_PLANE_WORKLOAD: str(CONTROL_PLANE)}
+    tokens = {name: store.mint(name, SpiffeId.parse(spiffe_id)) for name, spiffe_id in identities.items()}
+    secrets.write(grants, grants.read_bytes())
+    secrets.write(folder / "mesh-token", token.encode())
+    arguments = {
+        "directory": CA_DIRECTORY,
+        "token_file": f"{FOLDER}/mesh-token",
+        "otlp_url": servers_of(layout, "").traces_url,
+        "host_names": [layout.parts["ca"]],
+    }
+    settings = {
+        "arguments": arguments,
+        "listen": [["0.0.0.0", 15011]],
+        "grants": f"{FOLDER}/grants.json",
+        "trust": str(Path(ROOT_FILE).parent),
+    }
+    secrets.json(folder / "settings.json", settings)
+    return tokens
+
+
+def ca_address(layout: Layout) -> dict[str, str]:
+    return {"url": f"https://{layout.parts['ca']}:15011", "root_file": ROOT_FILE, "token_file": f"{FOLDER}/token"}
+
+
+def _control_files(layout: Layout, token: str, own_token: str, secrets: Secrets) -> None:
+    folder = layout.part_folder("control")
+    secrets.write(folder / "mesh-token", token.encode())
+    secrets.write(folder / "token", own_token.encode())
+    arguments = {
+        "registry_url": f"http://{layout.parts['consul']}:8500",
+        "token_file": f"{FOLDER}/mesh-token",
+        "ca": ca_address(layout),
+        "spiffe_id": str(CONTROL_PLANE),
+        "otlp_url": servers_of(layout, "").traces_url,
+    }
+    # The admin API only where this machine's own tools come from: no pod is on that network.
+    listen = [["0.0.0.0", 15012], [address(layout, "control", HOST_NETWORK), 15014]]
+    secrets.json(folder / "settings.json", {"arguments": arguments, "listen": listen})
+
+
+def bootstrap_of(layout: Layout, workload: Workload, servers: Servers) -> dict[str, Any]:
+    addresses = [] if workload.gateway else [f"{workload.ip}:{port}" for port in workload.ports]
+    bootstrap = sidecar_bootstrap(workload, servers, ca_address(layout), "/dev/stdout", {one: one for one in addresses})
+    return bootstrap | {"sockets": [*data_sockets(workload), *OWN_SOCKETS]}
+
+
+OWN_SOCKETS: tuple[dict[str, Any], ...] = (
+    {"role": "admin", "address": "127.0.0.1", "port": 15000},
+    {"role": "health", "address": "0.0.0.0", "port": 15021},
+    {"role": "prometheus", "address": "0.0.0.0", "port": 15090},
+)
+
+
+def data_sockets(workload: Workload) -> Iterable[dict[str, Any]]:
+    """Redirected connections; a gateway's are published ports instead, and mean its own address."""
+    if not workload.gateway:
+        return tuple(
+            {"role": role, "address": address, "port": port}
+            for role, port in (("virtual_outbound", OUTBOUND), ("virtual_inbound", INBOUND))
+            for address in ("0.0.0.0", "::")
+        )
+    return tuple({"role": "published", "address": "0.0.0.0", "port": port, "original": f"{workload.ip}:{port}"} for port in workload.ports)

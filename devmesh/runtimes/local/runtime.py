@@ -1,0 +1,161 @@
+"""The local runtime as `devmesh.mesh` sees it: a supervisor, asked over its control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import aiohttp
+
+from devmesh.errors import DevmeshError
+from devmesh.runtimes.contents import Tell
+from devmesh.runtimes.files import MeshFiles, last_lines
+from devmesh.runtimes.local.enter import enter
+from devmesh.runtimes.local.plan import OUTBOUND_PORT
+from devmesh.runtimes.local.supervisor import clean_up
+from devmesh.runtimes.processes import is_same
+from devmesh.runtimes.runtime import LogQuery
+
+Json = dict[str, Any]
+
+
+class LocalRuntime:
+    name = "local"
+
+    def __init__(self, compose_file: Path, files: MeshFiles) -> None:
+        self.compose_file, self.files = compose_file, files
+
+    def is_up(self) -> bool:
+        state = self.files.read_state()
+        supervisor = state.get("supervisor") if state else None
+        return bool(supervisor) and is_same(supervisor["pid"], supervisor["started"])  # type: ignore[index] # bool() checked it
+
+    def up(self, settings: Json, tell: Tell) -> None:
+        """Start the supervisor and follow it until the mesh is ready. Raises DevmeshError with what went wrong."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "devmesh.runtimes.local", str(self.compose_file), json.dumps(settings)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, text=True, env=os.environ.copy(),
+        )  # fmt: skip
+        if process.stdout is None:
+            raise AssertionError("a pipe was asked for")
+        for line in process.stdout:
+            event = json.loads(line)
+            tell(event)
+            if event["event"] == "error":
+                raise DevmeshError(event["message"], event.get("hint"))
+            if event["event"] == "done":
+                process.stdout.close()
+                return
+        lines = "\n".join(last_lines(self.files.log("supervisor")))
+        raise DevmeshError(f"the supervisor ended before the mesh was ready:\n{lines}", f"see {self.files.log('supervisor')}")
+
+    async def down(self, *, volumes: bool) -> bool:
+        del volumes  # everything that is kept lies in .devmesh, which is the caller's
+        if self.is_up():
+            await self.command({"command": "down"}, within=30)
+            return True
+        return await asyncio.to_thread(clean_up, self.files)
+
+    async def command(self, command: Json, within: float = 15) -> Json:
+        """Ask the supervisor."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self.files.control_socket)
+        except OSError as error:
+            raise DevmeshError(f"no mesh is up in {self.compose_file.parent}", "devmesh up") from error
+        try:
+            writer.write(json.dumps(command).encode() + b"\n")
+            async with asyncio.timeout(within):
+                answer: Json = json.loads(await reader.readline() or b"{}")
+        finally:
+            writer.close()
+        if "error" in answer:
+            raise DevmeshError(answer["error"], "devmesh status lists what there is")
+        return answer
+
+    async def state(self) -> Json:
+        """What the supervisor says, or last wrote: also true while it is dead and its children serve."""
+        if self.is_up():
+            return await self.command({"command": "status"})
+        return self._written()
+
+    def _written(self) -> Json:
+        state = self.files.read_state()
+        if state is None:
+            raise DevmeshError(f"no mesh is up in {self.compose_file.parent}", "devmesh up")
+        return state
+
+    async def act(self, action: str, target: str) -> list[str]:
+        workloads: list[str] = (await self.command({"command": action, "target": target}))["workloads"]
+        return workloads
+
+    async def ask_sidecar(self, workload: str, face: str, path: str) -> str:
+        url = f"http://127.0.0.1:{self._written()['workloads'][workload][face]}{path}"
+        headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
+        try:
+            async with (
+                aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=3)) as session,
+                session.get(url) as response,
+            ):
+                return await response.text()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise DevmeshError(f"{url} does not answer: {error}", "devmesh status; it is restarted by itself, try again") from error
+
+    def logs(self, query: LogQuery) -> Iterator[tuple[str, str]]:
+        files = self._log_files(query)
+        if not files:
+            known = ", ".join(sorted(path.name.removesuffix(".log") for path in self.files.logs.glob("*.log")))
+            raise DevmeshError(f"no logs of {query.service!r}", f"there are: {known}" if known else "devmesh up")
+        for path in files:
+            yield from ((path.name.removesuffix(".log"), line) for line in last_lines(path, query.tail))
+        if query.follow:
+            yield from _followed(files)
+
+    def _log_files(self, query: LogQuery) -> list[Path]:
+        found = sorted(self.files.logs.glob("*.access.log" if query.access else "*.log"))
+        if not query.access:
+            found = [path for path in found if not path.name.endswith(".access.log")]
+        if query.service is None:
+            return found
+        workloads = [
+            name
+            for name, one in (self.files.read_state() or {"workloads": {}})["workloads"].items()
+            if query.service in (name, one["service"])
+        ]
+        names = {query.service, *workloads, *(f"{name}-sidecar" for name in workloads)}
+        return [path for path in found if path.name.removesuffix(".log").removesuffix(".access") in names]
+
+    def curl(self, workload: str, arguments: Sequence[str]) -> NoReturn:
+        binary = shutil.which("curl")
+        if binary is None:
+            raise DevmeshError("curl is not installed", "apt-get install curl")
+        one = self._written()["workloads"][workload]
+        if one.get("init_pid"):
+            enter(workload, one, [binary, "-sS", "--noproxy", "*", *arguments])
+        proxy = f"http://{one['ip']}:{OUTBOUND_PORT}"
+        # The proxy port is the workload's identity; nothing may bypass it.
+        os.execv(binary, ["curl", "-sS", "--noproxy", "", "--proxy", proxy, *arguments])  # noqa: S606 - no shell on purpose
+
+    def execute(self, workload: str, argv: Sequence[str] | None) -> NoReturn:
+        enter(workload, self._written()["workloads"][workload], argv or [os.environ.get("SHELL") or "/bin/sh"])
+
+
+def _followed(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    handles = {path: path.open(errors="replace") for path in files}
+    for handle in handles.values():
+        handle.seek(0, 2)
+    while True:
+        idle = True
+        for path, handle in handles.items():
+            for line in handle:
+                idle = False
+                yield path.name.removesuffix(".log"), line.rstrip()
+        if idle:
+            time.sleep(0.1)  # between looks at files, as tail -f does

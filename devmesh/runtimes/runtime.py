@@ -1,0 +1,64 @@
+"""What a runtime is: the way a mesh's processes are started, looked at and stopped. `devmesh.mesh` knows nothing else of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+Json = dict[str, Any]
+Tell = Callable[[Json], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """`service` None: everything. `access`: the sidecars' access logs only. `since`: seconds back, None for all."""
+
+    service: str | None = None
+    access: bool = False
+    follow: bool = False
+    tail: int = 100
+    since: float | None = None
+
+
+class Runtime(Protocol):
+    """One mesh on one runtime. `state.json` is theirs; its shape is the supervisor's, `runtime` says whose."""
+
+    @property
+    def name(self) -> str: ...
+
+    def is_up(self) -> bool:
+        """Whether the process that keeps the mesh lives."""
+        ...
+
+    def up(self, settings: Json, tell: Tell) -> None:
+        """Return when every workload is ready; raises DevmeshError."""
+        ...
+
+    async def down(self, *, volumes: bool) -> bool:
+        """Stop everything; with `volumes` forget what was kept. False when nothing ran."""
+        ...
+
+    async def state(self) -> Json:
+        """The state with each process as it is now."""
+        ...
+
+    async def act(self, action: str, target: str) -> list[str]:
+        """restart, stop or start the apps of a service or workload; the workloads it did it to."""
+        ...
+
+    async def ask_sidecar(self, workload: str, face: str, path: str) -> str:
+        """GET from a sidecar's `admin` or `prometheus` port. Raises DevmeshError."""
+        ...
+
+    def logs(self, query: LogQuery) -> Iterator[tuple[str, str]]:
+        """(who, line); endless with `follow`. Raises DevmeshError when nothing has that name."""
+        ...
+
+    def curl(self, workload: str, arguments: Sequence[str]) -> NoReturn:
+        """Become curl, as that workload would send it."""
+        ...
+
+    def execute(self, workload: str, argv: Sequence[str] | None) -> NoReturn:
+        """Become a command, or a shell, where the workload's app runs. Raises DevmeshError where the runtime has no such place."""
+        ...
