@@ -10,7 +10,8 @@ import typer
 from devmesh.cli import output
 from devmesh.cli.options import ComposeFile, Output
 from devmesh.cli.output import Format
-from devmesh.collector.client import Span, get_trace, list_traces
+from devmesh.collector.client import get_trace, list_traces
+from devmesh.collector.spans import Span
 from devmesh.mesh import Mesh
 
 app = typer.Typer(help="Look at traces without leaving the terminal.", no_args_is_help=True)

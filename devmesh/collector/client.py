@@ -1,144 +1,93 @@
-"""Traces for the command line, from Jaeger's API v3: devmesh's collector and a real Jaeger answer alike."""
+"""Traces for the command line: Jaeger's API v3, and v1 where v3 is not served. devmesh's collector and a real Jaeger answer alike."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
 
+from devmesh.collector import client_v1, client_v3
+from devmesh.collector.spans import Span, TraceSummary, summary
 from devmesh.errors import DevmeshError
 
-KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
-STATUS_ERROR = 2
 TIMEOUT = aiohttp.ClientTimeout(total=15)
 # Whether a trace failed is known only once it is here.
 ERRORS_DEPTH = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A span; `start` is aware, `duration` in seconds, `kind` one of KINDS."""
+class TraceStoreClient:
+    """One trace store at `url`. Every method raises DevmeshError when nothing answers there."""
 
-    trace_id: str
-    span_id: str
-    parent_id: str
-    name: str
-    service: str
-    kind: str
-    start: datetime
-    duration: float
-    error: bool
-    attributes: Mapping[str, Any]
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url.rstrip("/")
 
+    async def services(self) -> tuple[list[str], bool]:
+        """The services, and whether v3 is spoken: an older Jaeger answers its paths with 404 or with its own page."""
+        answer = await self._ask(client_v3.SERVICES)
+        if answer is not None and "services" in answer:
+            return list(answer["services"] or ()), True
+        answer = await self._ask(client_v1.SERVICES)
+        if answer is None:
+            raise DevmeshError(
+                f"what answers at {self._url} is no trace store: it speaks neither of Jaeger's query APIs", hint="devmesh status"
+            )
+        return list(answer.get("data") or ()), False
 
-@dataclass(frozen=True, slots=True)
-class TraceSummary:
-    """A trace in one line; `start` is aware, `duration` in seconds, `root` is `service: operation`."""
+    async def find(self, service: str, depth: int, *, v3: bool) -> list[Span]:
+        api = client_v3 if v3 else client_v1
+        return list(api.spans(await self._ask(api.TRACES, api.search(service, depth)) or {}))
 
-    trace_id: str
-    start: datetime
-    duration: float
-    services: list[str]
-    spans: int
-    error: bool
-    root: str
+    async def trace(self, trace_id: str, *, v3: bool) -> list[Span]:
+        api = client_v3 if v3 else client_v1
+        return list(api.spans(await self._ask(f"{api.TRACES}/{trace_id}") or {}))
+
+    async def _ask(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+        """The answer; empty for a 404 that says so in JSON (Jaeger's word for "none"), None for what is no JSON."""
+        try:
+            async with self._session.get(self._url + path, params=query) as response:
+                body = await _json(response)
+                if body is not None and response.status not in (200, 404):
+                    raise DevmeshError(f"{self._url}{path}: {response.status} {_reason(body)}")
+                return {} if body is not None and response.status == 404 else body
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise DevmeshError(f"no trace store answers at {self._url}: {error}", hint="devmesh status") from error
 
 
 async def list_traces(url: str, service: str | None = None, limit: int = 20, errors_only: bool = False) -> list[TraceSummary]:  # noqa: FBT001, FBT002 - the CLI's contract
     """The newest traces first; raises DevmeshError when nothing answers at `url`."""
-    now = datetime.now(UTC)
-    depth = str(max(limit, ERRORS_DEPTH) if errors_only else limit)
-    window = {
-        "query.start_time_min": "1970-01-02T00:00:00Z",
-        "query.start_time_max": (now + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        # api_v3's proto says search_depth, Jaeger 2's HTTP gateway reads num_traces only.
-        "query.search_depth": depth,
-        "query.num_traces": depth,
-    }
+    depth = max(limit, ERRORS_DEPTH) if errors_only else limit
     traces: dict[str, dict[str, Span]] = {}
     async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
-        services = [service] if service else (await _get(session, url, "/api/v3/services")).get("services", [])
-        for one in services:
-            for span in _spans(await _get(session, url, "/api/v3/traces", {**window, "query.service_name": one})):
+        client = TraceStoreClient(session, url)
+        services, v3 = await client.services()
+        for one in [service] if service else services:
+            for span in await client.find(one, depth, v3=v3):
                 traces.setdefault(span.trace_id, {})[span.span_id] = span
-    found = sorted((_summary(list(spans.values())) for spans in traces.values()), key=lambda trace: trace.start, reverse=True)
+    found = sorted((summary(list(spans.values())) for spans in traces.values()), key=lambda trace: trace.start, reverse=True)
     return [trace for trace in found if trace.error or not errors_only][:limit]
 
 
 async def get_trace(url: str, trace_id: str) -> list[Span]:
     """All spans of a trace by start; raises DevmeshError when it is not known or nothing answers."""
     async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
-        spans = list(_spans(await _get(session, url, f"/api/v3/traces/{trace_id}")))
+        client = TraceStoreClient(session, url)
+        _, v3 = await client.services()
+        spans = await client.trace(trace_id, v3=v3)
     if not spans:
         raise DevmeshError(f"no trace {trace_id}")
     return sorted(spans, key=lambda span: span.start)
 
 
-async def _get(session: aiohttp.ClientSession, url: str, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+async def _json(response: aiohttp.ClientResponse) -> dict[str, Any] | None:
+    """None for what is no JSON object; Jaeger says text/plain of its errors."""
     try:
-        async with session.get(url.rstrip("/") + path, params=query) as response:
-            # Jaeger says text/plain; 404 is its word for "none".
-            body = await response.json(content_type=None)
-            if response.status not in (200, 404):
-                raise DevmeshError(f"{url}{path}: {response.status} {(body.get('error') or {}).get('message', '')}")
-            return body if response.status == 200 else {}
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise DevmeshError(f"no trace store answers at {url}: {error}", hint="devmesh status") from error
+        body = await response.json(content_type=None)
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None
 
 
-def _spans(answer: Mapping[str, Any]) -> Iterator[Span]:
-    for group in (answer.get("result") or {}).get("resourceSpans") or []:
-        service = _attributes(group.get("resource") or {}).get("service.name", "unknown_service")
-        for scoped in group.get("scopeSpans") or []:
-            for span in scoped.get("spans") or []:
-                yield _span(span, service)
-
-
-def _span(span: Mapping[str, Any], service: str) -> Span:
-    start, end = int(span.get("startTimeUnixNano", 0)), int(span.get("endTimeUnixNano", 0))
-    kind = int(span.get("kind", 0))
-    return Span(
-        trace_id=span["traceId"],
-        span_id=span["spanId"],
-        parent_id=span.get("parentSpanId", ""),
-        name=span.get("name", ""),
-        service=service,
-        kind=KINDS[kind] if kind < len(KINDS) else KINDS[0],
-        start=datetime.fromtimestamp(start // 10**9, UTC) + timedelta(microseconds=start % 10**9 // 1000),
-        duration=max(0, end - start) / 1e9,
-        error=(span.get("status") or {}).get("code") == STATUS_ERROR,
-        attributes=_attributes(span),
-    )
-
-
-def _attributes(owner: Mapping[str, Any]) -> dict[str, Any]:
-    return {item["key"]: _value(item.get("value") or {}) for item in owner.get("attributes") or []}
-
-
-def _value(value: Mapping[str, Any]) -> Any:
-    for kind, content in value.items():
-        if kind == "intValue":
-            return int(content)
-        if kind == "arrayValue":
-            return [_value(item) for item in content.get("values") or []]
-        if kind == "kvlistValue":
-            return _attributes({"attributes": content.get("values")})
-        return content
-    return None
-
-
-def _summary(spans: list[Span]) -> TraceSummary:
-    ids = {span.span_id for span in spans}
-    root = min(spans, key=lambda span: (span.parent_id in ids, bool(span.parent_id), span.start))
-    start = min(span.start for span in spans)
-    end = max(span.start + timedelta(seconds=span.duration) for span in spans)
-    return TraceSummary(
-        trace_id=root.trace_id,
-        start=start,
-        duration=(end - start).total_seconds(),
-        services=sorted({span.service for span in spans}),
-        spans=len(spans),
-        error=any(span.error for span in spans),
-        root=f"{root.service}: {root.name}",
-    )
+def _reason(body: Mapping[str, Any]) -> str:
+    """v3 says {"error": {"message"}}, v1 {"errors": [{"msg"}]}."""
+    told = [*(one.get("msg", "") for one in body.get("errors") or ()), (body.get("error") or {}).get("message", "")]
+    return " ".join(filter(None, told))

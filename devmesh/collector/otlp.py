@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Span.SpanKind in opentelemetry/proto/trace/v1/trace.proto, in Jaeger's words.
 KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 STATUS_ERROR = 2
+ERROR_WORDS = {1: "false", STATUS_ERROR: "true"}  # a status that was never set is neither, as in Jaeger
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 
@@ -97,14 +98,17 @@ def resource_spans(spans: Iterable[StoredSpan]) -> list[dict[str, Any]]:
     ]
 
 
-def attributes_of(span: StoredSpan) -> dict[str, str]:
-    """Attributes of span and resource as text, the way a search compares them; `error` is the status."""
-    from opentelemetry.proto.resource.v1.resource_pb2 import Resource  # noqa: PLC0415 - see the module's docstring
+def attributes_of(span: StoredSpan) -> frozenset[tuple[str, str]]:
+    """Every attribute of span, scope, resource and events as text, the way a search compares them; `error` is the status."""
+    from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope  # noqa: PLC0415 - see the module's docstring
+    from opentelemetry.proto.resource.v1.resource_pb2 import Resource  # noqa: PLC0415 - as above
     from opentelemetry.proto.trace.v1.trace_pb2 import Span  # noqa: PLC0415 - as above
 
-    owners = (Resource.FromString(span.resource), Span.FromString(span.body))
-    found = {item.key: otlp_json.text_of(item.value) for owner in owners for item in owner.attributes}
-    return {**found, "error": "true"} if span.error else found
+    message = Span.FromString(span.body)
+    owners: tuple[Any, ...] = (Resource.FromString(span.resource), InstrumentationScope.FromString(span.scope), message, *message.events)
+    found = {(item.key, otlp_json.text_of(item.value)) for owner in owners for item in owner.attributes if item.key != "error"}
+    status = ERROR_WORDS.get(message.status.code)
+    return frozenset(found | {("error", status)} if status else found)
 
 
 def _from_protobuf(body: bytes) -> "ExportTraceServiceRequest":

@@ -1,31 +1,22 @@
-"""The collector's two HTTP faces: OTLP/HTTP intake, and Jaeger's query API v3 with the trace page."""
+"""The collector's two HTTP faces: OTLP/HTTP intake, and Jaeger's query API (v3 here, v1 in jaeger_v1) with the trace page."""
 
 import asyncio
-import re
 import signal
 import socket
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from aiohttp import web
 
 from devmesh.collector import otlp, page
+from devmesh.collector.jaeger_v1 import JaegerV1
+from devmesh.collector.parameters import BadQueryError, depth, parse_query, trace_id
 from devmesh.collector.store import Query, StoredTrace, TraceStore
 from devmesh.localhttp import Handler, guard
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-MAX_SEARCH_DEPTH = 5_000
-DEFAULT_SEARCH_DEPTH = 20
-TRACE_ID = re.compile(r"[0-9a-fA-F]{1,32}")
-DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-NANOSECONDS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 INTAKE = "/v1/traces"
-
-
-class BadQueryError(ValueError):
-    """A parameter that cannot be read."""
 
 
 class Collector:
@@ -46,6 +37,7 @@ class Collector:
         app.router.add_get("/api/v3/operations", self._operations)
         app.router.add_get("/api/v3/traces", self._find)
         app.router.add_get("/api/v3/traces/{trace_id}", self._trace)
+        JaegerV1(self._store).add_routes(app)
         app.router.add_get("/api/devmesh/traces", self._summaries)
         return app
 
@@ -81,80 +73,16 @@ class Collector:
         return _found(self._store.find(parse_query(dict(request.query))))
 
     async def _trace(self, request: web.Request) -> web.Response:
-        trace_id = request.match_info["trace_id"]
-        if not TRACE_ID.fullmatch(trace_id):
-            raise BadQueryError(f"malformed parameter trace_id: {trace_id!r} is not hexadecimal")
-        trace = self._store.trace(trace_id.lower().zfill(32))
+        trace = self._store.trace(trace_id(request.match_info["trace_id"]))
         return _found([trace] if trace else [])
 
     # The page's own
 
     async def _summaries(self, request: web.Request) -> web.Response:
         query = request.query
-        limit = _depth(query.get("limit"))
+        limit = depth(query.get("limit"))
         wanted = Query(service=query.get("service", ""), errors=query.get("errors") == "1", limit=limit)
         return _json({"traces": [_summary(trace) for trace in self._store.find(wanted)], "services": self._store.services()})
-
-
-def parse_query(parameters: dict[str, str]) -> Query:
-    """`query.service_name` or `query.serviceName` and so on; raises BadQueryError."""
-    given = {_snake(name.removeprefix("query.")): value for name, value in parameters.items() if name.startswith("query.")}
-    return Query(
-        service=given.get("service_name", ""),
-        operation=given.get("operation_name", ""),
-        start_min=_time(given, "start_time_min"),
-        start_max=_time(given, "start_time_max"),
-        duration_min=_duration(given, "duration_min"),
-        duration_max=_duration(given, "duration_max"),
-        attributes=_attributes(given.get("attributes")),
-        limit=_depth(given.get("search_depth") or given.get("num_traces")),
-    )
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"[A-Z]", lambda match: f"_{match[0].lower()}", name)
-
-
-def _time(given: dict[str, str], name: str) -> int | None:
-    text = given.get(name)
-    if not text:
-        return None
-    try:
-        # A `+` in a query means a space.
-        moment = datetime.fromisoformat(text.replace(" ", "+"))
-    except ValueError as error:
-        raise BadQueryError(f"malformed parameter query.{name}: {error}") from error
-    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
-
-
-def _duration(given: dict[str, str], name: str) -> int | None:
-    """Go's notation: `1.5s`, `1m30s`."""
-    text = given.get(name)
-    if not text:
-        return None
-    parts = DURATION.findall(text)
-    if "".join(number + unit for number, unit in parts) != text:
-        raise BadQueryError(f"malformed parameter query.{name}: invalid duration {text!r}")
-    return int(sum(float(number) * NANOSECONDS[unit] for number, unit in parts))
-
-
-def _attributes(text: str | None) -> dict[str, str]:
-    try:
-        given = orjson.loads(text) if text else {}
-    except orjson.JSONDecodeError as error:
-        raise BadQueryError(f"malformed parameter query.attributes: {error}") from error
-    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
-        raise BadQueryError("malformed parameter query.attributes: need a JSON object of strings")
-    return given
-
-
-def _depth(text: str | None) -> int:
-    if not text:
-        return DEFAULT_SEARCH_DEPTH
-    if not text.isdecimal() or not 0 < int(text) <= MAX_SEARCH_DEPTH:
-        raise BadQueryError(f"malformed parameter query.search_depth: need 1..{MAX_SEARCH_DEPTH}, not {text!r}")
-    return int(text)
 
 
 def _found(traces: list[StoredTrace]) -> web.Response:

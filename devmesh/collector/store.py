@@ -1,7 +1,8 @@
 """Spans in memory, bounded: the trace that was updated longest ago goes first. Pure and synchronous."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 MAX_TRACES = 5_000
@@ -37,7 +38,7 @@ class StoredSpan:
         return len(self.body) + SPAN_OVERHEAD
 
 
-Attributes = Callable[[StoredSpan], Mapping[str, str]]
+Attributes = Callable[[StoredSpan], AbstractSet[tuple[str, str]]]
 
 
 @dataclass(slots=True)
@@ -86,7 +87,7 @@ class Query:
             return False
         if not _within(span.end - span.start, self.duration_min, self.duration_max):
             return False
-        return not self.attributes or self.attributes.items() <= attributes_of(span).items()
+        return not self.attributes or self.attributes.items() <= attributes_of(span)
 
 
 class TraceStore:
@@ -147,6 +148,16 @@ class TraceStore:
         """The (name, kind) pairs that a service's spans have."""
         spans = (span for trace in self._of(service) for span in trace.spans.values())
         return sorted({(span.name, span.kind) for span in spans if span.service == service and kind in ("", span.kind)})
+
+    def calls(self, earliest: int, latest: int) -> Counter[tuple[str, str]]:
+        """(caller's service, callee's) -> spans whose parent is known, in traces that lie between two times."""
+        traces = (trace for trace in self._traces.values() if earliest < trace.start and trace.end < latest)
+        return Counter(
+            (trace.spans[span.parent_id].service, span.service)
+            for trace in traces
+            for span in trace.spans.values()
+            if span.parent_id in trace.spans
+        )
 
     def _of(self, service: str) -> Iterator[StoredTrace]:
         return (trace for trace in self._traces.values() if not service or service in trace.services)

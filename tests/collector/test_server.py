@@ -12,7 +12,6 @@ from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
 from devmesh.collector.client import get_trace
-from devmesh.collector.server import BadQueryError, parse_query
 from devmesh.errors import DevmeshError
 from tests.collector.sample import TOKEN, TRACE, collector, request, span
 
@@ -123,30 +122,17 @@ async def test_nothing_there_is_said_with_what_to_do():
         await get_trace("http://127.0.0.1:1", TRACE)
 
 
-@pytest.mark.parametrize("name", ["query.start_time_min", "query.startTimeMin"])
-@pytest.mark.parametrize("text", ["1970-01-01T00:00:01.5Z", "1970-01-01T01:00:01.500000+01:00", "1970-01-01T01:00:01.5 01:00"])
-def test_times(name, text):
-    assert parse_query({name: text}).start_min == 1_500_000_000
+async def test_v1_finds_the_failed_and_those_that_said_ok(urls, session):
+    for number, code in ((1, 2), (2, 1), (3, 0)):
+        body = request(front=[span(f"{number:016x}", "GET /", START, 0.1, f"{number:032x}", status={"code": code})])
+        async with session.post(urls.otlp, json=body):
+            pass
+    for word, expected in (("true", 1), ("false", 2)):
+        async with session.get(f"{urls.query}/api/traces", params={"service": "front", "tags": json.dumps({"error": word})}) as response:
+            [found] = (await response.json())["data"]
+            assert int(found["traceID"], 16) == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("1.5s", 1_500_000_000), ("1m30s", 90_000_000_000), ("250ms", 250_000_000), ("10us", 10_000)]
-)
-def test_durations(text, expected):
-    assert parse_query({"query.duration_min": text}).duration_min == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("start_time_min", "x"),
-        ("duration_min", "5"),
-        ("duration_max", "s"),
-        ("attributes", "x"),
-        ("attributes", "[]"),
-        ("search_depth", "0"),
-    ],
-)
-def test_bad_parameters(name, text):
-    with pytest.raises(BadQueryError, match=name):
-        parse_query({f"query.{name}": text})
+async def test_what_is_no_trace_store_is_not_taken_for_one(urls):
+    with pytest.raises(DevmeshError, match="no trace store: it speaks neither"):
+        await get_trace(urls.otlp.removesuffix("/v1/traces"), TRACE)

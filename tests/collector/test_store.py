@@ -4,7 +4,7 @@ import pytest
 
 from devmesh.collector.store import SPAN_OVERHEAD, Query, StoredSpan, TraceStore
 
-ATTRIBUTES = {"a": "x", "n": "5"}
+ATTRIBUTES = {("a", "x"), ("n", "5")}
 
 
 def span(trace_id="t1", span_id="s1", **changes):
@@ -14,7 +14,7 @@ def span(trace_id="t1", span_id="s1", **changes):
 
 
 def store_of(**bounds):
-    return TraceStore(lambda one: ATTRIBUTES | ({"error": "true"} if one.error else {}), **bounds)
+    return TraceStore(lambda one: ATTRIBUTES | ({("error", "true")} if one.error else set()), **bounds)
 
 
 def test_the_trace_updated_longest_ago_goes_first():
@@ -96,3 +96,14 @@ def test_services_and_operations():
     assert store.services() == ["back", "front"]
     assert store.operations("front") == [("GET /", "server"), ("b", "client")]
     assert store.operations("front", "client") == [("b", "client")]
+
+
+def test_calls_between_services_are_counted_by_spans_whose_parent_is_known():
+    store = store_of()
+    store.add([span(), span(span_id="s2", parent_id="s1", service="back"), span(span_id="s3", parent_id="s1", service="back")])
+    store.add(
+        [span(span_id="s4", parent_id="elsewhere", service="back"), span("t2", "x", parent_id="x", service="front", start=900, end=999)]
+    )
+    assert store.calls(0, 1_000) == {("front", "back"): 2, ("front", "front"): 1}
+    assert store.calls(0, 500) == {("front", "back"): 2}
+    assert store.calls(100, 500) == {}
