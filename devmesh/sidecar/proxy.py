@@ -225,7 +225,10 @@ class _Redirected(Handler):
         self._proxy, self._direction = proxy, direction
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        original = original_destination(transport.get_extra_info("socket"))
+        sock = transport.get_extra_info("socket")
+        original = original_destination(sock)
+        if original is not None and original[1] == sock.getsockname()[1]:
+            original = None  # where the kernel tracks connections, one that was not redirected has an original destination too: us
         listener = self._listener(original) if original is not None else None
         if original is None or listener is None:
             # Nobody's destination, or no configuration yet: nothing may be let through. Istio's listeners do the same by their blackhole chains.

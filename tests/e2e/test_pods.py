@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from devmesh.runtimes.local.processes import start_time
+from devmesh.runtimes.processes import start_time
 from tests.e2e.conftest import RunningMesh, running, until
 from tests.support.require import missing, pods, tool
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from devmesh.config.topology_types import Workload
-from devmesh.runtimes.local.files import MeshFiles
+from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.plan import WorkloadPlan
 from devmesh.runtimes.local.pods import Pods
 from devmesh.runtimes.local.preload import preload
-from devmesh.runtimes.local.processes import start_time, stop_all
+from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.sidecar.dialer import PodConnector
 
 LIMIT = 10  # seconds that a test waits for what must come
