@@ -15,7 +15,6 @@ POD_NAMESPACES = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLO
 
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG = 1
-EVERY_ID = 4294967295  # user_namespaces(7): all ids but the reserved last one
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -49,9 +48,15 @@ def map_user(pid: int, inside_uid: int, inside_gid: int, outside_uid: int, outsi
     """
     directory = Path(f"/proc/{pid}")
     if outside_uid == inside_uid == 0:
-        (directory / "uid_map").write_text(f"0 0 {EVERY_ID}")
-        (directory / "gid_map").write_text(f"0 0 {EVERY_ID}")
+        for name in ("uid_map", "gid_map"):
+            (directory / name).write_text(unchanged(Path("/proc/self", name).read_text()))
         return
     (directory / "setgroups").write_text("deny")
     (directory / "uid_map").write_text(f"{inside_uid} {outside_uid} 1")
     (directory / "gid_map").write_text(f"{inside_gid} {outside_gid} 1")
+
+
+def unchanged(own: str) -> str:
+    """A map that gives every id we have its own number: root in a container has not all of them (user_namespaces(7), uid_map)."""
+    ranges = [line.split() for line in own.splitlines()]
+    return "".join(f"{first} {first} {count}\n" for first, _, count in ranges)

@@ -36,7 +36,7 @@ class RunningMesh:
         return orjson.loads(self.devmesh(*arguments, "-o", "json").stdout)
 
     def up(self) -> None:
-        self.devmesh("up", "--interception", self.interception)
+        self.devmesh("up", "--runtime", "local", "--interception", self.interception)
         state = orjson.loads((self.folder / ".devmesh" / "state.json").read_bytes())
         self.gateway = state["gateway_url"]
 
