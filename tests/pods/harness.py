@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from devmesh.config.topology_types import Workload
+from devmesh.pods.namespaces import CLONE_NEWNET
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.plan import WorkloadPlan
 from devmesh.runtimes.local.pods import Pods
@@ -105,3 +107,22 @@ async def started(channel: socket.socket) -> int:
         event = json.loads(await asyncio.get_running_loop().sock_recv(channel, 65536))
         if event["event"] == "started":
             return int(event["pid"])
+
+
+def connect_inside(init_pid: int, destination: tuple[str, int]) -> socket.socket:
+    """A socket of the pod's network, connected there. Call it in a thread: the thread's network is the pod's meanwhile (setns(2), as root)."""
+    with Path("/proc/thread-self/ns/net").open() as own, Path(f"/proc/{init_pid}/ns/net").open() as theirs:
+        _join(theirs.fileno())
+        try:
+            sock = socket.socket()
+            sock.settimeout(LIMIT)
+            sock.connect(destination)
+        finally:
+            _join(own.fileno())
+    sock.setblocking(False)
+    return sock
+
+
+def _join(namespace: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")

@@ -15,6 +15,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from devmesh.sidecar.config_parse import parse_snapshot
 from devmesh.sidecar.listener import SocketSpec
 from devmesh.sidecar.proxy import Proxy
 from devmesh.sidecar.record import Direction
+from tests.pods.harness import OnePod, connect_inside
 from tests.sidecar.sidecars import Records
 from tests.square.apps import PORTS, Places
 from tests.square.certificates import Certificates
@@ -73,14 +75,20 @@ def workload(name: str) -> Workload:
 
 
 @contextlib.asynccontextmanager
-async def our_sidecar(xds: Xds, place: Place, records: Records | None = None) -> AsyncIterator[Callable[[Request], Way]]:
+async def our_sidecar(
+    xds: Xds, place: Place, records: Records | None = None, pod: OnePod | None = None
+) -> AsyncIterator[Callable[[Request], Way]]:
+    """With a pod, outbound connections are made in it and redirected by the kernel."""
     own = place.workload
     names = [{"table": {s.hostname: {"ips": [s.cluster_ip], "shortname": s.name, "namespace": s.namespace} for s in topology().services}}]
     proxy = Proxy(spiffe_id=own.spiffe_id, gateway=own.gateway, telemetry=records)
     secrets = place.certificates.snapshot(own.spiffe_id)
     proxy.apply(parse_snapshot({**place.moved({**xds, "names": names}), "secrets": secrets}))
     ports = {}
-    if place.direction is Direction.OUTBOUND and not own.gateway:
+    if pod is not None:
+        sock = pod.sockets("virtual_outbound").dup()
+        await proxy.listen([SocketSpec("virtual_outbound", *sock.getsockname(), sock)])
+    elif place.direction is Direction.OUTBOUND and not own.gateway:
         sock = _bound()
         ports["outbound"] = sock.getsockname()[1]
         await proxy.listen([SocketSpec("outbound", "127.0.0.1", ports["outbound"], sock)])
@@ -91,6 +99,8 @@ async def our_sidecar(xds: Xds, place: Place, records: Records | None = None) ->
             await proxy.listen([SocketSpec("inbound", "127.0.0.1", ports[port], sock, original=(place.places.of[own.ip], port))])
 
     def way(request: Request) -> Way:
+        if pod is not None:
+            return Way(0, redirected=partial(connect_inside, pod.init_pid, place.original(request)))
         return Way(ports["outbound"], absolute=True) if "outbound" in ports else Way(ports[request.port])
 
     try:
