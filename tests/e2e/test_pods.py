@@ -14,7 +14,7 @@ from tests.e2e.conftest import RunningMesh, running, until
 from tests.support.require import missing, pods, tool
 
 pytestmark = pytest.mark.e2e
-POLYGLOT = Path(__file__).parent / "polyglot"
+POLYGLOT = Path(__file__).parent / "unmodified"
 
 
 def postgres_binaries() -> Path:
@@ -25,13 +25,13 @@ def postgres_binaries() -> Path:
 
 
 @pytest.fixture(scope="module")
-def polyglot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+def unmodified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
     pods()
     postgres_binaries()
     for name, command in (("node", "node"), ("java", "java"), ("go", "go"), ("redis", "redis-server")):
         tool(name, command)
-    folder = tmp_path_factory.mktemp("e2e") / "polyglot"
-    shutil.copytree(POLYGLOT, folder)
+    folder = tmp_path_factory.mktemp("e2e") / "unmodified"
+    shutil.copytree(UNMODIFIED, folder)
     environment = {**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off"}
     subprocess.run(["go", "build", "-o", "reviews", "reviews.go"], cwd=folder, env=environment, check=True)
     with running(folder, "namespace") as mesh:
@@ -42,47 +42,47 @@ def inside(mesh: RunningMesh, service: str, *command: str) -> str:
     return mesh.devmesh("exec", service, *command).stdout
 
 
-def test_node_go_and_java_call_each_other_by_their_hard_coded_names_and_ports(polyglot):
-    assert inside(polyglot, "redis", "curl", "-s", "http://front:9080/") == "node < go < java"
-    assert inside(polyglot, "redis", "curl", "-s", "http://ratings:9080/back") == "java < go < java"
+def test_node_go_and_java_call_each_other_by_their_hard_coded_names_and_ports(unmodified):
+    assert inside(unmodified, "redis", "curl", "-s", "http://front:9080/") == "node < go < java"
+    assert inside(unmodified, "redis", "curl", "-s", "http://ratings:9080/back") == "java < go < java"
 
 
-def test_their_calls_are_one_trace_and_counted_with_both_ends_identities(polyglot):
-    polyglot.devmesh("curl", "redis", "http://front:9080/traced", "-H", f"traceparent: 00-{'7' * 31}1-{'3' * 16}-01")
+def test_their_calls_are_one_trace_and_counted_with_both_ends_identities(unmodified):
+    unmodified.devmesh("curl", "redis", "http://front:9080/traced", "-H", f"traceparent: 00-{'7' * 31}1-{'3' * 16}-01")
 
     def spans() -> set[tuple[str, str]]:
-        trace = polyglot.json("traces", "show", f"{'7' * 31}1")
+        trace = unmodified.json("traces", "show", f"{'7' * 31}1")
         return {(span["service"], span["kind"]) for span in trace["spans"]}
 
     wanted = {("front.default", "server"), ("front.default", "client"), ("reviews.default", "client"), ("ratings.default", "server")}
     until(lambda: wanted <= spans())
-    port = polyglot.state()["workloads"]["ratings"]["prometheus"]
-    metrics = polyglot.fetch(f"http://127.0.0.1:{port}/stats/prometheus")
+    port = unmodified.state()["workloads"]["ratings"]["prometheus"]
+    metrics = unmodified.fetch(f"http://127.0.0.1:{port}/stats/prometheus")
     line = next(line for line in metrics.splitlines() if line.startswith("istio_requests_total{") and 'source_workload="reviews"' in line)
     assert 'connection_security_policy="mutual_tls"' in line
     assert 'source_principal="spiffe://cluster.local/ns/default/sa/reviews"' in line
 
 
 @pytest.mark.parametrize("caller", ["front", "postgres"], ids=["another pod", "its own pod"])
-def test_postgres_answers_psql_through_mtls(polyglot, caller):
-    said = inside(polyglot, caller, "psql", "-h", "postgres", "-U", "postgres", "-Atc", "select 6 * 7")
+def test_postgres_answers_psql_through_mtls(unmodified, caller):
+    said = inside(unmodified, caller, "psql", "-h", "postgres", "-U", "postgres", "-Atc", "select 6 * 7")
     assert said.strip() == "42"
 
 
-def test_redis_answers_redis_cli_through_mtls_and_from_outside(polyglot):
-    assert inside(polyglot, "front", "redis-cli", "-h", "redis", "set", "colour", "green").strip() == "OK"
-    url = polyglot.json("status")["urls"]["services"]["redis"]
+def test_redis_answers_redis_cli_through_mtls_and_from_outside(unmodified):
+    assert inside(unmodified, "front", "redis-cli", "-h", "redis", "set", "colour", "green").strip() == "OK"
+    url = unmodified.json("status")["urls"]["services"]["redis"]
     host, _, port = url.removeprefix("http://").partition(":")
     done = subprocess.run(["redis-cli", "-h", host, "-p", port, "get", "colour"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "green"
 
 
-def test_the_databases_connections_are_in_their_sidecars_metrics_with_the_callers_identity(polyglot):
-    inside(polyglot, "front", "redis-cli", "-h", "redis", "ping")
-    port = polyglot.state()["workloads"]["redis"]["prometheus"]
+def test_the_databases_connections_are_in_their_sidecars_metrics_with_the_callers_identity(unmodified):
+    inside(unmodified, "front", "redis-cli", "-h", "redis", "ping")
+    port = unmodified.state()["workloads"]["redis"]["prometheus"]
 
     def counted() -> bool:
-        lines = polyglot.fetch(f"http://127.0.0.1:{port}/stats/prometheus").splitlines()
+        lines = unmodified.fetch(f"http://127.0.0.1:{port}/stats/prometheus").splitlines()
         return any(
             line.startswith("istio_tcp_connections_closed_total{")
             and 'source_principal="spiffe://cluster.local/ns/default/sa/front"' in line
@@ -92,29 +92,29 @@ def test_the_databases_connections_are_in_their_sidecars_metrics_with_the_caller
     until(counted)
 
 
-def test_an_unknown_name_is_answered_at_once_and_the_machines_resolver_knows_the_rest(polyglot):
-    done = polyglot.devmesh("exec", "front", "getent", "hosts", "nowhere.default.svc.cluster.local", check=False)
+def test_an_unknown_name_is_answered_at_once_and_the_machines_resolver_knows_the_rest(unmodified):
+    done = unmodified.devmesh("exec", "front", "getent", "hosts", "nowhere.default.svc.cluster.local", check=False)
     assert done.returncode == 2
-    assert inside(polyglot, "front", "getent", "hosts", "reviews.default.svc.cluster.local").split()[0].startswith("240.240.")
+    assert inside(unmodified, "front", "getent", "hosts", "reviews.default.svc.cluster.local").split()[0].startswith("240.240.")
 
 
-def test_the_hosts_loopback_is_host_docker_internal(polyglot):
-    control = polyglot.state()["ports"]["control"]
-    said = inside(polyglot, "front", "curl", "-s", "-H", "Host: 127.0.0.1", f"http://host.docker.internal:{control}/healthz/ready")
+def test_the_hosts_loopback_is_host_docker_internal(unmodified):
+    control = unmodified.state()["ports"]["control"]
+    said = inside(unmodified, "front", "curl", "-s", "-H", "Host: 127.0.0.1", f"http://host.docker.internal:{control}/healthz/ready")
     assert said
 
 
-def test_the_apps_see_istios_address_for_their_sidecar_and_no_variable_of_ours(polyglot):
-    environment = inside(polyglot, "front", "sh", "-c", "tr '\\0' '\\n' < /proc/$(pgrep -o node)/environ")
+def test_the_apps_see_istios_address_for_their_sidecar_and_no_variable_of_ours(unmodified):
+    environment = inside(unmodified, "front", "sh", "-c", "tr '\\0' '\\n' < /proc/$(pgrep -o node)/environ")
     assert "PROXY" not in environment.upper().replace("NO_PROXY", "")
     assert "PORT=" not in environment
 
 
 @pytest.mark.parametrize("part", ["front-pod", "front-sidecar", "front", "init"])
-def test_a_killed_part_of_a_pod_comes_back_and_serves(polyglot, part):
-    killed = polyglot.state()["workloads"]["front"]["init_pid"] if part == "init" else polyglot.pid(part)
+def test_a_killed_part_of_a_pod_comes_back_and_serves(unmodified, part):
+    killed = unmodified.state()["workloads"]["front"]["init_pid"] if part == "init" else unmodified.pid(part)
     os.kill(killed, signal.SIGKILL)
     until(lambda: start_time(killed) is None)
     watched = "front-pod" if part == "init" else part
-    until(lambda: polyglot.pid(watched) != killed and start_time(polyglot.pid(watched)) is not None)
-    until(lambda: polyglot.devmesh("exec", "redis", "curl", "-s", "http://front:9080/", check=False).stdout == "node < go < java")
+    until(lambda: unmodified.pid(watched) != killed and start_time(unmodified.pid(watched)) is not None)
+    until(lambda: unmodified.devmesh("exec", "redis", "curl", "-s", "http://front:9080/", check=False).stdout == "node < go < java")
