@@ -126,8 +126,9 @@ def redirect_location(action: RedirectAction, route: Route | None, head: Request
         matched = route.match.path.prefix if route is not None else None
         path = action.prefix + path[len(path if matched is None else matched) :]
     elif action.regex is not None:
-        path = action.regex(path)
-    return scheme + b"://" + _redirect_host(action, head, scheme) + path + mark + query
+        path = action.regex(path) or path  # a new path that is empty is none
+    slash = b"" if path.startswith(b"/") else b"/"
+    return scheme + b"://" + _redirect_host(action, head, scheme) + slash + path + mark + query
 
 
 def _redirect_host(action: RedirectAction, head: RequestHead, scheme: bytes) -> bytes:

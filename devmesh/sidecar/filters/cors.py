@@ -15,22 +15,28 @@ def allowed_origin(policy: CorsPolicy | None, head: RequestHead) -> bytes | None
 
 
 def preflight(policy: CorsPolicy | None, head: RequestHead) -> Headers | None:
-    """The headers of the 200 that answers an allowed preflight; None when the request goes on."""
-    if policy is None or head.method != b"OPTIONS" or get_header(head.headers, b"access-control-request-method") is None:
+    """The headers of the 200 that answers a preflight; None when the request goes on.
+
+    Observed on Envoy 1.40: where an unmatched preflight is not forwarded, its answer lacks the origin and nothing else; `*` alone, as methods or
+    headers, is what was asked for, whether credentials are allowed or not.
+    """
+    method = get_header(head.headers, b"access-control-request-method")
+    if policy is None or head.method != b"OPTIONS" or not method or not get_header(head.headers, b"origin"):
         return None
     origin = allowed_origin(policy, head)
-    if origin is None:
-        return None if policy.forward_not_matching_preflights or get_header(head.headers, b"origin") is None else []
-    headers: Headers = [(b"access-control-allow-origin", origin)]
+    if origin is None and policy.forward_not_matching_preflights:
+        return None
+    headers: Headers = [(b"access-control-allow-origin", origin)] if origin is not None else []
     if policy.allow_credentials:
         headers.append((b"access-control-allow-credentials", b"true"))
-    for name, value in (
-        (b"access-control-allow-methods", policy.allow_methods),
-        (b"access-control-allow-headers", policy.allow_headers),
-        (b"access-control-max-age", policy.max_age),
+    asked = get_header(head.headers, b"access-control-request-headers") or b""
+    for name, value, of_star in (
+        (b"access-control-allow-methods", policy.allow_methods, method),
+        (b"access-control-allow-headers", policy.allow_headers, asked),
+        (b"access-control-max-age", policy.max_age, policy.max_age),
     ):
         if value:
-            headers.append((name, value))
+            headers.append((name, of_star if value == b"*" else value))
     return headers
 
 

@@ -46,7 +46,31 @@ FULL = [
         (policy(), head("/", A, method="OPTIONS"), None, "without a method asked for it is no preflight"),
         (policy(), head("/", A, ASKS), None, "nor is a GET"),
         (policy(), head("/", B, ASKS, method="OPTIONS"), None, "another origin's goes to the app"),
-        (policy(forward_not_matching_preflights=False), head("/", B, ASKS, method="OPTIONS"), [], "or is answered without a word"),
+        (
+            policy(forward_not_matching_preflights=False),
+            head("/", B, ASKS, method="OPTIONS"),
+            FULL[1:],
+            "or is answered without the origin",
+        ),
+        (policy(), head("/", A, ("access-control-request-method", ""), method="OPTIONS"), None, "nor with an empty one"),
+        (
+            policy(forward_not_matching_preflights=False),
+            head("/", ("origin", ""), ASKS, method="OPTIONS"),
+            None,
+            "an empty origin is none",
+        ),
+        (
+            policy(allow_methods=b"*", allow_headers=b"*"),
+            head("/", A, ("access-control-request-method", "PUT"), ("access-control-request-headers", "a, b"), method="OPTIONS"),
+            [*FULL[:2], (b"access-control-allow-methods", b"PUT"), (b"access-control-allow-headers", b"a, b"), FULL[4]],
+            "a star is what was asked for",
+        ),
+        (
+            policy(allow_methods=b"*,GET", allow_headers=b"*"),
+            head("/", A, ASKS, method="OPTIONS"),
+            [*FULL[:2], (b"access-control-allow-methods", b"*,GET"), (b"access-control-allow-headers", b""), FULL[4]],
+            "a star among others is only a star; of no headers asked for, none",
+        ),
         (
             policy(forward_not_matching_preflights=False),
             head("/", ASKS, method="OPTIONS"),
