@@ -21,7 +21,6 @@ client() {
 answers() { [ -n "$docker" ] && "$docker" info >/dev/null 2>&1; }
 
 install_engine() {
-  [ "$(id -u)" = 0 ] || die "no engine answers, and installing one needs root" "start your engine, or run .ci/docker.sh as root"
   say "installing the engine"
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker.io iptables >/dev/null
@@ -29,7 +28,11 @@ install_engine() {
 }
 
 start_engine() {
-  command -v dockerd >/dev/null || install_engine
+  if ! command -v dockerd >/dev/null; then
+    install_engine
+    docker=$(client)
+    answers && return # where services are started, its package has started it
+  fi
   docker=$(client)
   [ -n "$docker" ] || die "dockerd is here but no docker client is" "apt-get install docker.io"
   say "starting the engine, its data in $root"
@@ -67,6 +70,9 @@ install_compose() {
 
 docker=$(client)
 if [ "${1:-}" = stop ]; then stop_engine; exit; fi
-answers || start_engine
+if ! answers; then
+  [ "$(id -u)" = 0 ] || die "no Docker engine answers" "start yours, or run .ci/docker.sh as root to get one"
+  start_engine
+fi
 install_compose
 DOCKER=$docker ./images.sh "${1:-$root/images.env}"

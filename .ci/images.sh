@@ -65,6 +65,7 @@ make postgres:15
 make redis:7.0
 make node:18
 make curl:7.88
+make tcpdump:4.99
 "$docker" image prune --force --filter "label=$label" >/dev/null  # those that were made again
 "$docker" image prune --force --all --filter label=dev.devmesh.content --filter until=24h >/dev/null  # devmesh of earlier sources
 
@@ -78,5 +79,6 @@ export DEBIAN_IMAGE=$base
 export POSTGRES_IMAGE=devmesh-test/postgres:15
 export REDIS_IMAGE=devmesh-test/redis:7.0
 export NODE_IMAGE=devmesh-test/node:18
+export TCPDUMP_IMAGE=devmesh-test/tcpdump:4.99
 export CURL_IMAGE=devmesh-test/curl:7.88
 ENVIRONMENT
