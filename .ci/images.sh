@@ -6,6 +6,8 @@ cd "$(dirname "$0")"
 environment=$1
 docker=${DOCKER:-docker}
 tools=${DEVMESH_TOOLS:-$HOME/.cache/devmesh-tools}
+consul=$tools/consul
+[ -x "$consul" ] || consul=$(command -v consul)
 label=devmesh-test.content
 base=devmesh-test/python:3.11
 work=$(mktemp -d)
@@ -58,7 +60,7 @@ YAML
 }
 
 make_base
-make consul:1.8.7 "$tools/consul"
+make consul:1.8.7 "$consul"
 make jaeger:2.13.0 "$tools/jaeger"
 make prometheus:2.42.0
 make postgres:15
