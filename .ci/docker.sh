@@ -18,10 +18,12 @@ client() {
   done < <(type -ap docker)
 }
 
+# runs NAME FILE: whether the process whose number is in FILE is a NAME
+runs() { [ -r "$2" ] && [ "$(cat "/proc/$(cat "$2")/comm" 2>/dev/null)" = "$1" ]; }
+
 answers() { [ -n "$docker" ] && "$docker" info >/dev/null 2>&1; }
 
 install_engine() {
-  [ "$(id -u)" = 0 ] || die "no engine answers, and installing one needs root" "start your engine, or run .ci/docker.sh as root"
   say "installing the engine"
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker.io iptables >/dev/null
@@ -29,11 +31,18 @@ install_engine() {
 }
 
 start_engine() {
-  command -v dockerd >/dev/null || install_engine
+  if ! command -v dockerd >/dev/null; then
+    install_engine
+    docker=$(client)
+    answers && return # where services are started, its package has started it
+  fi
   docker=$(client)
   [ -n "$docker" ] || die "dockerd is here but no docker client is" "apt-get install docker.io"
   say "starting the engine, its data in $root"
   mkdir -p "$root"
+  # A number that an ended engine wrote may be another process's by now, and would keep this one from starting.
+  runs dockerd "$pid_file" || rm -f "$pid_file"
+  runs containerd /run/docker/containerd/containerd.pid || rm -f /run/docker/containerd/containerd.pid
   setsid dockerd --data-root "$root/data" --pidfile "$pid_file" >"$root/dockerd.log" 2>&1 </dev/null &
   local pid=$! tries=0
   until answers; do
@@ -44,8 +53,18 @@ start_engine() {
   done
 }
 
+# What a run that was ended left in this script's own engine would start again, and hold its ports.
+forget_leftovers() {
+  local left
+  left=$("$docker" ps --all --quiet)
+  # shellcheck disable=SC2086 # a list of ids
+  [ -z "$left" ] || "$docker" rm --force --volumes $left >/dev/null
+  "$docker" network prune --force >/dev/null
+  "$docker" volume prune --force >/dev/null
+}
+
 stop_engine() {
-  [ -r "$pid_file" ] || { say "no engine of this script runs"; return; }
+  runs dockerd "$pid_file" || { say "no engine of this script runs"; return; }
   local pid
   pid=$(cat "$pid_file")
   kill "$pid"
@@ -67,6 +86,10 @@ install_compose() {
 
 docker=$(client)
 if [ "${1:-}" = stop ]; then stop_engine; exit; fi
-answers || start_engine
+if ! answers; then
+  [ "$(id -u)" = 0 ] || die "no Docker engine answers" "start yours, or run .ci/docker.sh as root to get one"
+  start_engine
+  ! runs dockerd "$pid_file" || forget_leftovers
+fi
 install_compose
 DOCKER=$docker ./images.sh "${1:-$root/images.env}"

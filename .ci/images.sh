@@ -6,6 +6,8 @@ cd "$(dirname "$0")"
 environment=$1
 docker=${DOCKER:-docker}
 tools=${DEVMESH_TOOLS:-$HOME/.cache/devmesh-tools}
+consul=$tools/consul
+[ -x "$consul" ] || consul=$(command -v consul)
 label=devmesh-test.content
 base=devmesh-test/python:3.11
 work=$(mktemp -d)
@@ -58,13 +60,14 @@ YAML
 }
 
 make_base
-make consul:1.8.7 "$tools/consul"
+make consul:1.8.7 "$consul"
 make jaeger:2.13.0 "$tools/jaeger"
 make prometheus:2.42.0
 make postgres:15
 make redis:7.0
 make node:18
 make curl:7.88
+make tcpdump:4.99
 "$docker" image prune --force --filter "label=$label" >/dev/null  # those that were made again
 "$docker" image prune --force --all --filter label=dev.devmesh.content --filter until=24h >/dev/null  # devmesh of earlier sources
 
@@ -74,9 +77,10 @@ export DEVMESH_PYTHON_IMAGE=$base
 export DEVMESH_CONSUL_IMAGE=devmesh-test/consul:1.8.7
 export DEVMESH_JAEGER_IMAGE=devmesh-test/jaeger:2.13.0
 export DEVMESH_PROMETHEUS_IMAGE=devmesh-test/prometheus:2.42.0
-export PYTHON_IMAGE=$base
+export DEBIAN_IMAGE=$base
 export POSTGRES_IMAGE=devmesh-test/postgres:15
 export REDIS_IMAGE=devmesh-test/redis:7.0
 export NODE_IMAGE=devmesh-test/node:18
+export TCPDUMP_IMAGE=devmesh-test/tcpdump:4.99
 export CURL_IMAGE=devmesh-test/curl:7.88
 ENVIRONMENT

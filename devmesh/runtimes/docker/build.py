@@ -24,7 +24,8 @@ from devmesh.runtimes.docker.pip_settings import pip_settings
 COMPILED = (".pyc", ".so", ".pyd")
 STEP = re.compile(r"#\d+ \[\S+ (\S+ +\d+/\d+)\] ")  # BuildKit's plain progress: #5 [service stage 2/3] RUN ...
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
-KEPT_LINES = 12  # of what a build said last, for the error
+# Of what a build said last, for the error: BuildKit repeats whole commands.
+KEPT_LINES, KEPT_WIDTH = 12, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def build(context: BuildContext, compose: Sequence[str], tell: Tell, base: Image
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_own(environment)
         ) as process:  # fmt: skip
             for line in process.stdout or ():
-                last.append(line.rstrip())
+                last.append(line.rstrip()[:KEPT_WIDTH])
                 step = STEP.match(line)
                 if step:
                     tell(context.reference, f"building, {step[1]}")

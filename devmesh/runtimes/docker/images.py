@@ -103,7 +103,7 @@ class PullProgress:
     @property
     def text(self) -> str:
         here, total = (sum(numbers) for numbers in zip(*self._layers.values(), strict=True)) if self._layers else (0, 0)
-        return f"pulling, {here // MEGABYTE} of {total // MEGABYTE} MB" if total else "pulling"
+        return f"pulling, {here // MEGABYTE} of {total // MEGABYTE} MB" if total >= MEGABYTE else "pulling"
 
     def add(self, event: Json) -> None:
         layer, detail = event.get("id", ""), event.get("progressDetail") or {}

@@ -1,9 +1,15 @@
 """The list of images, and what a pull says when it goes wrong, from an engine with a script."""
 
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
 import pytest
 import requests
 from docker.errors import APIError, ImageNotFound
 
+import devmesh
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.docker.images import Image, PullProgress, compose_folder, ensure, image
 
@@ -115,3 +121,24 @@ def test_a_pull_that_fails_names_image_reason_and_what_to_do(script, message, hi
     assert "hashicorp/consul:1.21.3 (consul)" in raised.value.message
     assert message in raised.value.message
     assert hint in (raised.value.hint or "")
+
+
+def test_a_built_package_carries_the_list_and_the_dockerfile(tmp_path):
+    root = Path(devmesh.__file__).parent.parent
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        str(tmp_path),
+        str(root),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("devmesh-*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        for name in ("images.yaml", "Dockerfile"):
+            assert packed.read(f"devmesh/compose/{name}") == (root / "compose" / name).read_bytes()
