@@ -3,12 +3,13 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,20 @@ class RunningMesh:
     folder: Path
     gateway: str = ""
     interception: str = "auto"
+    runtime: str = "local"
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
     def devmesh(self, *arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([DEVMESH, *arguments], cwd=self.folder, capture_output=True, text=True, check=False, timeout=90, input=stdin)
+        done = subprocess.run(
+            [DEVMESH, *arguments],
+            cwd=self.folder,
+            env={**self.environment, "DEVMESH_RUNTIME": self.runtime},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=180,
+            input=stdin,
+        )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -44,7 +56,29 @@ class RunningMesh:
         return orjson.loads((self.folder / ".devmesh" / "state.json").read_bytes())
 
     def pid(self, process: str) -> int:
+        if self.runtime == "docker":
+            return int(self._docker("inspect", "--format", "{{.State.Pid}}", self.container(process)))
         return next(one["pid"] for one in self.state()["processes"] if one["name"] == process)
+
+    def container(self, process: str) -> str:
+        return f"{self.state()['project']}-{process}-1"
+
+    def _docker(self, *arguments: str) -> str:
+        return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
+
+    @contextmanager
+    def away(self, process: str) -> Iterator[None]:
+        """The process is dead meanwhile, and comes back afterwards."""
+        if self.runtime == "docker":
+            self._docker("kill", self.container(process))
+            yield
+            self._docker("start", self.container(process))
+            return
+        pid = self.pid(process)
+        with stopped(self.state()["supervisor"]["pid"]):  # or it would be back before we look
+            os.kill(pid, signal.SIGKILL)
+            yield
+        until(lambda: self.pid(process) != pid)
 
     def fetch(self, url: str) -> str:
         return subprocess.run(["curl", "-s", "-m", "20", url], capture_output=True, text=True, check=True).stdout
@@ -89,9 +123,20 @@ def copy_sample(name: str, target: Path) -> Path:
 
 
 @contextmanager
-def running(folder: Path, interception: str = "auto") -> Iterator[RunningMesh]:
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def running(
+    folder: Path, interception: str = "auto", runtime: str = "local", environment: Mapping[str, str] = os.environ
+) -> Iterator[RunningMesh]:
     """The mesh of a folder, up for as long as it is needed."""
-    mesh = RunningMesh(folder, interception=interception)
+    mesh = RunningMesh(folder, interception=interception, runtime=runtime, environment=environment)
     mesh.up()
     try:
         yield mesh
@@ -113,16 +158,21 @@ spec:
 """
 
 
-@pytest.fixture(scope="session", params=["namespace", "proxy"])
+@pytest.fixture(scope="session", params=["namespace", "proxy", "docker"])
 def bookinfo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
-    """The same assertions over both interceptions; in pods the apps are unaware of any proxy."""
+    """The same assertions over all runtimes and interceptions; in pods the apps are unaware of any proxy."""
     os.environ.setdefault("NO_COLOR", "1")
     if request.param == "namespace":
         pods()
     folder = copy_sample("bookinfo", tmp_path_factory.mktemp("e2e") / "bookinfo")
-    if request.param == "namespace":
+    if request.param != "proxy":
         common = folder / "apps" / "common.py"
         common.write_text(common.read_text().replace("trust_env=True", "trust_env=False"))
+    if request.param == "docker":
+        environment = {**request.getfixturevalue("docker_environment"), "SAMPLES_BASE": request.getfixturevalue("devmesh_image")}
+        with running(folder, "auto", "docker", environment) as mesh:
+            yield mesh
+        return
     with running(folder, request.param) as mesh:
         yield mesh
 

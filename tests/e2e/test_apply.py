@@ -1,27 +1,14 @@
 """What `apply` and `delete` say when sidecars refuse, are away or do not answer, and what is in force then."""
 
-import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e.conftest import RunningMesh, until, virtual_service
+from tests.e2e.conftest import RunningMesh, stopped, until, virtual_service
 
 pytestmark = pytest.mark.e2e
 REFUSED = virtual_service("details", 'headers: {request: {set: {x-a: "%NOPE%"}}}')
 ABORT = virtual_service("details", "fault: {abort: {httpStatus: 418, percentage: {value: 100}}}")
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def synced(mesh: RunningMesh, workload: str) -> bool:
@@ -43,12 +30,9 @@ def test_what_the_sidecars_refuse_is_told_in_their_words_and_the_old_configurati
 
 
 def test_a_sidecar_that_is_away_is_named_and_gets_it_on_return(clean_bookinfo):
-    sidecar = clean_bookinfo.pid("productpage-v1-sidecar")
-    with stopped(clean_bookinfo.state()["supervisor"]["pid"]):  # or it would be back before we look
-        os.kill(sidecar, signal.SIGKILL)
+    with clean_bookinfo.away("productpage-v1-sidecar"):
         done = clean_bookinfo.devmesh("apply", "-f", "-", stdin=ABORT)
         assert "productpage-v1 is not connected, will get it on return" in done.stderr
-    until(lambda: clean_bookinfo.pid("productpage-v1-sidecar") != sidecar)
     clean_bookinfo.devmesh("wait", "--timeout", "30s")
     assert "Sorry, product details are currently unavailable" in clean_bookinfo.page()
 

@@ -84,8 +84,7 @@ def test_a_fault_degrades_the_page_counts_its_hits_and_clear_heals_it(clean_book
     assert "Ratings service is currently unavailable" in clean_bookinfo.page(jason)
     (fault,) = clean_bookinfo.json("fault", "list")["faults"]
     assert fault["hits"] == 1
-    log = clean_bookinfo.folder / ".devmesh" / "logs" / "ratings-v1.access.log"
-    until(lambda: " 503 FI fault_filter_abort " in log.read_text())
+    until(lambda: " 503 FI fault_filter_abort " in clean_bookinfo.devmesh("logs", "ratings", "--access").stdout)
     assert "fired 1 times" in clean_bookinfo.devmesh("fault", "clear").stdout
     assert "Ratings service is currently unavailable" not in clean_bookinfo.page(jason)
 

@@ -42,7 +42,7 @@ class HostPorts:
 class Layout:
     """`topology` has each workload's address on its first network; `parts` maps the mesh's own containers to their service names.
 
-    `images` maps roles to references.
+    `images` maps roles to references, `loopback` workloads that publish nothing to a port on 127.0.0.1 (0: any).
     """
 
     project: str
@@ -56,6 +56,7 @@ class Layout:
     images: Mapping[str, str]
     mesh_id: str
     start_interval: bool
+    loopback: Mapping[str, int]
 
     def control_subnet(self) -> str:
         return str(self.addresses.subnets[CONTROL_NETWORK].network)

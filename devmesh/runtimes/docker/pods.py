@@ -91,7 +91,7 @@ def refuse(name: str, service: Mapping[str, Any]) -> None:
 def _pod(layout: Layout, service: Mapping[str, Any], workload: Workload, index: int) -> Json:
     sysctls = {key: value for key, value in _mapping(service.get("sysctls")).items() if key.startswith("net.")}
     moved = {key: service[key] for key in MOVED if service.get(key) and key not in ("networks", "ports", "extra_hosts", "links")}
-    moved |= {"ports": ports} if (ports := _ports(service, index)) else {}
+    moved |= {"ports": ports} if (ports := _ports(layout, service, workload, index)) else {}
     moved |= {"links": _links(layout, service)} if service.get("links") else {}
     return (
         ours(layout, "pod", workload.name)
@@ -150,9 +150,14 @@ def _networks(layout: Layout, service: Mapping[str, Any], workload: Workload, in
     return out
 
 
-def _ports(service: Mapping[str, Any], index: int) -> list[Json]:
-    """A host port belongs to one container: the first replica has it; any free one each replica gets."""
-    ports: list[Json] = list(service.get("ports") or ())
+def _ports(layout: Layout, service: Mapping[str, Any], workload: Workload, index: int) -> list[Any]:
+    """A host port belongs to one container: the first replica has it; any free one each replica gets.
+
+    What publishes nothing gets a port on loopback, as in the local runtime, for a browser or curl on this machine.
+    """
+    ports: list[Any] = list(service.get("ports") or ())
+    if not ports and workload.name in layout.loopback:
+        return [f"127.0.0.1:{layout.loopback[workload.name] or ''}:{workload.ports[0]}"]
     return ports if index == 0 else [port for port in ports if str(port.get("published") or "0") == "0"]
 
 

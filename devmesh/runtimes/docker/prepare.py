@@ -77,6 +77,11 @@ def lay_out(
         images=images,
         mesh_id=mesh_id,
         start_interval=surroundings.start_interval,
+        loopback={
+            one.name: surroundings.prefer(0)
+            for one in placed.workloads
+            if one.ports and not one.gateway and not services[one.compose_service].get("ports")
+        },
     )
 
 
