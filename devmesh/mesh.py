@@ -288,12 +288,8 @@ class Mesh:
             except DevmeshError:
                 continue
             inbound: Json = next((item for item in config["listeners"] if item["name"] == "virtualInbound"), {"filter_chains": []})
-            plain = [
-                c
-                for c in inbound["filter_chains"]
-                if c["filter_chain_match"].get("transport_protocol") == "raw_buffer" and "destination_port" in c["filter_chain_match"]
-            ]
-            if not plain:
+            ports = [chain["filter_chain_match"] for chain in inbound["filter_chains"] if "destination_port" in chain["filter_chain_match"]]
+            if ports and not any(match.get("transport_protocol") == "raw_buffer" for match in ports):
                 strict.add(name)
         return strict
 

@@ -79,7 +79,7 @@ def _assignment(world: World, service: Service, port: ServicePort, cluster: Json
     labels = dict(chosen.labels) if chosen is not None else {}
     tls = subset_policy(rule[1], subset, port.port).tls if rule is not None else None
     plaintext = tls is not None and tls.mode != "ISTIO_MUTUAL"
-    return endpoints.assignment(world, cluster["name"], service, port, labels, plaintext=plaintext)
+    return endpoints.assignment(world, cluster["name"], service, port, labels, proxy, plaintext=plaintext)
 
 
 def names(world: World) -> Json:

@@ -10,26 +10,32 @@ from devmesh.compiler.world import World, matches
 from devmesh.config.topology_types import Service, ServicePort, Workload
 
 
-def assignment(world: World, name: str, service: Service, port: ServicePort, labels: Mapping[str, str], *, plaintext: bool) -> Json:
-    """One cluster's endpoints; `labels` are the subset's; `plaintext`: a DestinationRule turned the mesh's own TLS off."""
+def assignment(
+    world: World, name: str, service: Service, port: ServicePort, labels: Mapping[str, str], proxy: Workload, *, plaintext: bool
+) -> Json:
+    """One cluster's endpoints, at addresses that `proxy` shares a network with.
+
+    `labels` are the subset's; `plaintext`: a DestinationRule turned the mesh's own TLS off.
+    """
     hosts = [
-        _endpoint(world, service, port, workload, plaintext=plaintext)
+        _endpoint(world, service, port, workload, address, plaintext=plaintext)
         for workload in world.workloads_of(service)
         if workload.name in world.ready and (not labels or matches(labels, workload.labels))
+        if (address := workload.address_for(proxy)) is not None
     ]
     if not hosts:
         return {"cluster_name": name}
     return {"cluster_name": name, "endpoints": [{"locality": {}, "lb_endpoints": hosts, "load_balancing_weight": len(hosts)}]}
 
 
-def _endpoint(world: World, service: Service, port: ServicePort, workload: Workload, *, plaintext: bool) -> Json:
+def _endpoint(world: World, service: Service, port: ServicePort, workload: Workload, address: str, *, plaintext: bool) -> Json:
     app = workload.labels.get("app", service.name)
     version = workload.labels.get("version", "")
     metadata: Json = {"istio": {"workload": f"{workload.name};{workload.namespace};{app};{version};Kubernetes"}}
     if not plaintext and accepts_mtls(world, workload, port.target_port):
         metadata = {"envoy.transport_socket_match": {"tlsMode": "istio"}, **metadata}
     return {
-        "endpoint": {"address": socket_address(workload.ip, port.target_port)},
+        "endpoint": {"address": socket_address(address, port.target_port)},
         "health_status": "HEALTHY",
         "metadata": {"filter_metadata": metadata},
         "load_balancing_weight": 1,

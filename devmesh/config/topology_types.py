@@ -45,7 +45,7 @@ class PublishedPort:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`annotations` are the labels that Istio has as annotations, `traffic.sidecar.istio.io/...`. `command` is None when there is nothing to run locally: the gateway, or what `local_error` says (`check_local` raises it)."""
+    """`addresses` are its own by network, `ip` first, where a runtime has networks. `annotations` are the labels that Istio has as annotations, `traffic.sidecar.istio.io/...`. `command` is None when there is nothing to run locally: the gateway, or what `local_error` says (`check_local` raises it)."""
 
     name: str
     namespace: str
@@ -67,6 +67,13 @@ class Workload:
     local_error: str | None = None
     position: SourcePosition | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
+    addresses: Mapping[str, str] = field(default_factory=dict)
+
+    def address_for(self, caller: "Workload") -> str | None:
+        """Where the caller reaches it: on a network that both are on; None when they share none."""
+        if not self.addresses or not caller.addresses:
+            return self.ip
+        return next((address for network, address in self.addresses.items() if network in caller.addresses), None)
 
     @property
     def spiffe_id(self) -> str:
@@ -111,7 +118,10 @@ class Topology:
             "name": self.name,
             "services": [_service_json(one, protocols=True) for one in self.services],
             "workloads": [
-                _workload_json(one) | {"service": one.service, "version": one.version, "ports": list(one.ports)} for one in self.workloads
+                _workload_json(one)
+                | {"service": one.service, "version": one.version, "ports": list(one.ports)}
+                | ({"addresses": dict(one.addresses)} if one.addresses else {})
+                for one in self.workloads
             ],
         }
 
@@ -192,6 +202,7 @@ def _workload_from(value: Mapping[str, Any]) -> Workload:
         ip=value["ip"],
         ports=tuple(value.get("ports", ())),
         gateway=value.get("gateway", False),
+        addresses=value.get("addresses", {}),
     )
 
 

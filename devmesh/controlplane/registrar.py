@@ -22,6 +22,7 @@ def registration(topology: Topology, workload: Workload, *, healthy: bool, ttl: 
         workload=workload.name,
         service=GATEWAY_SERVICE if workload.gateway else workload.service,
         address=workload.ip,
+        addresses=workload.addresses,
         port=ports[0].port if ports else next(iter(workload.ports), 0),
         namespace=workload.namespace,
         version=workload.version,

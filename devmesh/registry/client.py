@@ -48,7 +48,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A workload as the registry knows it; `ttl` in seconds is how long silence keeps it healthy."""
+    """A workload as the registry knows it; `ttl` in seconds is how long silence keeps it healthy; `addresses` its own by network."""
 
     workload: str
     service: str
@@ -62,6 +62,7 @@ class Registration:
     ports: Sequence[Mapping[str, Any]] = ()
     ttl: float = 15.0
     healthy: bool = False
+    addresses: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def check_id(self) -> str:
@@ -247,7 +248,8 @@ class Registry:
             "status": "passing" if workload.healthy else "critical",
             "name": f"{workload.workload} (sidecar's word)",
         }
-        tagged = {"virtual": {"address": workload.vip, "port": workload.port}} if workload.vip else None
+        addresses = dict(workload.addresses) | ({"virtual": workload.vip} if workload.vip else {})
+        tagged = {name: {"address": address, "port": workload.port} for name, address in addresses.items()} or None
         await self._call(
             lambda c: c.agent.service.register(
                 workload.service,

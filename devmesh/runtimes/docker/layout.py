@@ -132,12 +132,13 @@ def _external(key: str, name: str, known: Mapping[str, ExistingNetwork]) -> Subn
 
 
 def with_addresses(topology: Topology, config: Mapping[str, Any], addresses: Addresses, networks: Sequence[str]) -> Topology:
-    """The topology with each workload's address on its first network (`default` before others); the gateway's on the first of all."""
+    """The topology with each workload's addresses, `default`'s first; the gateway is on every network."""
 
     def placed(workload: Workload) -> Workload:
         names = list(networks) if workload.gateway else list(networks_of(config["services"][workload.compose_service]))
-        first = "default" if "default" in names else names[0]
+        names.sort(key=lambda name: name != "default")
         container = workload.name if workload.gateway else pod_of(workload.name)
-        return replace(workload, ip=addresses.of(first, container))
+        found = {name: addresses.of(name, container) for name in names}
+        return replace(workload, ip=found[names[0]], addresses=found)
 
     return replace(topology, workloads=tuple(placed(one) for one in topology.workloads))
