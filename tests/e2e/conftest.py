@@ -48,7 +48,8 @@ class RunningMesh:
         return orjson.loads(self.devmesh(*arguments, "-o", "json").stdout)
 
     def up(self) -> None:
-        self.devmesh("up", "--runtime", "local", "--interception", self.interception)
+        how = ["--interception", self.interception] if self.runtime == "local" else []
+        self.devmesh("up", "--runtime", self.runtime, *how)
         state = orjson.loads((self.folder / ".devmesh" / "state.json").read_bytes())
         self.gateway = state["gateway_url"]
 

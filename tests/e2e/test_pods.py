@@ -14,7 +14,7 @@ from tests.e2e.conftest import RunningMesh, running, until
 from tests.support.require import missing, pods, tool
 
 pytestmark = pytest.mark.e2e
-POLYGLOT = Path(__file__).parent / "unmodified"
+UNMODIFIED = Path(__file__).parent / "unmodified"
 
 
 def postgres_binaries() -> Path:
