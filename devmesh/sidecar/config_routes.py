@@ -56,6 +56,8 @@ def _edit(owner: str, option: Json) -> HeaderEdit:
     append = option.get("append_action", "APPEND_IF_EXISTS_OR_ADD")
     if option.get("append") is False:
         append = "OVERWRITE_IF_EXISTS_OR_ADD"
+    if option["header"]["key"].startswith(":") or option["header"]["key"].lower() == "host":
+        raise ConfigError(owner, ":-prefixed or host headers may not be modified")
     value = option["header"].get("value", "").encode()
     unknown = unknown_operator(value)
     if unknown is not None:

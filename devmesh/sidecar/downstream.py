@@ -10,7 +10,7 @@ from devmesh.sidecar import replies
 from devmesh.sidecar.config import HttpManager
 from devmesh.sidecar.exchange import Downstream, Exchange, Stream
 from devmesh.sidecar.http1.framing import NO_BODY, Body, FramingError
-from devmesh.sidecar.http1.request import TOO_LARGE, BadRequest, parse_request, to_origin_form
+from devmesh.sidecar.http1.request import TOO_LARGE, Absolute, BadRequest, parse_request, to_origin_form
 from devmesh.sidecar.message import Headers, RequestHead, ResponseHead
 from devmesh.sidecar.record import Flag, Record
 from devmesh.sidecar.timers import Idle
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LINGER = 1.0  # seconds, Envoy's delayed_close_timeout
 PIPELINE_LIMIT = 64 * 1024  # bytes kept of requests behind the one in flight; reading stops there
-Resolve = Callable[["HttpConnection", RequestHead], "tuple[HttpManager, Stream] | None"]
+Resolve = Callable[["HttpConnection", RequestHead, Absolute | None], "tuple[HttpManager, Stream] | None"]
 
 
 class HttpConnection(Downstream):
@@ -54,6 +54,7 @@ class HttpConnection(Downstream):
         self._lingering: asyncio.TimerHandle | None = None  # what comes is dropped
         self._tunnelled: UpstreamConnection | None = None
         self._idle: Idle | None = None
+        self._awaited: asyncio.TimerHandle | None = None  # the rest of a request that has begun
         self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -91,6 +92,7 @@ class HttpConnection(Downstream):
         if taken:
             exchange.data(data if taken == len(data) else data[:taken])
         if self._body.done and not exchange.request_done:
+            self._stop_awaiting()
             exchange.end()
             if self._response_done:
                 self._exchange = None
@@ -123,6 +125,7 @@ class HttpConnection(Downstream):
                 return
             if end < 0:
                 if start:
+                    self._await_rest(self.manager)
                     self._check_start(start)
                 return
             raw, self._buffer = start[: end + 4], start[end + 4 :]
@@ -130,6 +133,24 @@ class HttpConnection(Downstream):
                 return
         if len(self._buffer) > PIPELINE_LIMIT and (self._exchange is not None or self._resolving):
             self.pause_reading()
+
+    def _await_rest(self, manager: HttpManager) -> None:
+        """request_timeout: from the request's first byte to its last, unless the answer begins before."""
+        if manager.request_timeout is not None and self._awaited is None:
+            self._awaited = asyncio.get_running_loop().call_later(manager.request_timeout, self._overdue)
+
+    def _stop_awaiting(self) -> None:
+        if self._awaited is not None:
+            self._awaited.cancel()
+            self._awaited = None
+
+    def _overdue(self) -> None:
+        self._awaited = None
+        reply = replies.REQUEST_TIMEOUT
+        if self._exchange is not None:
+            self._exchange.reply(reply)
+        else:
+            self._refuse(BadRequest(reply.status, reply.body, reply.details, protocol_error=False))
 
     def _may_start(self) -> bool:
         if self._exchange is not None or self._resolving or self._lingering is not None or not self._buffer:
@@ -158,19 +179,20 @@ class HttpConnection(Downstream):
             return False
         try:
             head, self._body = parse_request(raw)
-            if self._resolve is None:
-                to_origin_form(head)
+            named = to_origin_form(head)
         except BadRequest as error:
             self._refuse(error)
             return False
         if self.stream.peer is not None:
             head.scheme = b"https"
+        if self._body.done:
+            self._stop_awaiting()
         self._close_after = head.close
         self._response_done = False
         manager, stream = self.manager, self.stream
         if self._resolve is not None:
             self._resolving = True
-            resolved = self._resolve(self, head)
+            resolved = self._resolve(self, head, named)
             if resolved is None:
                 return False  # it took the connection over or answers later
             manager, stream = resolved
@@ -180,10 +202,12 @@ class HttpConnection(Downstream):
     def run(self, head: RequestHead, manager: HttpManager, stream: Stream) -> None:
         """Start the exchange; the body that is already here follows."""
         self._resolving = False
-        if self.transport is None or self.transport.is_closing():
-            return  # the client left while its host was looked up
+        if self.transport is None or self.transport.is_closing() or self._lingering is not None:
+            return  # the client left, or was too slow, while its host was looked up
         complete = self._body.done
         exchange = self._exchange = Exchange(self.proxy, self, manager, stream, head, complete=complete)
+        if not complete:
+            self._await_rest(manager)
         exchange.start()
         if complete:
             if self._response_done:
@@ -209,6 +233,7 @@ class HttpConnection(Downstream):
         reply = replies.LocalReply(error.status, error.body, Flag.DPE if error.protocol_error else Flag.NONE, error.details)
         status, headers, body = replies.render(reply, grpc=False, date=replies.http_date(), server=self.manager.server_name)
         self._buffer = b""
+        self._stop_awaiting()
         self._write_head(status, replies.reason_phrase(status), [*headers, (b"connection", b"close")])
         if self.transport is not None:
             self.transport.write(body)
@@ -220,10 +245,11 @@ class HttpConnection(Downstream):
 
     # Downstream, as the exchange sees it.
     def send_head(self, status: int, reason: bytes, headers: Headers, *, chunked_from_close: bool) -> None:
+        self._stop_awaiting()
         self._chunked = chunked_from_close
         if chunked_from_close:
             headers.append((b"transfer-encoding", b"chunked"))
-        if self._close_after or self.proxy.draining or (self._exchange is not None and not self._body.done and status >= 400):
+        if self._close_after or self.proxy.draining or (self._exchange is not None and not self._body.done):
             self._close_after = True
             headers.append((b"connection", b"close"))
         self._head = _render_head(status, reason or replies.reason_phrase(status), headers)
@@ -314,6 +340,7 @@ class HttpConnection(Downstream):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self.proxy.connections.discard(self)
+        self._stop_awaiting()
         if self._lingering is not None:
             self._lingering.cancel()
         if self._idle is not None:

@@ -36,7 +36,7 @@ def prepare(
     `remote` is the client's `address:port`, `client` its proven identity, `own` our SPIFFE ID.
     """
     given = head.headers
-    record.request_headers = given.copy()
+    record.request_headers = given  # as they go on: Envoy's log and tags speak of the request after its edits, too
     names = {name for name, _ in given}
     asked = b""
     if not names.isdisjoint(HOP_BY_HOP):

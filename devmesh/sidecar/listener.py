@@ -47,6 +47,7 @@ class Accepted(Handler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # a socket transport
+        self._proxy.undecided.add(transport)
         if self._server_may_speak_first():
             self._hand_over(First())
             return
@@ -89,7 +90,12 @@ class Accepted(Handler):
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
+        self._decided()
         self._cancel()
+
+    def _decided(self) -> None:
+        if self._transport is not None:
+            self._proxy.undecided.discard(self._transport)
 
     def _cancel(self) -> None:
         if self._timer is not None:
@@ -132,10 +138,12 @@ class Accepted(Handler):
         )
 
     def _tls_failed(self, why: str) -> None:
+        self._decided()
         self._proxy.count("ssl.connection_error")
         log.info("%s: TLS with %s failed: %s", self._listener.name, self._remote(), why)
 
     def _network(self, network: HttpManager | TcpProxy, peer: Peer | None, first: First) -> Handler:
+        self._decided()
         name = first.tls.server_name if first.tls is not None else ""
         stream = Stream(self._direction, self._original, self._remote(), f"{self._original[0]}:{self._original[1]}", peer, name)
         if isinstance(network, TcpProxy):
@@ -150,7 +158,7 @@ class Accepted(Handler):
         if first.protocol == "h2c" or (peer is not None and peer.alpn in ("istio-h2", "h2")):
             return h2()
         if peer is not None and peer.alpn in ("", "istio"):
-            return _Inside(http, h2, self._saw_h2)
+            return _Inside(self._proxy, http, h2, self._saw_h2)
         return http()
 
     def _saw_h2(self) -> None:
@@ -174,19 +182,26 @@ class Accepted(Handler):
 class _Inside(Handler):
     """mTLS whose ALPN does not say what is inside: a caller's sidecar carries h2 as bytes, and only the preface tells."""
 
-    def __init__(self, http: Callable[[], Handler], h2: Callable[[], Handler], saw_h2: Callable[[], None]) -> None:
-        self._http, self._h2, self._saw_h2 = http, h2, saw_h2
+    def __init__(self, proxy: Proxy, http: Callable[[], Handler], h2: Callable[[], Handler], saw_h2: Callable[[], None]) -> None:
+        self._proxy, self._http, self._h2, self._saw_h2 = proxy, http, h2, saw_h2
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # a TlsTransport
+        self._proxy.undecided.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        if self._transport is not None:
+            self._proxy.undecided.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         start = H2_PREFACE[:4]  # no HTTP/1.1 method begins like this
         if self._transport is None or (len(self._buffer) < len(start) and start.startswith(self._buffer)):
             return
+        self._proxy.undecided.discard(self._transport)
         if self._buffer.startswith(start):
             self._saw_h2()
             protocol = self._h2()

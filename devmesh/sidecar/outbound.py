@@ -11,7 +11,6 @@ import logging
 import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from devmesh.sidecar import replies
 from devmesh.sidecar.chains import First, select_chain
@@ -29,8 +28,9 @@ from devmesh.sidecar.config import (
 )
 from devmesh.sidecar.downstream import HttpConnection
 from devmesh.sidecar.exchange import Exchange, Stream
+from devmesh.sidecar.http1.request import Absolute
 from devmesh.sidecar.listener import Accepted
-from devmesh.sidecar.message import RequestHead, set_header
+from devmesh.sidecar.message import RequestHead
 from devmesh.sidecar.record import Direction
 from devmesh.sidecar.seam import as_protocol
 
@@ -62,12 +62,12 @@ class ProxyRequests:
         stream = Stream(Direction.OUTBOUND, ("0.0.0.0", 0), f"{remote[0]}:{remote[1]}", f"{local[0]}:{local[1]}")
         return HttpConnection(self._proxy, self._manager("PassthroughCluster"), stream, self._resolve)
 
-    def _resolve(self, connection: HttpConnection, head: RequestHead) -> tuple[HttpManager, Stream] | None:
-        destination = _destination(head)
-        if destination is None:
+    def _resolve(self, connection: HttpConnection, head: RequestHead, named: Absolute | None) -> tuple[HttpManager, Stream] | None:
+        found = destination(head, named)
+        if found is None:
             self._refuse(connection, head, ORIGIN_FORM)
             return None
-        host, port = destination
+        host, port = found
         ips = self._proxy.config.names.get(host)
         if ips:
             return self._toward(connection, head, ips[0], port)
@@ -150,28 +150,17 @@ class ProxyRequests:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _destination(head: RequestHead) -> tuple[str, int] | None:
-    """(host, port) of an absolute-form or CONNECT target, the target rewritten to origin form; None for origin form.
+def destination(head: RequestHead, named: Absolute | None) -> tuple[str, int] | None:
+    """(host, port) of a CONNECT or of what an absolute-form target names; None for what no proxy here takes.
 
     RFC 9112 section 3.2.2: a proxy ignores the received Host and uses the target's authority.
     """
     if head.method == b"CONNECT":
         host, _, port = head.target.decode("latin-1").rpartition(":")
         return (host.strip("[]").lower(), int(port)) if host and port.isdecimal() and int(port) < 65_536 else None
-    if not head.target.lower().startswith(b"http://"):
+    if named is None or named.scheme != "http":
         return None
-    try:
-        parts = urlsplit(head.target.decode("latin-1"))
-        port_number = parts.port or 80
-    except ValueError:
-        return None
-    if not parts.hostname:
-        return None
-    authority = parts.netloc.rpartition("@")[2].encode("latin-1")
-    head.target = (b"/" + head.target[7:].partition(b"/")[2]).partition(b"#")[0] if b"/" in head.target[7:] else b"/"
-    head.authority = authority
-    set_header(head.headers, b"host", authority)
-    return parts.hostname.lower(), port_number
+    return named.host, named.port or 80
 
 
 def forbidden(ip: str) -> bool:

@@ -89,6 +89,7 @@ class Proxy:
         self.sweep = Sweep(now)
         self.exchanges: set[Exchange] = set()
         self.connections: set[HttpConnection | TcpConnection] = set()
+        self.undecided: set[asyncio.BaseTransport] = set()  # whose filter chain, TLS or inner protocol is not known yet
         self.draining = False
         self.counters: Counter[str] = Counter()
         self.h2_ports: set[int] = set()
@@ -186,16 +187,23 @@ class Proxy:
             server.close()
         for connection in [c for c in self.connections if c.idle()]:
             connection.close()
+        self._close_undecided()
         deadline = self.now() + timeout
         while self.exchanges and self.now() < deadline:  # noqa: ASYNC110 - bounded, only while draining
             await asyncio.sleep(0.02)
         await self.close()
+
+    def _close_undecided(self) -> None:
+        """Nothing of a request has been taken from these."""
+        for transport in list(self.undecided):
+            transport.close()
 
     async def close(self) -> None:
         for server in self._servers:
             server.close()
         for connection in list(self.connections):
             connection.close()
+        self._close_undecided()
         self.sweep.stop()
         await self._proxy_requests.close()
         await self.upstreams.close()

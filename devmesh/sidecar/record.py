@@ -88,7 +88,7 @@ class Record:
     start_ns: int
     method: bytes
     target: bytes  # as received: before rewrites
-    authority: bytes
+    authority: bytes  # after rewrites, as %REQ(:AUTHORITY)%
     protocol: bytes
     request_headers: Headers
     status: int

@@ -40,6 +40,7 @@ ROUTE_TIMEOUT = LocalReply(504, b"upstream request timeout", Flag.UT, "response_
 PER_TRY_TIMEOUT = LocalReply(504, b"upstream request timeout", Flag.UT, "upstream_per_try_timeout")
 STREAM_IDLE = LocalReply(504, b"stream timeout", Flag.SI, "stream_idle_timeout")
 MAX_DURATION = LocalReply(504, b"downstream duration timeout", Flag.NONE, "max_duration_timeout")
+REQUEST_TIMEOUT = LocalReply(408, b"request timeout", Flag.NONE, "request_overall_timeout")
 UPGRADE_REFUSED = LocalReply(403, b"", Flag.NONE, "upgrade_failed")
 BLACK_HOLE = LocalReply(502, b"", Flag.NONE, "direct_response")
 

@@ -11,7 +11,7 @@ from devmesh.sidecar.balancing import NO_HASH, request_hash
 from devmesh.sidecar.config import Cluster, Endpoint, Route, RouteAction
 from devmesh.sidecar.filters import headers
 from devmesh.sidecar.http1.framing import Body
-from devmesh.sidecar.message import ResponseHead, get_header, remove_header, set_header
+from devmesh.sidecar.message import ResponseHead, remove_header, set_header
 from devmesh.sidecar.mirror import Mirrored
 from devmesh.sidecar.record import Direction, Flag
 from devmesh.sidecar.replies import LocalReply
@@ -81,13 +81,13 @@ class Router:
         exchange, action = self.exchange, self.action
         if action.max_stream_duration is not None:
             self.stream_deadline = exchange.started + action.max_stream_duration
-        self._edit_request(route)
         if self.cluster is None:
             exchange.reply(replies.CLUSTER_NOT_FOUND)
             return
+        self._edit_request(route)
         for mirror in action.mirrors:
             if exchange.proxy.rng.random() < mirror.fraction:
-                self.mirrors.append(Mirrored(exchange.proxy, mirror.cluster, exchange.head))
+                self.mirrors.append(Mirrored(exchange.proxy, mirror.cluster, exchange.head, action.timeout))
         if exchange.request_done:
             for mirrored in self.mirrors:
                 mirrored.end()
@@ -101,8 +101,6 @@ class Router:
             context = exchange.edit_context([])
             for edits in found:
                 headers.apply_edits(head.headers, edits.request_add, edits.request_remove, context)
-            new_host = get_header(head.headers, b":authority") or new_host
-            remove_header(head.headers, b":authority")
         if action.prefix_rewrite is not None or action.regex_rewrite is not None:
             rewritten = rewrite_target(action, route, head.target)
             if rewritten != head.target:
@@ -110,7 +108,7 @@ class Router:
                 head.target = rewritten
         if new_host is not None and new_host != head.authority:
             set_header(head.headers, b"x-envoy-original-host", head.authority)
-            head.authority = new_host
+            head.authority = exchange.record.authority = new_host
             set_header(head.headers, b"host", new_host)
         if action.timeout is not None:
             set_header(head.headers, EXPECTED_TIMEOUT, b"%d" % int(action.timeout * 1000))

@@ -230,17 +230,19 @@ class UpstreamConnection(Handler):
 class Pool:
     """Connections to one endpoint over one transport."""
 
-    __slots__ = ("connecting", "endpoint", "idle", "load", "mesh", "open", "target", "upstreams", "waiting")
+    __slots__ = ("address", "connecting", "endpoint", "idle", "load", "mesh", "open", "retired", "target", "upstreams", "waiting")
 
     def __init__(self, upstreams: Upstreams, target: Target) -> None:
         self.upstreams, self.target = upstreams, target
         self.endpoint = key_of(target.endpoint)
+        self.address: tuple[str, int, bytes] | None = None  # how `http_pool` finds it
         self.load = upstreams.load(target.cluster.name)
         self.mesh = target.tls is not None and any(name.startswith(b"istio") for name in target.alpn)  # the peer is a sidecar
         self.idle: list[UpstreamConnection] = []
         self.waiting: deque[tuple[Caller, bytes]] = deque()
         self.open: set[UpstreamConnection] = set()
         self.connecting = 0
+        self.retired = False  # its endpoint is gone: what is under way ends, and nothing is kept
 
     def acquire(self, caller: Caller, method: bytes) -> bool:
         """Give the caller a connection now or later; False when a circuit breaker says no (UO)."""
@@ -262,7 +264,12 @@ class Pool:
 
     def _overflow(self) -> bool:
         self.load.overflows += 1
+        self.forget_when_empty()
         return False
+
+    def forget_when_empty(self) -> None:
+        if not (self.open or self.connecting or self.waiting):
+            self.upstreams.emptied(self)
 
     def _connect(self) -> None:
         self.load.connections += 1
@@ -283,6 +290,7 @@ class Pool:
             caller.failed(Failure.CONNECT, details)
         if self.waiting and not self.open and not self.connecting:
             self._connect()
+        self.forget_when_empty()
 
     def _serve(self, connection: UpstreamConnection) -> None:
         if self.waiting:
@@ -303,16 +311,20 @@ class Pool:
         before = len(self.waiting)
         self.waiting = deque(entry for entry in self.waiting if entry[0] is not caller)
         self.load.pending -= before - len(self.waiting)
+        self.forget_when_empty()
 
     def release(self, connection: UpstreamConnection, *, keep: bool) -> None:
         limit = self.target.cluster.max_requests_per_connection
-        if keep and connection in self.open and (not limit or connection.requests < limit) and not self.upstreams.draining:
+        if keep and connection in self.open and (not limit or connection.requests < limit) and self._may_keep():
             self.load.requests -= 1
             self._serve(connection)
         else:
             self.closed(connection, counted=True)
             if connection.transport is not None:
                 connection.transport.close()
+
+    def _may_keep(self) -> bool:
+        return not (self.retired or self.upstreams.draining)
 
     def closed(self, connection: UpstreamConnection, *, counted: bool = False) -> None:
         if connection not in self.open:
@@ -326,6 +338,7 @@ class Pool:
         # As in acquire: the cluster's other endpoints may hold all its connections, and nothing else would ever serve who waits here.
         if self.waiting and (self.load.connections < self.target.cluster.breakers.max_connections or not (self.open or self.connecting)):
             self._connect()
+        self.forget_when_empty()
 
 
 class Upstreams:
@@ -344,6 +357,7 @@ class Upstreams:
         self.now, self._rng = now, rng
         self._pools: dict[tuple[str, tuple[object, ...]], Pool] = {}
         self._http_pools: dict[str, tuple[Cluster, dict[tuple[str, int, bytes], Pool]]] = {}
+        self._retired: set[Pool] = set()
         self._loads: dict[str, ClusterLoad] = {}
         self._detectors: dict[str, OutlierDetector] = {}
         self._balancers: dict[str, Balancer] = {}
@@ -369,15 +383,22 @@ class Upstreams:
             known = self._balancers.get(name)
             if known is None or known.cluster != cluster:
                 self._balancers[name] = Balancer(cluster, self.ejected(name))
+        keys = {name: {key_of(e) for e in cluster.endpoints} for name, cluster in clusters.items() if cluster.kind != "ORIGINAL_DST"}
         for key, pool in list(self._pools.items()):
             current = clusters.get(key[0])
-            if current is None:
+            if current is not None:
+                pool.target.cluster = current
+            if current is None or pool.endpoint not in keys.get(key[0], (pool.endpoint,)):
                 del self._pools[key]
                 self._http_pools.pop(key[0], None)
-                for connection in list(pool.idle):
-                    connection.abandon()
-            else:
-                pool.target.cluster = current
+                self._retire(pool)
+
+    def _retire(self, pool: Pool) -> None:
+        pool.retired = True
+        self._retired.add(pool)
+        for connection in list(pool.idle):
+            connection.abandon()
+        pool.forget_when_empty()
 
     def ejected(self, cluster: str) -> frozenset[str]:
         detector = self._detectors.get(cluster)
@@ -400,7 +421,11 @@ class Upstreams:
         self._active[key] = self._active.get(key, 0) + 1
 
     def ended(self, key: str) -> None:
-        self._active[key] = self._active.get(key, 1) - 1
+        left = self._active.get(key, 1) - 1
+        if left > 0:
+            self._active[key] = left
+        else:
+            self._active.pop(key, None)
 
     def observe(self, cluster: str, key: str, status: int | None) -> None:
         """Tell the outlier detector of a response (status) or a local failure (None)."""
@@ -425,7 +450,23 @@ class Upstreams:
         pool = known[1].get(address)
         if pool is None:
             pool = known[1][address] = self.pool(http_target(cluster, endpoint, host.decode("latin-1")))
+            pool.address = address
         return pool
+
+    def emptied(self, pool: Pool) -> None:
+        """Forget a pool without connections where callers choose the address or the server name, and there is no end to them.
+
+        Envoy forgets the hosts of ORIGINAL_DST clusters likewise, at the cleanup_interval after their last connection.
+        """
+        cluster = pool.target.cluster
+        self._retired.discard(pool)
+        endless = cluster.kind == "ORIGINAL_DST" or cluster.auto_sni or cluster.auto_san_validation
+        if pool.retired or not endless:
+            return
+        self._pools.pop((cluster.name, pool.target.pool_key), None)
+        known = self._http_pools.get(cluster.name)
+        if known is not None and pool.address is not None and known[1].get(pool.address) is pool:
+            del known[1][pool.address]
 
     def pool(self, target: Target) -> Pool:
         key = (target.cluster.name, target.pool_key)
@@ -498,7 +539,7 @@ class Upstreams:
 
     async def close(self) -> None:
         self.close_idle()
-        for pool in list(self._pools.values()):
+        for pool in [*self._pools.values(), *self._retired]:
             for connection in list(pool.open):
                 connection.abandon()
         for task in list(self._tasks):

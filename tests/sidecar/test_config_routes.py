@@ -1,6 +1,16 @@
 import pytest
 
-from devmesh.sidecar.config import NO_EDITS, DirectResponseAction, HashPolicy, HeaderEdit, Mirror, RedirectAction, RetryPolicy, RouteAction
+from devmesh.sidecar.config import (
+    NO_EDITS,
+    ConfigError,
+    DirectResponseAction,
+    HashPolicy,
+    HeaderEdit,
+    Mirror,
+    RedirectAction,
+    RetryPolicy,
+    RouteAction,
+)
 from tests.sidecar.snapshots import host, parsed_route, parsed_table, refusal, route, table
 
 
@@ -67,6 +77,12 @@ def test_a_virtual_hosts_retry_policy_is_that_of_routes_without_one():
     own = {"cluster": "c", "retry_policy": {"num_retries": 7}}
     found = parsed_table(host(route(route=own), route(), retry_policy={"num_retries": 3})).virtual_hosts[0].routes
     assert [one.action.retry.num_retries for one in found] == [7, 3]
+
+
+@pytest.mark.parametrize("name", [":authority", ":path", "Host"])
+def test_what_a_request_is_about_is_no_header_to_edit(name):
+    with pytest.raises(ConfigError, match="may not be modified"):
+        parsed_route(request_headers_to_add=[{"header": {"key": name, "value": "x"}}])
 
 
 def test_weighted_clusters_carry_their_own_edits():

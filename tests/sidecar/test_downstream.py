@@ -9,7 +9,8 @@ import random
 import pytest
 
 from devmesh.sidecar.record import Flag
-from tests.sidecar.sidecars import OK, answering, app, one_route, read_body, read_head, sidecar
+from tests.sidecar.sidecars import OK, answering, app, one_route, read_body, read_head, sidecar, until
+from tests.sidecar.test_chains import INSPECTORS
 
 
 def echo_target(_: int, line: str) -> bytes:
@@ -391,6 +392,63 @@ async def test_draining_closes_idle_connections_and_lets_the_last_answer_out():
         assert (answer.body, answer["connection"]) == (b"ok", "close")
         assert await busy.closed()
         await draining
+
+
+@pytest.mark.parametrize("sent", [b"", b"GE", b"\x16\x03\x01"], ids=["nothing", "half a method", "half a ClientHello"])
+async def test_draining_closes_connections_whose_protocol_is_not_known_yet(sent):
+    async with app(answering()) as ours:
+        snapshot = one_route(ours.port)
+        snapshot["listeners"][0]["listener_filters"] = INSPECTORS
+        async with sidecar(snapshot) as proxy:
+            client = await proxy.connect()
+            client.send(sent)
+            await until(lambda: len(proxy.proxy.undecided) == 1)
+            draining = asyncio.ensure_future(proxy.proxy.drain(5))
+            assert await client.closed()
+            await draining
+            assert not proxy.proxy.undecided
+
+
+async def test_a_request_must_be_whole_within_the_request_timeout():
+    async with app(answering()) as ours, sidecar(one_route(ours.port, manager={"request_timeout": "0.05s"})) as proxy:
+        for sent in (b"GET / HTTP/1.1\r\nho", b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf"):
+            client = await proxy.connect()
+            client.send(sent)
+            answer = await client.answer()
+            assert (answer.status, answer.body, answer["connection"]) == (408, b"request timeout", "close")
+            record = await proxy.records.next()
+            assert (record.status, record.flags, record.details) == (408, Flag.NONE, "request_overall_timeout")
+
+
+async def test_an_answer_that_has_begun_or_a_request_that_is_whole_ends_the_request_timeout():
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def handler(reader, writer):
+        line, headers = await read_head(reader)
+        if "/early" in line:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n")
+        begun.set()
+        await go.wait()
+        await read_body(reader, headers)
+        writer.write(b"ok" if "/early" in line else OK)
+
+    async with app(handler) as ours, sidecar(one_route(ours.port, manager={"request_timeout": "0.05s"})) as proxy:
+        for start, rest in (
+            (b"POST /early HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n", b"rest"),
+            (b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b""),
+        ):
+            begun.clear()
+            go.clear()
+            client = await proxy.connect()
+            client.send(start)
+            await begun.wait()
+            connection = next(iter(proxy.proxy.connections))
+            await until(lambda connection=connection: connection._awaited is None)
+            client.send(rest)
+            go.set()
+            assert (await client.answer()).body == b"ok"
+            client.leave()
+            await until(lambda: not proxy.proxy.connections)
 
 
 async def test_an_idle_connection_is_closed_and_a_busy_one_is_not():

@@ -10,12 +10,20 @@ import pytest
 from tests.sidecar import snapshots
 from tests.sidecar.sidecars import OK, answering, app, one_route, refusing_port, sidecar, until
 
+
+class FakeClock:
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
 FAILING = b"HTTP/1.1 500 X\r\ncontent-length: 4\r\n\r\noops"
 
 
-def mirrored(port: int, mirror: int, percent: int = 100):
+def mirrored(port: int, mirror: int, percent: int = 100, timeout: str = "0s"):
     policy = {"cluster": "m", "runtime_fraction": {"default_value": {"numerator": percent}}, "disable_shadow_host_suffix_append": True}
-    snapshot = one_route(port, action={"request_mirror_policies": [policy]})
+    snapshot = one_route(port, action={"request_mirror_policies": [policy], "timeout": timeout})
     snapshot["clusters"].append(snapshots.cluster("m", (("127.0.0.1", mirror),)))
     return snapshot
 
@@ -74,3 +82,30 @@ async def test_a_body_too_large_to_keep_is_not_mirrored_and_passes():
         assert (await proxy.ask(method="POST", body=b"x" * 3_000_000)).status == 200
         await asyncio.sleep(0)
         assert (shadow, other.connections) == ([], 0)
+
+
+async def test_a_mirror_is_given_up_at_the_routes_timeout_and_not_before():
+    closed = asyncio.Event()
+
+    async def silent(reader, _):
+        await reader.read()
+        closed.set()
+
+    async with app(answering()) as ours, app(silent) as mute:
+        clock = FakeClock()
+        async with sidecar(mirrored(ours.port, mute.port, timeout="9s"), now=clock) as proxy:
+            assert (await proxy.ask()).status == 200
+            await until(lambda: mute.connections == 1)
+            assert len(proxy.proxy.sweep) == 1
+            clock.seconds = 8.9
+            proxy.proxy.sweep._turn()
+            assert not closed.is_set()
+            clock.seconds = 9.0
+            await closed.wait()
+            assert len(proxy.proxy.sweep) == 0
+
+
+async def test_an_answered_mirror_is_not_timed_any_more():
+    async with app(answering()) as ours, app(answering()) as other, sidecar(mirrored(ours.port, other.port, timeout="9s")) as proxy:
+        assert (await proxy.ask()).status == 200
+        await until(lambda: other.connections == 1 and len(proxy.proxy.sweep) == 0)

@@ -203,6 +203,11 @@ REDIRECTS = [
     ("red", {"path_redirect": "/n", "strip_query": True}, "http://red/n", "the request's is"),
     ("red", {"prefix_rewrite": "/np"}, "http://red/np/x?q=1", "the matched prefix"),
     ("red", {"regex_rewrite": {"pattern": {"regex": "^/a"}, "substitution": "/zz"}}, "http://red/zz/x?q=1", "a regex"),
+    ("red", {"path_redirect": "np"}, "http://red/np?q=1", "a slash comes before what has none"),
+    ("red", {"path_redirect": "?z=1"}, "http://red/?z=1", "a query of its own, too"),
+    ("red", {"prefix_rewrite": "np"}, "http://red/np/x?q=1", "a prefix"),
+    ("red", {"regex_rewrite": {"pattern": {"regex": "^/a"}, "substitution": "zz"}}, "http://red/zz/x?q=1", "and a regex's"),
+    ("red", {"regex_rewrite": {"pattern": {"regex": "^.*$"}, "substitution": ""}}, "http://red/a/x?q=1", "of nothing, the old path stays"),
 ]
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-# Response headers that differ by clock or chance, how an empty answer to HEAD is framed (RFC 9110 section
-# 9.3.2 leaves it open), and whether a connection outlives a reply that overtook its request body.
-VOLATILE = frozenset({"date", "x-envoy-upstream-service-time", "x-request-id", "transfer-encoding", "connection"})
+# Response headers that differ by clock or chance, and how an empty answer to HEAD is framed (RFC 9110 section 9.3.2 leaves it open).
+VOLATILE = frozenset({"date", "x-envoy-upstream-service-time", "x-request-id", "transfer-encoding"})
 GENERATED_COOKIE = re.compile(r'="[0-9a-f]+"')
 SECONDS = 5
 

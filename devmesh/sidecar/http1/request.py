@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 import httptools
 
@@ -20,7 +21,7 @@ class BadRequest(Exception):
 
 CODEC_ERROR = (400, b"Bad Request", "http1.codec_error")
 READ_HERE = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
-ABSOLUTE = re.compile(rb"(?i:https?)://(?:[^/?#@]*@)?(\[[0-9a-fA-F:.]+\]|[^/?#@:\[\]]+)(?::([0-9]{1,5}))?([/?][^#]*)?")
+ABSOLUTE = re.compile(rb"(?i:(https?))://(?:[^/?#@]*@)?(\[[0-9a-fA-F:.]+\]|[^/?#@:\[\]]+)(?::([0-9]{1,5}))?([/?][^#]*)?")
 TOO_LARGE = (431, b"Request Header Fields Too Large", "http1.headers_too_large")
 
 
@@ -35,19 +36,30 @@ class _Collector:
         self.headers.append((name.lower(), value.rstrip(b" \t")))
 
 
-def to_origin_form(head: RequestHead) -> None:
+class Absolute(NamedTuple):
+    """What an absolute-form target names besides its path."""
+
+    scheme: str
+    host: str  # lower-case, without the brackets of an IPv6 address
+    port: int | None
+
+
+def to_origin_form(head: RequestHead) -> Absolute | None:
     """Read an absolute-form target as Envoy does (allow_absolute_url; RFC 9112 section 3.2.2): its authority is the Host, its path the target.
 
-    Observed on Envoy 1.40: user information is passed over, another scheme, a fragment and `*` of anything but OPTIONS are 400. Raises BadRequest.
+    Observed on Envoy 1.40: user information is passed over, another scheme, a fragment and `*` of anything but OPTIONS are 400. Other forms
+    stay as they are: None. Raises BadRequest.
     """
     if head.target[:1] == b"/" or head.method == b"CONNECT" or (head.target == b"*" and head.method == b"OPTIONS"):
-        return
+        return None
     match = ABSOLUTE.fullmatch(head.target)
-    if match is None or (match[2] is not None and int(match[2]) > 65_535):
+    if match is None or (match[3] is not None and int(match[3]) > 65_535):
         raise BadRequest(*CODEC_ERROR)
-    head.authority = match[1] + (b":" + match[2] if match[2] is not None else b"")
-    head.target = match[3] or b"/"
+    head.authority = match[2] + (b":" + match[3] if match[3] is not None else b"")
+    head.target = match[4] or b"/"
     set_header(head.headers, b"host", head.authority)
+    host = match[2].decode("latin-1").strip("[]").lower()
+    return Absolute(match[1].decode().lower(), host, int(match[3]) if match[3] is not None else None)
 
 
 def parse_request(head: bytes) -> tuple[RequestHead, Body]:

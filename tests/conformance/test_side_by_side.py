@@ -1,0 +1,217 @@
+"""One HTTP listener, run by our sidecar and by a live Envoy: what a client is answered, what is logged, what becomes of mirrored requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devmesh.sidecar.config_parse import parse_snapshot
+from devmesh.sidecar.listener import SocketSpec
+from devmesh.sidecar.proxy import Proxy
+from tests.conformance.envoy_mesh import Caller, EnvoyCaller, OurCaller, _Records, free_socket, port_of
+from tests.support import require
+
+Json = dict[str, Any]
+TYPE = "type.googleapis.com/envoy.extensions"
+LOGGED = {
+    "response_code": "%RESPONSE_CODE%",
+    "response_flags": "%RESPONSE_FLAGS%",
+    "response_code_details": "%RESPONSE_CODE_DETAILS%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "authority": "%REQ(:AUTHORITY)%",
+    "user_agent": "%REQ(USER-AGENT)%",
+    "x_forwarded_for": "%REQ(X-FORWARDED-FOR)%",
+    "bytes_received": "%BYTES_RECEIVED%",
+}
+SECONDS = 5
+
+
+class Backend:
+    """Answers every request that is whole, but for `/silent`; `ended` gets how a connection ended that was never answered."""
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Queue[bytes] = asyncio.Queue()
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> int:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return port_of(self._server.sockets[0])
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                if b" /silent" in head:
+                    self.ended.put_nowait(await reader.read())
+                    break
+                if b"content-length: 10" not in head:
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        writer.close()
+        self._writers.discard(writer)
+
+    def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+
+
+def snapshot(port: int, mirror: int, listening: int) -> Json:
+    def static(name: str, *ports: int) -> Json:
+        hosts = [{"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": one}}}} for one in ports]
+        return {"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": hosts}]}}
+
+    def route(prefix: str, cluster: str = "app", add: Json | None = None, remove: tuple[str, ...] = (), **action: Any) -> Json:
+        edits = [{"header": {"key": k, "value": v}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"} for k, v in (add or {}).items()]
+        out: Json = {"match": {"prefix": prefix}, "route": {"cluster": cluster, "timeout": "0s", **action}}
+        return {**out, "request_headers_to_add": edits, "request_headers_to_remove": list(remove)}
+
+    copies = {"request_mirror_policies": [{"cluster": "mirror"}]}
+    routes = [
+        route("/host", host_rewrite_literal="new.example", prefix_rewrite="/z"),
+        route("/edited", add={"user-agent": "set", "x-forwarded-for": "192.0.2.1"}),
+        route("/removed", remove=("user-agent",)),
+        route("/nobody", "empty", host_rewrite_literal="new.example", add={"user-agent": "set"}),
+        route("/unknown", "nowhere", host_rewrite_literal="new.example", add={"user-agent": "set"}),
+        {"match": {"prefix": "/redirect"}, "redirect": {"host_redirect": "b"}, **{k: v for k, v in route("", add={"user-agent": "set"}).items() if k.startswith("request")}},
+        route("/mirrored", **{**copies, "timeout": "0.2s", "prefix_rewrite": "/silent"}),
+        route("/"),
+    ]  # fmt: skip
+    manager = {
+        "@type": f"{TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "h",
+        "request_timeout": "0.2s",
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{TYPE}.filters.http.router.v3.Router"}}],
+        "access_log": [{"name": "stdout", "typed_config": {"@type": f"{TYPE}.access_loggers.stream.v3.StdoutAccessLog", "log_format": {"json_format": LOGGED}}}],
+        "route_config": {"name": "r", "validate_clusters": False, "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": routes}]},
+    }  # fmt: skip
+    listener = {
+        "name": f"0.0.0.0_{listening}",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": listening}},
+        "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
+    }
+    return {"listeners": [listener], "clusters": [static("app", port), static("mirror", mirror), static("empty")]}
+
+
+@contextlib.asynccontextmanager
+async def our_sidecar(port: int, mirror: int) -> AsyncIterator[Caller]:
+    sock = free_socket()
+    records = _Records()
+    proxy = Proxy(telemetry=records, gateway=True)
+    proxy.apply(parse_snapshot({"version": "1", **snapshot(port, mirror, port_of(sock))}))
+    await proxy.listen([SocketSpec("inbound", "127.0.0.1", port_of(sock), sock)])
+    try:
+        yield OurCaller(port_of(sock), records)
+    finally:
+        await proxy.close()
+
+
+@contextlib.asynccontextmanager
+async def live_envoy(port: int, mirror: int, directory: Path) -> AsyncIterator[Caller]:
+    binary = require.envoy()
+    sock = free_socket()
+    listening = port_of(sock)
+    sock.close()
+    bootstrap = directory / "envoy.json"
+    bootstrap.write_text(json.dumps({"static_resources": snapshot(port, mirror, listening)}))
+    arguments = ["--concurrency", "1", "--use-dynamic-base-id", "--disable-hot-restart", "-l", "error", "--file-flush-interval-msec", "5"]
+    with (directory / "envoy.log").open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            str(binary), "-c", str(bootstrap), *arguments, stdout=subprocess.PIPE, stderr=errors, env={**os.environ}
+        )
+    try:
+        async with asyncio.timeout(20):
+            while not await _accepts(listening):
+                assert process.returncode is None, (directory / "envoy.log").read_text()
+                await asyncio.sleep(0.02)
+        yield EnvoyCaller(listening, process)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def _accepts(port: int) -> bool:
+    try:
+        (await asyncio.open_connection("127.0.0.1", port))[1].close()
+    except OSError:
+        return False
+    return True
+
+
+async def answered(caller: Caller, data: bytes) -> tuple[list[str], Json]:
+    """The answer's lines without clocks, and the log's line."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", caller.port)
+    try:
+        writer.write(data)
+        async with asyncio.timeout(SECONDS):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
+            length = next(int(line.partition(": ")[2]) for line in head if line.startswith("content-length"))
+            body = (await reader.readexactly(length)).decode()
+        log = await caller.log()
+    finally:
+        writer.close()
+    lines = sorted(line for line in head if not line.startswith(("date", "x-envoy-upstream-service-time")))
+    return [*lines, body], {key: _plain(log[key]) for key in LOGGED}
+
+
+def _plain(value: Any) -> Any:
+    return None if value in (None, "-") else str(value)
+
+
+AGENT = "user-agent: me\r\nx-forwarded-for: 192.0.2.9\r\n\r\n"
+CONVERSATIONS = {
+    "half a body": "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf",
+    "half a head": "POST /x HTTP/1.1\r\nhost: a\r\n",
+    "half a gRPC message": "POST /x HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc\r\ncontent-length: 10\r\n\r\nhalf",
+    "a request that is whole": "GET /x HTTP/1.1\r\nhost: a\r\n\r\n",
+    **{
+        name: f"GET /{name} HTTP/1.1\r\nhost: old.example:80\r\n{AGENT}"
+        for name in ("host", "edited", "removed", "nobody", "unknown", "redirect")
+    },
+}
+
+
+@contextlib.asynccontextmanager
+async def running(which: str, directory: Path) -> AsyncIterator[tuple[Caller, Backend]]:
+    app, mirror = Backend(), Backend()
+    ports = (await app.start(), await mirror.start())
+    try:
+        async with our_sidecar(*ports) if which == "ours" else live_envoy(*ports, directory) as caller:
+            yield caller, mirror
+    finally:
+        app.stop()
+        mirror.stop()
+
+
+async def test_both_answer_and_log_alike(tmp_path: Path) -> None:
+    found: Json = {"ours": {}, "envoy": {}}
+    for which, answers in found.items():
+        async with running(which, tmp_path) as (caller, _):
+            for name, data in CONVERSATIONS.items():
+                answers[name] = await answered(caller, data.encode())
+    for name, theirs in found["envoy"].items():
+        assert found["ours"][name] == theirs, name
+    assert found["ours"]["half a body"][1]["response_code_details"] == "request_overall_timeout"
+    assert found["ours"]["host"][1]["authority"] == "new.example"
+
+
+@pytest.mark.parametrize("which", ["ours", "envoy"])
+async def test_a_mirrored_request_is_given_up_at_the_routes_timeout(which: str, tmp_path: Path) -> None:
+    """The app never answers either: the caller is told, and the mirror's connection ends."""
+    async with running(which, tmp_path) as (caller, mirror):
+        lines, log = await answered(caller, b"GET /mirrored HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (lines[0], log["response_flags"]) == ("HTTP/1.1 504 Gateway Timeout", "UT")
+        async with asyncio.timeout(SECONDS):
+            assert await mirror.ended.get() == b""
