@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from devmesh.cli.output import Format
+from devmesh.config.durations import parse_duration
 from devmesh.errors import UsageError
 
 ComposeFile = Annotated[Path | None, typer.Option("-f", "--file", "--compose-file", help="The compose file; default: compose.yaml here.")]
@@ -16,13 +16,14 @@ ComposeFile = Annotated[Path | None, typer.Option("-f", "--file", "--compose-fil
 Compose = Annotated[Path | None, typer.Option("--compose-file", help="The mesh of this compose file; default: compose.yaml here.")]
 Output = Annotated[Format, typer.Option("-o", "--output", help="table, json or yaml.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait for acknowledgements, e.g. 10s.")]
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def seconds(text: str, option: str) -> float:
-    """`300ms`, `2s`, `1m` in seconds."""
-    match = DURATION.fullmatch(text)
-    if match is None:
-        raise UsageError(f"{option} {text!r} is no duration", f"{option} 300ms, {option} 2s or {option} 1m")
-    return float(match[1]) * UNITS[match[2]]
+    """`300ms`, `2s`, `1m30s` in seconds, as durations in YAML are read."""
+    try:
+        found = parse_duration(text)
+    except ValueError:
+        found = -1.0
+    if found < 0:
+        raise UsageError(f"{option} {text!r} is no duration", f"{option} 300ms, {option} 2s or {option} 1m30s")
+    return found

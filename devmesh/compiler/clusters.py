@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from devmesh.compiler.security import namespace_mode
 from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, secret
 from devmesh.compiler.world import ROOT_NAMESPACE, World
+from devmesh.config.durations import format_duration
 from devmesh.config.istio_destination import (
     ClientTLSSettings,
     ConnectionPoolSettings,
@@ -16,7 +17,6 @@ from devmesh.config.istio_destination import (
     TCPSettings,
     TrafficPolicy,
 )
-from devmesh.config.istio_types import format_duration
 from devmesh.config.model import Resource
 from devmesh.config.names import expand_host, host_matches
 from devmesh.config.topology_types import Service, ServicePort

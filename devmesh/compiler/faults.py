@@ -11,7 +11,7 @@ from typing import Any
 
 from devmesh.compiler.shared import TYPE, Json, million
 from devmesh.compiler.world import World
-from devmesh.config.istio_types import format_duration
+from devmesh.config.durations import format_duration
 from devmesh.config.model import Resource
 from devmesh.config.topology_types import Service
 

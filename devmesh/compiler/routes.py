@@ -8,6 +8,7 @@ from devmesh.compiler import route_match
 from devmesh.compiler.clusters import cluster_name, rule_for, subset_policy
 from devmesh.compiler.shared import TYPE, Json, config_path, million
 from devmesh.compiler.world import World, matches
+from devmesh.config.durations import format_duration
 from devmesh.config.istio_networking import (
     CorsPolicy,
     Destination,
@@ -22,7 +23,6 @@ from devmesh.config.istio_networking import (
     Percent,
     VirtualService,
 )
-from devmesh.config.istio_types import format_duration
 from devmesh.config.model import Resource
 from devmesh.config.names import expand_host
 from devmesh.config.topology_types import Service, Workload

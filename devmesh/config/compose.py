@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from devmesh.config.durations import parse_duration
 from devmesh.config.interpolation import interpolate, parse_env_file
-from devmesh.config.istio_types import parse_duration
 from devmesh.config.model import Diagnostic
 from devmesh.config.schema import suggest
 from devmesh.config.yaml import Document, read_documents

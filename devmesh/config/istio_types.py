@@ -1,4 +1,4 @@
-"""What all of Istio's messages are made of: the base model, durations, oneofs, and selectors."""
+"""What all of Istio's messages are made of: the base model, kinds of durations, oneofs, and selectors."""
 
 import base64
 import binascii
@@ -8,43 +8,12 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-# Go's time.ParseDuration, which is what istiod's JSON decoder uses: "1h30m", "1.5s", "300ms".
-_DURATION = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+|[+-]?0")
-_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_NANOSECONDS = {
-    "ns": 1,
-    "us": 1_000,
-    "µs": 1_000,
-    "μs": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "h": 3_600_000_000_000,
-}
+from devmesh.config.durations import parse_duration
 
 
 def json_name(attribute: str) -> str:
     """Give the JSON name protoc derives from a field's: `http1_max_pending_requests` -> `http1MaxPendingRequests`."""
     return re.sub(r"_(.)", lambda found: found.group(1).upper(), attribute.rstrip("_"))
-
-
-def parse_duration(text: str) -> float:
-    """Turn Istio's "1m30s" into seconds; ValueError says what one looks like."""
-    if not _DURATION.fullmatch(text):
-        raise ValueError(f'"{text}" is not a duration: write a number and its unit, such as "0.5s", "1m" or "300ms"')
-    total = sum(float(number) * _NANOSECONDS[unit] for number, unit in _DURATION_PART.findall(text))
-    return (-total if text.startswith("-") else total) / 1e9
-
-
-def format_duration(seconds: float) -> str:
-    """Write seconds as protobuf's JSON does: "0.500s", "10s"."""
-    nanoseconds = round(seconds * 1e9)
-    whole, rest = divmod(nanoseconds, 1_000_000_000)
-    digits = f"{rest:09d}"
-    for places in (3, 6, 9):
-        if rest % 10 ** (9 - places) == 0:
-            return f"{whole}.{digits[:places]}s" if rest else f"{whole}s"
-    raise AssertionError(nanoseconds)
 
 
 def _duration(value: Any, info: ValidationInfo) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from devmesh.config.istio_types import parse_duration
+from devmesh.config.durations import parse_duration
 from devmesh.controlplane.push import Generation, Proxy, Pushes
 from devmesh.controlplane.state import State
 from devmesh.controlplane.watch import Link, RegistryWatch

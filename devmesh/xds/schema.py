@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import gzip
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
 
 import orjson
 from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
@@ -26,6 +27,7 @@ from devmesh.xds.snapshot import Snapshot
 DESCRIPTORS = "descriptors.binpb.gz"
 REMEMBERED = 20_000  # valid resources, by their bytes (1 is not true there, nor changed in place the same): an apply validates what is new
 STEPS = re.compile(r"(?:Failed to parse (\w+) field: )*")
+CAMEL_CASE = re.compile(rb'"\w*[A-Z]\w*":')  # the key of a map may be written so: only what has one is looked at closer
 WHERE = re.compile(r' at "?(?P<path>[A-Z]\w*[\w.\[\]]*?)"?\.*$')
 
 
@@ -38,7 +40,10 @@ class SchemaError(Exception):
 
 
 def validate(type_url: str, resource: Mapping[str, Any]) -> None:
-    """Raise SchemaError for an unknown field or type, a value of another type, or an enum value that does not exist; Anys included."""
+    """Raise SchemaError for an unknown field or type, a value of another type, or an enum value that does not exist; Anys included.
+
+    A field has the name of the descriptor: protobuf would take `bindToPort` for `bind_to_port`, which our sidecar does not know.
+    """
     _validate(type_url, orjson.dumps(resource, option=orjson.OPT_SORT_KEYS))
 
 
@@ -61,11 +66,16 @@ def encode(type_url: str, resource: Mapping[str, Any]) -> bytes:
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def _validate(type_url: str, text: bytes) -> None:
-    _message(type_url, orjson.loads(text))
+    resource = orjson.loads(text)
+    _message(type_url, resource)
+    if CAMEL_CASE.search(text):
+        descriptor = pool().FindMessageTypeByName(type_url.rpartition("/")[2])
+        for path, wanted in _misnamed(descriptor, resource, descriptor.name):
+            raise SchemaError(type_url, _name(resource), path, f'the field\'s name is "{wanted}"')
 
 
 def _message(type_url: str, resource: Mapping[str, Any]) -> Message:
-    name = str(resource.get("name") or resource.get("cluster_name") or "")
+    name = _name(resource)
     try:
         descriptor = pool().FindMessageTypeByName(type_url.rpartition("/")[2])
     except KeyError as error:
@@ -75,6 +85,38 @@ def _message(type_url: str, resource: Mapping[str, Any]) -> Message:
         return json_format.ParseDict(fields, GetMessageClass(descriptor)(), descriptor_pool=pool())
     except (json_format.ParseError, TypeError) as error:  # TypeError: an Any of a type that the pool does not hold
         raise SchemaError(type_url, name, *_read(str(error).partition("\n")[0])) from error
+
+
+def _name(resource: Mapping[str, Any]) -> str:
+    return str(resource.get("name") or resource.get("cluster_name") or "")
+
+
+def _misnamed(descriptor: Descriptor, value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """(path, name) of every field of a message in proto-JSON that has not the name of the descriptor."""
+    if not isinstance(value, dict) or (descriptor.file.package == "google.protobuf" and descriptor.name != "Any"):
+        return
+    if "@type" in value:
+        descriptor = pool().FindMessageTypeByName(value["@type"].rpartition("/")[2])
+    for key, one in value.items():
+        field = descriptor.fields_by_name.get(key)
+        if field is not None:
+            yield from _inside(field, one, f"{path}.{key}")
+        elif key != "@type" and descriptor.file.package != "google.protobuf":
+            yield f"{path}.{key}", next(known.name for known in descriptor.fields if known.json_name == key)
+
+
+def _inside(field: FieldDescriptor, value: Any, path: str) -> Iterator[tuple[str, str]]:
+    kind = field.message_type
+    if kind is None:
+        return
+    if kind.GetOptions().map_entry:
+        of_value = kind.fields_by_name["value"]
+        for key, one in value.items():
+            yield from _inside(of_value, one, f"{path}[{key}]")
+    else:
+        for index, one in enumerate(value if isinstance(value, list) else ()):
+            yield from _misnamed(kind, one, f"{path}[{index}]")
+        yield from _misnamed(kind, value, path)
 
 
 def _read(text: str) -> tuple[str, str]:

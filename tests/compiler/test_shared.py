@@ -3,7 +3,7 @@
 import pytest
 
 from devmesh.compiler.shared import million
-from devmesh.config.istio_types import format_duration
+from devmesh.config.durations import format_duration
 
 
 @pytest.mark.parametrize(("value", "text"), [(0, "0s"), (3, "3s"), (0.5, "0.500s"), (0.00025, "0.000250s"), (1e-9, "0.000000001s")])

@@ -52,6 +52,20 @@ def test_what_istio_compiles_is_valid():
         (("address", "socket_address", "port_value"), -1, "port_value", "out of range"),
         (("listener_filters_timeout",), "15", "listener_filters_timeout", "must end with letter"),
         (("name",), 5, "name", "expected string"),
+        (("bindToPort",), True, "Listener.bindToPort", 'name is "bind_to_port"'),
+        (("filter_chains", 0, "filterChainMatch"), {}, "Listener.filter_chains[0].filterChainMatch", '"filter_chain_match"'),
+        (
+            ("filter_chains", 0, "filters", 0, "typed_config", "startChildSpan"),
+            True,
+            "Listener.filter_chains[0].filters[0].typed_config.startChildSpan",
+            '"start_child_span"',
+        ),
+        (
+            ("metadata",),
+            {"typed_filter_metadata": {"a": {"@type": ROUTER, "startChildSpan": True}}},
+            "Listener.metadata.typed_filter_metadata[a].startChildSpan",
+            '"start_child_span"',
+        ),
     ],
 )
 def test_a_mistake_is_refused_with_its_place(path, value, place, reason):
@@ -66,6 +80,11 @@ def test_a_mistake_is_refused_with_its_place(path, value, place, reason):
     assert place in caught.value.path
     assert reason in caught.value.reason
     assert str(broken["name"]) in str(caught.value)
+
+
+def test_keys_of_maps_and_structs_are_written_as_one_likes():
+    metadata = {"filter_metadata": {"someThing": {"tlsMode": "istio", "deepDown": [{"aB": 1}]}}}
+    schema.validate(TYPE_URLS["listeners"], LISTENER | {"metadata": metadata})
 
 
 def test_a_type_that_nobody_knows_is_refused():

@@ -14,7 +14,7 @@ import aiohttp
 import orjson
 from aiohttp import web
 
-from devmesh.config.istio_types import parse_duration
+from devmesh.config.durations import parse_duration
 from devmesh.localhttp import Handler, is_local
 from devmesh.registry.embedded import views
 from devmesh.registry.embedded.journal import Journal

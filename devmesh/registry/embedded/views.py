@@ -3,7 +3,7 @@
 import base64
 from typing import Any
 
-from devmesh.config.istio_types import parse_duration
+from devmesh.config.durations import parse_duration
 from devmesh.errors import DevmeshError
 from devmesh.registry.embedded.store import STATUSES, Check, HttpProbe, KvEntry, KvOperation, Service
 
