@@ -234,7 +234,7 @@ async def sidecar(
     records = Records()
     errors: list[Json] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
-    proxy = Proxy(telemetry=records, **options)
+    proxy = Proxy(telemetry=records, **{"now": asyncio.get_running_loop().time, **options})
     proxy.apply(parse_snapshot({"version": "1", **snapshot}))
     await proxy.listen([SocketSpec(role, "127.0.0.1", port_of(sock), sock, original)])
     one = Sidecar(proxy, port_of(sock), records)

@@ -11,6 +11,7 @@ import pytest
 from devmesh.sidecar.record import Flag
 from tests.sidecar.sidecars import OK, answering, app, one_route, read_body, read_head, sidecar, until
 from tests.sidecar.test_chains import INSPECTORS
+from tests.support.virtual_time import in_virtual_time, pass_time, settled
 
 
 def echo_target(_: int, line: str) -> bytes:
@@ -261,6 +262,7 @@ async def test_a_large_body_passes_both_ways_whole():
         assert (record.bytes_received, record.bytes_sent) == (len(body), len(body))
 
 
+@in_virtual_time
 async def test_a_client_that_does_not_read_stops_the_app():
     sent = 0
 
@@ -277,11 +279,8 @@ async def test_a_client_that_does_not_read_stops_the_app():
         client = await proxy.connect()
         client.writer.transport.pause_reading()
         client.get()
-        before = -1
-        while before != sent or not sent:
-            before = sent
-            await asyncio.sleep(0.1)
-        assert sent < 30_000_000
+        await settled()
+        assert 0 < sent < 30_000_000
         (connection,) = proxy.proxy.connections
         assert connection.transport.get_write_buffer_size() < 2_000_000
         client.leave()
@@ -289,6 +288,7 @@ async def test_a_client_that_does_not_read_stops_the_app():
         assert record.flags & Flag.DC
 
 
+@in_virtual_time
 async def test_an_app_that_does_not_read_stops_the_client():
     go = asyncio.Event()
 
@@ -303,11 +303,8 @@ async def test_an_app_that_does_not_read_stops_the_client():
     async with app(handler) as ours, sidecar(one_route(ours.port)) as proxy:
         client = await proxy.connect()
         client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
-        before = -1
-        while before != client.writer.transport.get_write_buffer_size():
-            before = client.writer.transport.get_write_buffer_size()
-            await asyncio.sleep(0.1)
-        assert before > 10_000_000
+        await settled()
+        assert client.writer.transport.get_write_buffer_size() > 10_000_000
         go.set()
         assert (await client.answer())["x-size"] == str(size)
 
@@ -451,12 +448,13 @@ async def test_an_answer_that_has_begun_or_a_request_that_is_whole_ends_the_requ
             await until(lambda: not proxy.proxy.connections)
 
 
+@in_virtual_time
 async def test_an_idle_connection_is_closed_and_a_busy_one_is_not():
-    options = {"common_http_protocol_options": {"idle_timeout": "0.15s"}}
+    options = {"common_http_protocol_options": {"idle_timeout": "2s"}}
 
     async def handler(reader, writer):
         await read_head(reader)
-        await asyncio.sleep(0.4)  # longer than the timeout: what is tested
+        await pass_time(4)  # longer than the timeout: what is tested
         writer.write(OK)
         await reader.read()
 

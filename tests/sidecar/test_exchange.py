@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 
 import pytest
 
 from devmesh.sidecar.record import Flag
+from devmesh.sidecar.timers import PERIOD
 from tests.sidecar import snapshots
 from tests.sidecar.sidecars import OK, answering, app, one_route, read_body, read_head, refusing_port, sidecar, until
+from tests.support.virtual_time import in_virtual_time, now, pass_time
 
 FAILING = b"HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n"
 RESET = "upstream connect error or disconnect/reset before headers. "
@@ -105,24 +106,26 @@ async def test_a_per_try_timeout_is_retried_and_then_a_504():
         assert [attempt.error for attempt in record.attempts] == ["per_try_timeout"] * 2
 
 
+@in_virtual_time
 async def test_a_per_try_timeout_ends_with_the_head_of_the_response():
     async def handler(reader, writer):
         await read_head(reader)
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no")
-        await asyncio.sleep(0.3)  # longer than the timeout: what is tested
+        await pass_time(3)  # longer than the timeout: what is tested
         writer.write(b"k")
         await reader.read()
 
-    async with app(handler) as ours, sidecar(one_route(ours.port, action=retrying(1, per_try_timeout="0.1s"))) as proxy:
+    async with app(handler) as ours, sidecar(one_route(ours.port, action=retrying(1, per_try_timeout="1s"))) as proxy:
         assert (await proxy.ask()).body == b"ok"
 
 
+@in_virtual_time
 async def test_the_route_timeout_is_a_504():
-    async with app(silent) as ours, sidecar(one_route(ours.port, action={"timeout": "0.1s"})) as proxy:
-        started = time.monotonic()
+    async with app(silent) as ours, sidecar(one_route(ours.port, action={"timeout": "4s"})) as proxy:
+        started = now()
         answer = await proxy.ask()
         assert (answer.status, answer.body) == (504, b"upstream request timeout")
-        assert 0.1 <= time.monotonic() - started < 1
+        assert 4 <= now() - started <= 4 + PERIOD * 1.01
         record = await proxy.records.next()
         assert (record.flags, record.details) == (Flag.UT, "response_timeout")
 

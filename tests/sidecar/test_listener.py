@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tests.sidecar import snapshots
 from tests.sidecar.sidecars import answering, app, one_route, sidecar
 from tests.sidecar.test_chains import INSPECTORS
+from tests.support.virtual_time import in_virtual_time, pass_time, settled
 
 
+@in_virtual_time
 async def test_a_head_in_pieces_is_inspected_and_served():
     async with app(answering()) as ours:
         snapshot = one_route(ours.port)
@@ -17,24 +17,27 @@ async def test_a_head_in_pieces_is_inspected_and_served():
             client = await proxy.connect()
             for piece in (b"G", b"ET", b" / HTTP/1.1\r\nho", b"st: a\r\n\r\n"):
                 client.send(piece)
-                await client.writer.drain()
-                await asyncio.sleep(0.01)
+                await settled()
             assert (await client.answer()).body == b"ok"
 
 
+@in_virtual_time
 async def test_a_silent_client_is_closed_or_goes_on_when_the_inspectors_give_up():
     async with app(answering()) as ours:
         for goes_on in (False, True):
             snapshot = one_route(ours.port)
             snapshot["listeners"][0] |= {
                 "listener_filters": INSPECTORS,
-                "listener_filters_timeout": "0.05s",
+                "listener_filters_timeout": "15s",
                 "continue_on_listener_filters_timeout": goes_on,
             }
             async with sidecar(snapshot) as proxy:
                 client = await proxy.connect()
+                await pass_time(14.9)
+                assert len(proxy.proxy.undecided) == 1
+                await pass_time(0.2)
+                assert not proxy.proxy.undecided
                 if goes_on:
-                    await asyncio.sleep(0.1)
                     assert (await client.ask()).status == 200
                 else:
                     assert await client.closed()

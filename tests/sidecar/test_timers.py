@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import time
-
 from devmesh.sidecar.timers import PERIOD, Idle, Sweep
-from tests.sidecar.sidecars import until
+from tests.support.virtual_time import in_virtual_time, now, pass_time
 
 
 class Timed:
@@ -15,54 +11,59 @@ class Timed:
         self._sweep, self.left, self.times = sweep, turns, []
 
     def check(self, now: float) -> None:
-        self.times.append(now)
+        self.times.append(round(now, 6))
         self.left -= 1
         if not self.left:
             self._sweep.discard(self)
 
 
+@in_virtual_time
 async def test_the_sweep_runs_only_while_something_is_in_it():
-    sweep = Sweep(time.monotonic)
+    sweep = Sweep(now)
     first, second = Timed(sweep, 1), Timed(sweep, 3)
     sweep.add(first)
     sweep.add(second)
-    await until(lambda: not len(sweep))
-    assert (len(first.times), len(second.times)) == (1, 3)
-    assert all(later - earlier < PERIOD * 4 for earlier, later in itertools.pairwise(second.times))
+    await pass_time(10 * PERIOD)
+    assert (first.times, second.times) == ([PERIOD], [PERIOD, 2 * PERIOD, round(3 * PERIOD, 6)])
     sweep.add(third := Timed(sweep, 1))
-    await until(lambda: not third.left)
+    await pass_time(PERIOD)
+    assert third.times == [round(11 * PERIOD, 6)]
 
 
+@in_virtual_time
 async def test_a_stopped_sweep_asks_nobody():
-    sweep = Sweep(time.monotonic)
+    sweep = Sweep(now)
     sweep.add(timed := Timed(sweep, 1))
     sweep.stop()
-    await asyncio.sleep(PERIOD * 2)
+    await pass_time(10 * PERIOD)
     assert timed.times == []
 
 
+@in_virtual_time
 async def test_idle_is_told_once_nothing_touches_any_more():
-    told = asyncio.Event()
-    idle = Idle(0.1, time.monotonic, lambda: told.set() or True)
-    started = time.monotonic()
+    told = []
+    idle = Idle(10, now, lambda: told.append(now()) or True)
     for _ in range(4):
-        await asyncio.sleep(0.05)
+        await pass_time(5)
         idle.touch()
-    await asyncio.wait_for(told.wait(), 5)
-    assert time.monotonic() - started >= 0.29
+    await pass_time(9)
+    assert told == []
+    await pass_time(100)
+    assert told == [30]
 
 
+@in_virtual_time
 async def test_idle_asks_again_until_it_is_taken():
     asked = []
-    Idle(0.02, time.monotonic, lambda: asked.append(1) or len(asked) == 3)
-    await until(lambda: len(asked) == 3)
-    await asyncio.sleep(0.06)
-    assert len(asked) == 3
+    Idle(2, now, lambda: asked.append(now()) or len(asked) == 3)
+    await pass_time(100)
+    assert asked == [2, 4, 6]
 
 
+@in_virtual_time
 async def test_a_stopped_one_tells_nothing():
     told = []
-    idle = Idle(0.01, time.monotonic, lambda: told.append(1) or True)
+    idle = Idle(1, now, lambda: told.append(now()) or True)
     idle.stop()
-    await asyncio.sleep(0.05)
+    await pass_time(100)
     assert told == []
