@@ -6,6 +6,7 @@ import pytest
 from devmesh.ca.client import CaAddress, CaError, CaRefusedError, WorkloadIdentity
 from devmesh.ca.identity import SpiffeId
 from tests.ca.running import MESH_TOKEN, REVIEWS, Time, running_ca
+from tests.support.waiting import until
 
 RATINGS = SpiffeId.of("default", "bookinfo-ratings")
 
@@ -14,12 +15,6 @@ RATINGS = SpiffeId.of("default", "bookinfo-ratings")
 async def ca(tmp_path):
     async with running_ca(tmp_path / "ca") as running:
         yield running
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def handshake(server, client):

@@ -8,12 +8,6 @@ from aiohttp import web
 from devmesh.xds.rest import TYPE_URLS, DiscoveryRequest, DiscoveryResponse, is_due
 
 
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 class ControlPlane:
     def __init__(self):
         self.version, self.resources = "", {}

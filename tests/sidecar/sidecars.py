@@ -15,10 +15,10 @@ from devmesh.sidecar.listener import SocketSpec
 from devmesh.sidecar.proxy import Proxy
 from devmesh.sidecar.record import Record
 from tests.sidecar import snapshots
+from tests.support.waiting import LIMIT, until
 
 Json = dict[str, Any]
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-LIMIT = 5  # seconds that a test waits for what must come
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
@@ -135,12 +135,6 @@ class Records:
     @property
     def empty(self) -> bool:
         return self._queue.empty()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 class App:

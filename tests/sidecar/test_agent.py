@@ -7,7 +7,8 @@ from devmesh.sidecar.agent import Agent
 from devmesh.sidecar.config import ConfigError, ProxyConfig
 from devmesh.xds.rest import TYPE_URLS
 from tests.sidecar.bootstraps import bootstrap
-from tests.sidecar.control import ControlPlane, until
+from tests.sidecar.control import ControlPlane
+from tests.support.waiting import until
 
 NODE = bootstrap()["node"]
 

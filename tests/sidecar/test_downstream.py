@@ -9,9 +9,10 @@ import random
 import pytest
 
 from devmesh.sidecar.record import Flag
-from tests.sidecar.sidecars import OK, answering, app, one_route, read_body, read_head, sidecar, until
+from tests.sidecar.sidecars import OK, answering, app, one_route, read_body, read_head, sidecar
 from tests.sidecar.test_chains import INSPECTORS
 from tests.support.virtual_time import in_virtual_time, pass_time, settled
+from tests.support.waiting import until
 
 
 def echo_target(_: int, line: str) -> bytes:

@@ -10,8 +10,9 @@ import pytest
 from devmesh.sidecar.record import Flag
 from devmesh.sidecar.timers import PERIOD
 from tests.sidecar import snapshots
-from tests.sidecar.sidecars import OK, answering, app, one_route, read_body, read_head, refusing_port, sidecar, until
+from tests.sidecar.sidecars import OK, answering, app, one_route, read_body, read_head, refusing_port, sidecar
 from tests.support.virtual_time import in_virtual_time, now, pass_time
+from tests.support.waiting import until
 
 FAILING = b"HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n"
 RESET = "upstream connect error or disconnect/reset before headers. "

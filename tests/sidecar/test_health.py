@@ -2,7 +2,7 @@ import asyncio
 
 from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.health import AppProbe, Health, connect_error
-from tests.sidecar.control import until
+from tests.support.waiting import until
 
 
 async def test_an_app_is_healthy_once_it_listens():

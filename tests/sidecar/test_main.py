@@ -11,8 +11,9 @@ from devmesh.sidecar.bootstrap import CONTROL_PLANE
 from devmesh.xds.rest import TYPE_URLS
 from tests.ca.running import REVIEWS, running_ca
 from tests.sidecar.bootstraps import bootstrap
-from tests.sidecar.control import ControlPlane, until
+from tests.sidecar.control import ControlPlane
 from tests.sidecar.life import SNAPSHOT, living, snapshot_file
+from tests.support.waiting import until
 
 
 async def test_a_snapshot_file_makes_it_live_and_quitting_ends_it(tmp_path):

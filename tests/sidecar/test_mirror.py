@@ -8,7 +8,8 @@ import contextlib
 import pytest
 
 from tests.sidecar import snapshots
-from tests.sidecar.sidecars import OK, answering, app, one_route, refusing_port, sidecar, until
+from tests.sidecar.sidecars import OK, answering, app, one_route, refusing_port, sidecar
+from tests.support.waiting import until
 
 
 class FakeClock:

@@ -11,7 +11,8 @@ from devmesh.sidecar.message import RequestHead, get_header
 from devmesh.sidecar.outbound import destination, forbidden
 from devmesh.sidecar.record import Flag
 from tests.sidecar import snapshots
-from tests.sidecar.sidecars import OK, answering, app, sidecar, until
+from tests.sidecar.sidecars import OK, answering, app, sidecar
+from tests.support.waiting import until
 
 NAMES = {"table": {"reviews.default.svc.cluster.local": {"ips": ["240.0.0.1"], "shortname": "reviews", "namespace": "default"}}}
 

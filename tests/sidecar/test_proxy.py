@@ -11,7 +11,8 @@ from devmesh.sidecar.proxy import Proxy
 from devmesh.sidecar.record import Direction, Record
 from tests.sidecar import snapshots
 from tests.sidecar.identities import Identity, authority, credentials, downstream_tls, spiffe, upstream_tls
-from tests.sidecar.sidecars import OK, Records, answering, app, free_socket, one_route, port_of, read_head, sidecar, until
+from tests.sidecar.sidecars import OK, Records, answering, app, free_socket, one_route, port_of, read_head, sidecar
+from tests.support.waiting import until
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 INSPECTORS = [{"name": "envoy.filters.listener.tls_inspector"}, {"name": "envoy.filters.listener.http_inspector"}]

@@ -7,7 +7,8 @@ import asyncio
 from devmesh.sidecar.record import Flag
 from tests.sidecar import snapshots
 from tests.sidecar.identities import Identity, authority, credentials, downstream_tls, upstream_tls
-from tests.sidecar.sidecars import app, refusing_port, sidecar, until
+from tests.sidecar.sidecars import app, refusing_port, sidecar
+from tests.support.waiting import until
 
 
 def tcp(*ports: int, cluster=None, socket=None, **config):

@@ -14,7 +14,8 @@ from devmesh.sidecar.record import Flag
 from devmesh.sidecar.tls import Contexts, Credentials, Peer, PeerRefused, build_context, check_peer
 from tests.sidecar import snapshots
 from tests.sidecar.identities import Identity, authority, credentials, downstream_tls, spiffe, upstream_tls
-from tests.sidecar.sidecars import LIMIT, OK, answering, app, one_route, read_body, read_head, sidecar, until
+from tests.sidecar.sidecars import LIMIT, OK, answering, app, one_route, read_body, read_head, sidecar
+from tests.support.waiting import until
 
 PLAIN = {"filter_chain_match": {"transport_protocol": "raw_buffer"}}
 TLS = {"filter_chain_match": {"transport_protocol": "tls"}}

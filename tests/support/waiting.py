@@ -1,0 +1,12 @@
+"""Waiting for a condition that no event tells."""
+
+import asyncio
+from collections.abc import Callable
+
+LIMIT = 5  # seconds that a test waits for what must come
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT):
+        while not condition():
+            await asyncio.sleep(0.002)
