@@ -60,9 +60,6 @@ class Attempt(Caller):
 
     # Caller
     def connected(self, connection: UpstreamConnection) -> None:
-        if self.over:
-            connection.abandon()
-            return
         self.connection = connection
         self.router.connected(self, connection)
 

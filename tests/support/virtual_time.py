@@ -31,7 +31,8 @@ class _Selector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None or timeout <= 0:
             return super().select(timeout)
-        found = super().select(GRACE)
+        alone = len(self.get_map()) == 1  # the loop's own pipe: no socket can have news
+        found = super().select(0 if alone else GRACE)
         if not found:
             self._loop.seconds += timeout
         return found
