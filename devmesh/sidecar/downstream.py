@@ -234,7 +234,7 @@ class HttpConnection(Downstream):
         status, headers, body = replies.render(reply, grpc=False, date=replies.http_date(), server=self.manager.server_name)
         self._buffer = b""
         self._stop_awaiting()
-        self._write_head(status, replies.reason_phrase(status), [*headers, (b"connection", b"close")])
+        self._write_head(status, [*headers, (b"connection", b"close")])
         if self.transport is not None:
             self.transport.write(body)
         self._shut()
@@ -244,7 +244,7 @@ class HttpConnection(Downstream):
         self.proxy.record(record, self.manager)
 
     # Downstream, as the exchange sees it.
-    def send_head(self, status: int, reason: bytes, headers: Headers, *, chunked_from_close: bool) -> None:
+    def send_head(self, status: int, headers: Headers, *, chunked_from_close: bool) -> None:
         self._stop_awaiting()
         self._chunked = chunked_from_close
         if chunked_from_close:
@@ -252,16 +252,16 @@ class HttpConnection(Downstream):
         if self._close_after or self.proxy.draining or (self._exchange is not None and not self._body.done):
             self._close_after = True
             headers.append((b"connection", b"close"))
-        self._head = _render_head(status, reason or replies.reason_phrase(status), headers)
+        self._head = _render_head(status, headers)
 
     def flush(self) -> None:
         head, self._head = self._head, b""
         if head and self.transport is not None:
             self.transport.write(head)
 
-    def _write_head(self, status: int, reason: bytes, headers: Headers) -> None:
+    def _write_head(self, status: int, headers: Headers) -> None:
         if self.transport is not None:
-            self.transport.write(_render_head(status, reason, headers))
+            self.transport.write(_render_head(status, headers))
 
     def send_data(self, data: bytes) -> None:
         if self.transport is not None:
@@ -289,7 +289,7 @@ class HttpConnection(Downstream):
                 asyncio.get_running_loop().call_soon(self._next)
 
     def send_informational(self, head: ResponseHead) -> None:
-        self._write_head(head.status, head.reason, head.headers)
+        self._write_head(head.status, head.headers)
 
     def reset(self) -> None:
         if self.transport is not None:
@@ -297,7 +297,7 @@ class HttpConnection(Downstream):
 
     def tunnel(self, connection: UpstreamConnection, head: ResponseHead) -> None:
         """101: from here on bytes pass both ways."""
-        self._write_head(head.status, head.reason, head.headers)
+        self._write_head(head.status, head.headers)
         self._tunnelled = connection
         connection.raw = self._tunnel_data
         if self._buffer:
@@ -374,5 +374,7 @@ class HttpConnection(Downstream):
             self.transport.resume_reading()
 
 
-def _render_head(status: int, reason: bytes, headers: Headers) -> bytes:
-    return b"\r\n".join([b"HTTP/1.1 %d " % status + reason, *[name + b": " + value for name, value in headers], b"", b""])
+def _render_head(status: int, headers: Headers) -> bytes:
+    return b"\r\n".join(
+        [b"HTTP/1.1 %d " % status + replies.reason_phrase(status), *[name + b": " + value for name, value in headers], b"", b""]
+    )

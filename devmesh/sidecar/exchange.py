@@ -14,7 +14,7 @@ from devmesh.sidecar import forwarding, replies
 from devmesh.sidecar.config import NO_EDITS, DirectResponseAction, HeaderEdits, HttpManager, RedirectAction, Route, RouteAction, VirtualHost
 from devmesh.sidecar.filters import cors, fault, headers
 from devmesh.sidecar.http1.framing import Body, CloseBody
-from devmesh.sidecar.message import Headers, RequestHead, ResponseHead, get_header, set_header
+from devmesh.sidecar.message import Headers, RequestHead, ResponseHead, get_header, remove_header, set_header
 from devmesh.sidecar.paths import normalized
 from devmesh.sidecar.record import Direction, Flag, Record
 from devmesh.sidecar.replies import LocalReply
@@ -44,7 +44,7 @@ class Stream:
 class Downstream(Handler):
     """The connection below, as the exchange needs it. A head goes out with the data, the end or the flush that follows it."""
 
-    def send_head(self, status: int, reason: bytes, headers: Headers, *, chunked_from_close: bool) -> None:
+    def send_head(self, status: int, headers: Headers, *, chunked_from_close: bool) -> None:
         raise NotImplementedError
 
     def send_data(self, data: bytes) -> None:
@@ -73,6 +73,15 @@ class Downstream(Handler):
 
     def tunnel(self, connection: UpstreamConnection, head: ResponseHead) -> None:
         raise NotImplementedError
+
+
+BODILESS = (204, 304)  # RFC 9110 sections 15.3.5 and 15.4.5
+
+
+def _frame(status: int, pairs: Headers) -> None:
+    """An answer to HEAD whose length nobody says: Envoy announces chunks, of which none come."""
+    if status not in BODILESS and get_header(pairs, b"content-length") is None and get_header(pairs, b"transfer-encoding") is None:
+        pairs.append((b"transfer-encoding", b"chunked"))
 
 
 class Exchange:
@@ -303,8 +312,10 @@ class Exchange:
             pairs.append((b"date", replies.http_date()))
         if record.peer_metadata and self.stream.direction is Direction.INBOUND:
             pairs += self.proxy.peer_metadata
+        if self.head.method == b"HEAD":
+            _frame(head.status, pairs)
         self.response_body = body
-        self.downstream.send_head(head.status, head.reason, pairs, chunked_from_close=isinstance(body, CloseBody))
+        self.downstream.send_head(head.status, pairs, chunked_from_close=isinstance(body, CloseBody))
 
     def tunnel(self, connection: UpstreamConnection, head: ResponseHead) -> None:
         self.record.status, self.record.details = 101, "via_upstream"
@@ -332,10 +343,13 @@ class Exchange:
         if self.route is not None:
             self._edit_response(pairs)
             cors.on_response(self.route.cors, self.cors_origin, pairs)
+        if self.head.method == b"HEAD" and not body:
+            remove_header(pairs, b"content-length")
+            _frame(status, pairs)
         self.response_started = True
         if self.router is not None:
             self.router.abandon()
-        self.downstream.send_head(status, replies.reason_phrase(status), pairs, chunked_from_close=False)
+        self.downstream.send_head(status, pairs, chunked_from_close=False)
         if body and self.head.method != b"HEAD":
             self.record.bytes_sent += len(body)
             self.downstream.send_data(body)

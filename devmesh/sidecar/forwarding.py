@@ -15,14 +15,21 @@ from devmesh.sidecar.tls import Peer
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"})
 RESPONSE_HOPS = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
 KEEP = (b"keep-alive", b"close")  # values of Connection that name no header of their own
-# What Envoy 1.40 drops from a request at the edge: by these sidecars steer each other, and nobody outside may.
-INTERNAL = frozenset(
+# By these a client would steer Envoy's router. It drops them from every request that is not "internal", which none is unless
+# internal_address_config says so (observed on Envoy 1.40), and from the edge those that tell what only a proxy knows.
+STEERING = frozenset(
     b"x-envoy-" + name
     for name in (
-        b"internal", b"decorator-operation", b"downstream-service-cluster", b"downstream-service-node", b"expected-rq-timeout-ms", b"force-trace",
-        b"ip-tags", b"max-retries", b"original-host", b"original-path", b"retry-on", b"retry-grpc-on", b"retriable-header-names",
-        b"retriable-status-codes", b"upstream-alt-stat-name", b"upstream-rq-per-try-timeout-ms", b"upstream-rq-timeout-alt-response",
-        b"upstream-rq-timeout-ms", b"upstream-stream-duration-ms", b"hedge-on-per-try-timeout", b"attempt-count",
+        b"internal", b"force-trace", b"ip-tags", b"max-retries", b"retry-on", b"retry-grpc-on", b"retriable-header-names", b"retriable-status-codes",
+        b"upstream-alt-stat-name", b"upstream-rq-per-try-timeout-ms", b"upstream-rq-timeout-alt-response", b"upstream-rq-timeout-ms",
+        b"upstream-stream-duration-ms", b"hedge-on-per-try-timeout",
+    )
+)  # fmt: skip
+TOLD = frozenset(
+    b"x-envoy-" + name
+    for name in (
+        b"decorator-operation", b"downstream-service-cluster", b"downstream-service-node", b"expected-rq-timeout-ms", b"original-host",
+        b"original-path", b"attempt-count",
     )
 )  # fmt: skip
 PEER_METADATA = frozenset({b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id"})
@@ -43,12 +50,14 @@ def prepare(
         asked = upgrade(given)
         drop_hop_by_hop(given)
         names = {name for name, _ in given}
+    if not names.isdisjoint(STEERING):
+        given[:] = [pair for pair in given if pair[0] not in STEERING]
     edge = manager.use_remote_address
     if edge:
         append_forwarded_for(given, remote)
         set_header(given, b"x-forwarded-proto", head.scheme)
-        if not names.isdisjoint(INTERNAL):
-            given[:] = [pair for pair in given if pair[0] not in INTERNAL]
+        if not names.isdisjoint(TOLD):
+            given[:] = [pair for pair in given if pair[0] not in TOLD]
         set_header(given, b"x-envoy-external-address", remote.rpartition(":")[0].encode())
     elif b"x-forwarded-proto" not in names:
         given.append((b"x-forwarded-proto", b"https" if client is not None else b"http"))

@@ -41,10 +41,9 @@ class RequestHead:
 class ResponseHead:
     status: int
     headers: Headers
-    reason: bytes
 
-    def __init__(self, status: int, headers: Headers | None = None, reason: bytes = b"") -> None:
-        self.status, self.reason = status, reason
+    def __init__(self, status: int, headers: Headers | None = None) -> None:
+        self.status = status
         self.headers = [] if headers is None else headers
 
 

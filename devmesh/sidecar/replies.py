@@ -71,7 +71,15 @@ def render(reply: LocalReply, *, grpc: bool, date: bytes, server: bytes) -> tupl
     return reply.status, [*headers, (b"date", date), (b"server", server)], reply.body
 
 
+# Where Envoy 1.40 has other words than Python (asked for every status from 200 to 599).
+PHRASES = {413: b"Payload Too Large", 414: b"URI Too Long", 416: b"Range Not Satisfiable", 418: b"Unknown", 451: b"Unknown"}
+
+
+@functools.cache
 def reason_phrase(status: int) -> bytes:
+    """Envoy's: it forwards no reason phrase, which means nothing (RFC 9112 section 4)."""
+    if status in PHRASES:
+        return PHRASES[status]
     try:
         return HTTPStatus(status).phrase.encode()
     except ValueError:

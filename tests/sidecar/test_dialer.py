@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from devmesh.pods.wire import MAX_DATAGRAM, MAX_ITEMS, decode_requests, encode_answers
+from devmesh.sidecar import seam
 from devmesh.sidecar.dialer import Dialer, PodConnector, PodDialer
 from devmesh.sidecar.seam import Handler
 from tests.sidecar.sidecars import free_socket, port_of
@@ -109,6 +110,7 @@ class Opened(Handler):
         transport.close()
 
 
+@pytest.mark.skipif(not seam.__file__.endswith(".py"), reason="a test's own handler cannot be below a compiled class")
 async def test_a_workloads_shifted_port_is_dialled_where_it_is_on_this_machine():
     with free_socket() as listener:
         listener.listen()
@@ -125,6 +127,7 @@ async def test_a_workloads_shifted_port_is_dialled_where_it_is_on_this_machine()
         assert made.transport is not None
 
 
+@pytest.mark.skipif(not seam.__file__.endswith(".py"), reason="a test's own handler cannot be below a compiled class")
 async def test_only_calls_to_the_apps_own_address_as_named_go_through_its_init(connector):
     channel, init = connector
     with free_socket() as listener:

@@ -366,6 +366,38 @@ async def test_an_unknown_cluster_is_nc_and_an_empty_one_uh():
         assert (await proxy.records.next()).flags == Flag.UH
 
 
+@pytest.mark.parametrize(
+    ("head", "coding"),
+    [
+        (b"HTTP/1.1 200 Fine\r\n\r\n", "chunked"),
+        (b"HTTP/1.1 200 Fine\r\ncontent-length: 5\r\n\r\n", ""),
+        (b"HTTP/1.1 200 Fine\r\ntransfer-encoding: chunked\r\n\r\n", "chunked"),
+        (b"HTTP/1.1 204 Fine\r\n\r\n", ""),
+        (b"HTTP/1.1 304 Fine\r\n\r\n", ""),
+    ],
+)
+async def test_an_answer_to_head_says_how_a_get_would_be_framed(head, coding):
+    async with app(answering(head)) as ours, sidecar(one_route(ours.port)) as proxy:
+        client = await proxy.connect()
+        for _ in range(2):
+            assert (await client.ask(method="HEAD"))["transfer-encoding"] == coding
+
+
+async def test_an_empty_reply_of_our_own_to_head_is_framed_likewise():
+    async with sidecar(one_route(action={"cluster": "none"})) as proxy:
+        answer = await proxy.ask(method="HEAD")
+        assert (answer.status, answer["transfer-encoding"], answer["content-length"]) == (503, "chunked", "")
+    async with sidecar(one_route()) as proxy:
+        assert (await proxy.ask(method="HEAD"))["content-length"] == "19"
+
+
+async def test_reason_phrases_are_not_the_apps():
+    async with app(answering(b"HTTP/1.1 404 Gone fishing\r\ncontent-length: 0\r\n\r\n")) as ours, sidecar(one_route(ours.port)) as proxy:
+        client = await proxy.connect()
+        client.get()
+        assert await client.reader.readline() == b"HTTP/1.1 404 Not Found\r\n"
+
+
 async def test_hop_by_hop_headers_stay_on_their_hop():
     seen = []
     answer = b"HTTP/1.1 200 OK\r\nconnection: x-mine\r\nx-mine: 1\r\nkeep-alive: timeout=5\r\nx-kept: 1\r\ncontent-length: 0\r\n\r\n"

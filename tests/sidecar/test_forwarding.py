@@ -71,8 +71,14 @@ def test_request_ids_are_random_uuids():
     assert all(UUID4.fullmatch(one) for one in made)
 
 
-@pytest.mark.parametrize("name", sorted(forwarding.INTERNAL | {b"x-envoy-external-address"}))
-def test_nobody_outside_steers_the_sidecars(name):
+@pytest.mark.parametrize("name", sorted(forwarding.STEERING))
+def test_no_client_steers_a_sidecar(name):
+    assert get_header(prepared((name, b"9"))[0], name) is None
+    assert get_header(prepared((name, b"9"), use_remote_address=True)[0], name) is None
+
+
+@pytest.mark.parametrize("name", sorted(forwarding.TOLD | {b"x-envoy-external-address"}))
+def test_what_proxies_tell_each_other_nobody_outside_may_say(name):
     headers, _, _ = prepared((name, b"9"), use_remote_address=True)
     assert get_header(headers, name) == (b"10.0.0.9" if name == b"x-envoy-external-address" else None)
     assert get_header(prepared((name, b"9"))[0], name) == b"9"

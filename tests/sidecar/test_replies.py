@@ -84,6 +84,9 @@ def test_a_failed_attempt_is_told_by_its_reason_and_never_by_its_tls_text(detail
     assert reply.details == f"upstream_reset_before_response_started{{{details}}}"
 
 
-@pytest.mark.parametrize(("status", "phrase"), [(200, b"OK"), (431, b"Request Header Fields Too Large"), (799, b"Unknown")])
+@pytest.mark.parametrize(
+    ("status", "phrase"),
+    [(200, b"OK"), (431, b"Request Header Fields Too Large"), (413, b"Payload Too Large"), (418, b"Unknown"), (799, b"Unknown")],
+)
 def test_reason_phrases(status, phrase):
     assert replies.reason_phrase(status) == phrase

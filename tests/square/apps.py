@@ -120,7 +120,8 @@ class Echo:
         self.hits.append(seen)
         status = int(target.split("/status/")[1][:3]) if "/status/" in target else 200
         payload = b"" if method == "HEAD" else json.dumps(seen).encode()
-        writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(payload)}\r\nx-app: {self.workload}\r\n\r\n".encode() + payload)
+        length = "" if method == "HEAD" else f"content-length: {len(payload)}\r\n"
+        writer.write(f"HTTP/1.1 {status} X\r\n{length}x-app: {self.workload}\r\n\r\n".encode() + payload)
         await writer.drain()
 
     def _tls_of(self, writer: asyncio.StreamWriter) -> dict[str, Any] | None:

@@ -12,8 +12,20 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-# Response headers that differ by clock or chance, and how an empty answer to HEAD is framed (RFC 9110 section 9.3.2 leaves it open).
-VOLATILE = frozenset({"date", "x-envoy-upstream-service-time", "x-request-id", "transfer-encoding"})
+# Response headers that differ by clock or chance.
+VOLATILE = frozenset({"date", "x-envoy-upstream-service-time", "x-request-id"})
+# Headers by which proxies steer and inform each other.
+INTERNAL = dict.fromkeys(
+    (
+        "x-envoy-internal", "x-envoy-external-address", "x-envoy-decorator-operation", "x-envoy-downstream-service-cluster",
+        "x-envoy-downstream-service-node", "x-envoy-expected-rq-timeout-ms", "x-envoy-force-trace", "x-envoy-ip-tags", "x-envoy-max-retries",
+        "x-envoy-original-path", "x-envoy-original-host", "x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-retriable-header-names",
+        "x-envoy-retriable-status-codes", "x-envoy-upstream-alt-stat-name", "x-envoy-upstream-rq-per-try-timeout-ms", "x-envoy-is-timeout-retry",
+        "x-envoy-upstream-rq-timeout-alt-response", "x-envoy-upstream-rq-timeout-ms", "x-envoy-hedge-on-per-try-timeout", "x-envoy-attempt-count",
+        "x-envoy-upstream-stream-duration-ms", "x-envoy-overloaded", "x-envoy-degraded", "x-envoy-foo",
+    ),
+    "1",
+)  # fmt: skip
 GENERATED_COOKIE = re.compile(r'="[0-9a-f]+"')
 SECONDS = 5
 
@@ -61,6 +73,7 @@ class Answer:
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     body: str = ""
+    reason: str = ""
     reached: str = ""
     app_saw: dict[str, Any] = field(default_factory=dict)
 
@@ -68,9 +81,8 @@ class Answer:
         headers = {k: v for k, v in self.headers.items() if k not in VOLATILE and k != "content-length"}
         if "set-cookie" in headers:
             headers["set-cookie"] = GENERATED_COOKIE.sub('="..."', headers["set-cookie"])
-        if self.reached:
-            return {"status": self.status, "headers": headers, "app": {k: v for k, v in self.app_saw.items() if k != "workload"}}
-        return {"status": self.status, "headers": headers, "body": self.body}
+        said = {"status": self.status, "reason": self.reason, "headers": headers}
+        return {**said, "app": {k: v for k, v in self.app_saw.items() if k != "workload"}} if self.reached else {**said, "body": self.body}
 
 
 REFUSED = Answer(0)
@@ -133,7 +145,8 @@ async def answer(reader: asyncio.StreamReader, method: str) -> Answer:
         payload = await reader.readexactly(int(headers["content-length"]))
     text = payload.decode()
     app = json.loads(text) if "x-app" in headers and text.startswith("{") else {}
-    return Answer(int(head[0].split()[1]), headers, text, headers.pop("x-app", ""), app)
+    _, status, reason = head[0].split(" ", 2)
+    return Answer(int(status), headers, text, reason, headers.pop("x-app", ""), app)
 
 
 async def _chunks(reader: asyncio.StreamReader) -> bytes:

@@ -3,25 +3,13 @@
 import pytest
 
 from tests.square.apps import apps
-from tests.square.client import Answer, Request, ask
+from tests.square.client import INTERNAL, Answer, Request, ask
 from tests.square.compilers import CASES, golden, ours, speaks_of
 from tests.square.dataplane import Place, envoy, our_sidecar, workload
 
 GATEWAY = "istio-ingressgateway"
 GATEWAYS = [case for case in CASES if speaks_of(case, "Gateway")]
 UNBOUND = ("gateway-other-selector",)  # it selects no workload here
-# Headers by which sidecars steer each other and which nobody outside may send (Envoy's edge requests).
-INTERNAL = dict.fromkeys(
-    (
-        "x-envoy-internal", "x-envoy-external-address", "x-envoy-decorator-operation", "x-envoy-downstream-service-cluster",
-        "x-envoy-downstream-service-node", "x-envoy-expected-rq-timeout-ms", "x-envoy-force-trace", "x-envoy-ip-tags", "x-envoy-max-retries",
-        "x-envoy-original-path", "x-envoy-original-host", "x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-retriable-header-names",
-        "x-envoy-retriable-status-codes", "x-envoy-upstream-alt-stat-name", "x-envoy-upstream-rq-per-try-timeout-ms", "x-envoy-is-timeout-retry",
-        "x-envoy-upstream-rq-timeout-alt-response", "x-envoy-upstream-rq-timeout-ms", "x-envoy-hedge-on-per-try-timeout", "x-envoy-attempt-count",
-        "x-envoy-upstream-stream-duration-ms", "x-envoy-overloaded", "x-envoy-degraded", "x-envoy-foo",
-    ),
-    "1",
-)  # fmt: skip
 TABLE = [
     Request(method, f"http://{host}{target}", headers, body)
     for host in ("a.example:8080", "b.example:8080", "reviews.default.svc.cluster.local:8080")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.square.apps import apps
-from tests.square.client import Answer, Request, ask
+from tests.square.client import INTERNAL, Answer, Request, ask
 from tests.square.compilers import CASES, golden, ours, speaks_of
 from tests.square.dataplane import Place, envoy, our_sidecar, workload
 
@@ -39,6 +39,7 @@ TABLE = [
     ),
     Request("GET", "http://reviews:9080/p/s", {"content-type": "application/grpc", "te": "trailers"}),
     Request("GET", "http://reviews:9080/status/404"),
+    Request("GET", "http://reviews:9080/i", INTERNAL),
     Request("GET", "http://reviews:9080/status/503"),
     Request("HEAD", "http://reviews:9080/m"),
     Request("GET", "http://ratings:9080/x"),

@@ -39,7 +39,7 @@ def parse_response(head: bytes) -> tuple[ResponseHead, bool]:
             options |= {option.strip() for option in value.lower().split(b",")}
     # RFC 9112 section 9.3: `close` wins, on whichever line it stands.
     keep = b"close" not in options and (status_line[1] == b"1" or b"keep-alive" in options)
-    return ResponseHead(int(status_line[2]), headers, status_line[3] or b""), keep
+    return ResponseHead(int(status_line[2]), headers), keep
 
 
 def _field_name(raw: bytes) -> bytes:
