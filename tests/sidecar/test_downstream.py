@@ -407,6 +407,7 @@ async def test_draining_closes_connections_whose_protocol_is_not_known_yet(sent)
             assert not proxy.proxy.undecided
 
 
+@in_virtual_time
 async def test_a_request_must_be_whole_within_the_request_timeout():
     async with app(answering()) as ours, sidecar(one_route(ours.port, manager={"request_timeout": "0.05s"})) as proxy:
         for sent in (b"GET / HTTP/1.1\r\nho", b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf"):
@@ -418,6 +419,7 @@ async def test_a_request_must_be_whole_within_the_request_timeout():
             assert (record.status, record.flags, record.details) == (408, Flag.NONE, "request_overall_timeout")
 
 
+@in_virtual_time
 async def test_an_answer_that_has_begun_or_a_request_that_is_whole_ends_the_request_timeout():
     begun, go = asyncio.Event(), asyncio.Event()
 

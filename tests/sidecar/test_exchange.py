@@ -70,6 +70,7 @@ async def test_a_body_too_large_to_keep_is_sent_once_and_whole():
         assert [len(body) for _, _, body in seen] == [3_000_000]
 
 
+@in_virtual_time
 async def test_a_body_that_arrives_while_a_retry_waits_is_sent_whole():
     """It may exceed what is kept for retries: the attempt to come must have all of it."""
     first = asyncio.Event()
@@ -97,6 +98,7 @@ async def test_a_body_that_arrives_while_a_retry_waits_is_sent_whole():
         assert [len(body) for body in bodies] == [size]
 
 
+@in_virtual_time
 async def test_a_per_try_timeout_is_retried_and_then_a_504():
     policy = retrying(1, per_try_timeout="0.05s")
     async with app(silent) as ours, sidecar(one_route(ours.port, action=policy)) as proxy:
@@ -131,6 +133,7 @@ async def test_the_route_timeout_is_a_504():
         assert (record.flags, record.details) == (Flag.UT, "response_timeout")
 
 
+@in_virtual_time
 async def test_the_route_timeout_cuts_an_answer_that_has_begun():
     async def handler(reader, writer):
         await read_head(reader)
@@ -145,6 +148,7 @@ async def test_the_route_timeout_cuts_an_answer_that_has_begun():
         assert (await proxy.records.next()).flags & Flag.UT
 
 
+@in_virtual_time
 async def test_an_idle_stream_ends_after_its_timeout_even_with_a_per_try_timeout():
     async def handler(reader, writer):
         await read_head(reader)
@@ -411,6 +415,7 @@ async def test_hop_by_hop_headers_stay_on_their_hop():
         assert [name for name, _ in got.headers if name in ("connection", "keep-alive", "x-mine", "x-kept")] == ["x-kept"]
 
 
+@in_virtual_time
 async def test_an_idle_upstream_connection_is_closed_and_the_next_request_makes_another():
     protocol = {"explicit_http_config": {"http_protocol_options": {}}, "common_http_protocol_options": {"idle_timeout": "0.1s"}}
     options = {"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol}}

@@ -9,15 +9,8 @@ import pytest
 
 from tests.sidecar import snapshots
 from tests.sidecar.sidecars import OK, answering, app, one_route, refusing_port, sidecar
+from tests.support.virtual_time import in_virtual_time, pass_time
 from tests.support.waiting import until
-
-
-class FakeClock:
-    seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
 
 FAILING = b"HTTP/1.1 500 X\r\ncontent-length: 4\r\n\r\noops"
 
@@ -85,6 +78,7 @@ async def test_a_body_too_large_to_keep_is_not_mirrored_and_passes():
         assert (shadow, other.connections) == ([], 0)
 
 
+@in_virtual_time
 async def test_a_mirror_is_given_up_at_the_routes_timeout_and_not_before():
     closed = asyncio.Event()
 
@@ -92,18 +86,12 @@ async def test_a_mirror_is_given_up_at_the_routes_timeout_and_not_before():
         await reader.read()
         closed.set()
 
-    async with app(answering()) as ours, app(silent) as mute:
-        clock = FakeClock()
-        async with sidecar(mirrored(ours.port, mute.port, timeout="9s"), now=clock) as proxy:
-            assert (await proxy.ask()).status == 200
-            await until(lambda: mute.connections == 1)
-            assert len(proxy.proxy.sweep) == 1
-            clock.seconds = 8.9
-            proxy.proxy.sweep._turn()
-            assert not closed.is_set()
-            clock.seconds = 9.0
-            await closed.wait()
-            assert len(proxy.proxy.sweep) == 0
+    async with app(answering()) as ours, app(silent) as mute, sidecar(mirrored(ours.port, mute.port, timeout="9s")) as proxy:
+        assert (await proxy.ask()).status == 200
+        await pass_time(8.9)
+        assert (mute.connections, closed.is_set()) == (1, False)
+        await pass_time(0.2)
+        assert closed.is_set()
 
 
 async def test_an_answered_mirror_is_not_timed_any_more():

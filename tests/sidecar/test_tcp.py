@@ -8,6 +8,7 @@ from devmesh.sidecar.record import Flag
 from tests.sidecar import snapshots
 from tests.sidecar.identities import Identity, authority, credentials, downstream_tls, upstream_tls
 from tests.sidecar.sidecars import app, refusing_port, sidecar
+from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import until
 
 
@@ -139,6 +140,7 @@ async def test_bytes_and_half_closes_pass_through_mtls(tmp_path):
         assert (await caller.records.next()).flags == Flag.NONE
 
 
+@in_virtual_time
 async def test_an_idle_connection_is_closed():
     async with app(echo) as ours, sidecar(tcp(ours.port, idle_timeout="0.1s")) as proxy:
         client = await proxy.connect()
