@@ -17,7 +17,6 @@ from tests.sidecar.sidecars import one_route
 from tests.support.scripted import OK, Scripted
 from tests.support.virtual_time import in_virtual_time, now, pass_time, settled
 
-pytestmark = pytest.mark.skipif(not router.__file__.endswith(".py"), reason="a scripted dialer cannot be below a compiled class")
 Json = dict[str, Any]
 A, B = 1001, 1002  # ports of endpoints
 BUSY = b"HTTP/1.1 503 X\r\ncontent-length: 4\r\n\r\nbusy"

@@ -252,6 +252,19 @@ def test_contexts_are_kept_until_the_certificate_changes(ca):
     assert contexts.server(tls) is None
 
 
+def test_roots_that_nobody_has_are_not_replaced_by_others(ca):
+    for side in ("server", "client"):
+        without = Contexts(Identity(None), lambda _: None)
+        with_own = Contexts(Identity(credentials(ca, "a")), lambda _: None)
+        for contexts, tls, there in (
+            (without, TlsContext("", "ROOTCA"), False),
+            (with_own, TlsContext("", "ROOTCA"), True),
+            (with_own, TlsContext("default", "another"), False),
+        ):
+            found = contexts.server(tls) if side == "server" else contexts.client(tls, ())
+            assert (found is not None) is there, (side, tls)
+
+
 def test_mesh_connections_are_tls_1_3_and_verified(ca):
     for side in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
         context = build_context(side, TlsContext("default", "ROOTCA", require_client_certificate=True), (b"istio",), credentials(ca, "a"))
