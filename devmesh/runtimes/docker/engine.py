@@ -32,6 +32,7 @@ class Container:
     state: str  # created | running | restarting | exited | ...
     health: str  # healthy | unhealthy | starting | "" when it has no check
     exit_code: int
+    error: str  # why the engine could not start it
     restarts: int
     started: str
     labels: Mapping[str, str]
@@ -119,17 +120,18 @@ class Engine:
         with contextlib.suppress(DockerException, requests.RequestException):
             yield from self._client.events(decode=True, filters=filters)
 
-    def restart(self, container: str, grace: int) -> None:
+    def restart(self, container: str, grace: int | None = None) -> None:
+        """`grace` in seconds; None: the container's own, else the engine's."""
         with reaching():
-            self._client.containers.get(container).restart(timeout=grace)
+            self._client.containers.get(container).restart(**({} if grace is None else {"timeout": grace}))
 
     def start(self, container: str) -> None:
         with reaching():
             self._client.containers.get(container).start()
 
-    def stop(self, container: str, grace: int) -> None:
+    def stop(self, container: str) -> None:
         with reaching():
-            self._client.containers.get(container).stop(timeout=grace)
+            self._client.containers.get(container).stop()
 
     def exec(self, container: str, argv: Sequence[str], user: str = "") -> str:
         """Standard output of a command inside. Raises DevmeshError with its standard error when it fails."""
@@ -213,6 +215,7 @@ def _container(attributes: Mapping[str, Any]) -> Container:
         name=attributes["Name"].lstrip("/"),
         state=state["Status"],
         health=(state.get("Health") or {}).get("Status", ""),
+        error=state.get("Error", ""),
         exit_code=int(state.get("ExitCode") or 0),
         restarts=int(attributes.get("RestartCount") or 0),
         started=state.get("StartedAt", ""),

@@ -101,7 +101,7 @@ def _pod(layout: Layout, service: Mapping[str, Any], workload: Workload, index: 
             "cap_add": ["NET_ADMIN", "NET_RAW"],
             "hostname": workload.name,
             "mem_limit": "64m",
-            "stop_grace_period": "2s",
+            "stop_grace_period": DRAIN_GRACE,
             "extra_hosts": [*_hosts(service.get("extra_hosts")), *vip_hosts(layout.topology, workload)],
             "networks": _networks(layout, service, workload, index),
         }

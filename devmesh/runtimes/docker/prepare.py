@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -31,7 +31,7 @@ from devmesh.runtimes.docker.layout import (
     with_addresses,
 )
 from devmesh.runtimes.docker.parts import address
-from devmesh.runtimes.docker.pod import INBOUND, OUTBOUND, SIDECAR_UID
+from devmesh.runtimes.docker.pod import SIDECAR_UID
 from devmesh.runtimes.docker.pods import FOLDER
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
@@ -208,12 +208,8 @@ OWN_SOCKETS: tuple[dict[str, Any], ...] = (
 )
 
 
-def data_sockets(workload: Workload) -> Iterable[dict[str, Any]]:
-    """Redirected connections; a gateway's are published ports instead, and mean its own address."""
+def data_sockets(workload: Workload) -> list[dict[str, Any]]:
+    """A gateway's are published ports and mean its own address; redirected connections arrive at sockets that the pod hands over."""
     if not workload.gateway:
-        return tuple(
-            {"role": role, "address": address, "port": port}
-            for role, port in (("virtual_outbound", OUTBOUND), ("virtual_inbound", INBOUND))
-            for address in ("0.0.0.0", "::")
-        )
-    return tuple({"role": "published", "address": "0.0.0.0", "port": port, "original": f"{workload.ip}:{port}"} for port in workload.ports)
+        return []
+    return [{"role": "published", "address": "0.0.0.0", "port": port, "original": f"{workload.ip}:{port}"} for port in workload.ports]

@@ -31,7 +31,6 @@ SOMEBODY = "65534:65534"
 FACES = {"admin": 15000, "prometheus": 15090}
 # The better shell where the image has one.
 SHELL = ("/bin/sh", "-c", "command -v bash >/dev/null && exec bash || exec sh")
-STOP_GRACE = 10  # seconds, compose's own default
 STARTING, KEEPER = "starting", "supervisor"
 
 
@@ -140,9 +139,9 @@ class DockerRuntime:
         engine, found = Engine.connect(), self._apps(target)
         for one in found:
             if action == "restart":
-                engine.restart(one.id, STOP_GRACE)
+                engine.restart(one.id)
             elif action == "stop":
-                engine.stop(one.id, STOP_GRACE)
+                engine.stop(one.id)
             else:
                 engine.start(one.id)
         return [one.labels[WORKLOAD_LABEL] for one in found]
