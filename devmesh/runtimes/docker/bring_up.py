@@ -25,7 +25,7 @@ from devmesh.runtimes.docker.addresses import host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
 from devmesh.runtimes.docker.compose import Compose, Project
 from devmesh.runtimes.docker.engine import Container, Engine
-from devmesh.runtimes.docker.images import ensure, image
+from devmesh.runtimes.docker.images import FOREIGN_ROLES, ensure, image, image_names
 from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
 from devmesh.runtimes.docker.prepare import Secrets, Surroundings, lay_out, write_files
@@ -37,7 +37,6 @@ INTERCEPTION = "redirect"
 UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started
 LEADER_TIMEOUT = 30.0
 START_INTERVAL_SINCE = (25, 0)
-FOREIGN_IMAGES = ("consul", "jaeger")
 
 
 class BringUp:
@@ -93,7 +92,7 @@ class BringUp:
         def tell(reference: str, text: str) -> None:
             self._tell({"event": "note", "message": f"{reference}: {text}"})
 
-        roles = [image(role) for role in FOREIGN_IMAGES]
+        roles = [image(role) for role in FOREIGN_ROLES]
         self.engine.with_client(lambda client: ensure(client, roles, tell))
         ours = self.engine.with_client(lambda client: ensure_devmesh(client, self.compose.command, tell))
         self._users_images(config, tell)
@@ -183,11 +182,6 @@ class BringUp:
                     f"devmesh logs {one.service}",
                 )
         return done
-
-
-def image_names(config: Mapping[str, Any]) -> dict[str, str]:
-    """Each service's image; compose's own default for one that is built."""
-    return {name: service.get("image") or f"{config['name']}-{name}" for name, service in config["services"].items()}
 
 
 def prefer_port(port: int) -> int:

@@ -14,12 +14,15 @@ from devmesh.ca.files import private_directory, write_private
 from devmesh.ca.identity import SpiffeId
 from devmesh.ca.tokens import TokenStore
 from devmesh.config.topology import Topology, Workload
+from devmesh.errors import DevmeshError
 from devmesh.registry.consul import ConsulPlace, ConsulPorts, consul_config
 from devmesh.runtimes.bootstrap import Servers, sidecar_bootstrap
 from devmesh.runtimes.docker.addresses import Addresses
 from devmesh.runtimes.docker.engine import ExistingNetwork
 from devmesh.runtimes.docker.layout import (
     HOST_NETWORK,
+    OWN_NETWORKS,
+    OWN_VOLUMES,
     REGISTRY_NETWORK,
     HostPorts,
     Layout,
@@ -54,6 +57,7 @@ def lay_out(
     config: Mapping[str, Any], topology: Topology, folder: Path, images: Mapping[str, str], mesh_id: str, surroundings: Surroundings
 ) -> Layout:
     """Raises DevmeshError for networks that cannot be used."""
+    check_names(config, topology)
     project = str(config["name"])
     services: Mapping[str, Any] = config["services"]
     meshed = {one.compose_service for one in topology.workloads}
@@ -83,6 +87,19 @@ def lay_out(
             if one.ports and not one.gateway and not services[one.compose_service].get("ports")
         },
     )
+
+
+def check_names(config: Mapping[str, Any], topology: Topology) -> None:
+    """Raise DevmeshError for a name that the mesh gives to something of its own."""
+    services = config["services"]
+    for one in topology.workloads:
+        for made, what in ((pod_of(one.name), "pod"), (sidecar_of(one.name), "sidecar")):
+            if made in services:
+                raise DevmeshError(f'service "{made}" has the name of the {what} of {one.name}', f"rename {made}, or {one.compose_service}")
+    for key, own in (("networks", OWN_NETWORKS), ("volumes", OWN_VOLUMES)):
+        for name in own:
+            if name in (config.get(key) or {}):
+                raise DevmeshError(f"{key}.{name} has the name of one of the mesh's own", "rename it in the compose file")
 
 
 def given(services: Mapping[str, Any], topology: Topology) -> dict[tuple[str, str], str]:
@@ -133,7 +150,7 @@ def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: S
     _control_files(layout, token, tokens[CONTROL_PLANE_WORKLOAD], secrets)
     servers = servers_of(layout, access_log_encoding)
     for workload in layout.topology.workloads:
-        folder = layout.part_folder(workload.name)
+        folder = layout.workload_folder(workload.name)
         secrets.write(folder / "token", tokens[workload.name].encode())
         secrets.json(folder / "bootstrap.json", bootstrap_of(layout, workload, servers))
 
