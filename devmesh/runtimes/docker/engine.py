@@ -65,7 +65,11 @@ class Engine:
         """Raises DevmeshError saying why no engine can be used, with what to do."""
         url = endpoint(environ)
         try:
-            client = docker.from_env(timeout=TIMEOUT) if "DOCKER_HOST" in environ else docker.DockerClient(base_url=url, timeout=TIMEOUT)
+            client = (
+                docker.from_env(timeout=TIMEOUT, environment=dict(environ))
+                if environ.get("DOCKER_HOST")
+                else docker.DockerClient(base_url=url, timeout=TIMEOUT)
+            )
             client.ping()
         except (DockerException, requests.RequestException) as error:
             raise no_engine(url, error) from error
