@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_network
@@ -64,16 +65,23 @@ class Engine:
     def connect(environ: Mapping[str, str] = os.environ) -> Engine:
         """Raises DevmeshError saying why no engine can be used, with what to do."""
         url = endpoint(environ)
+        client = None
         try:
+            knock(url)
             client = (
                 docker.from_env(timeout=TIMEOUT, environment=dict(environ))
                 if environ.get("DOCKER_HOST")
                 else docker.DockerClient(base_url=url, timeout=TIMEOUT)
             )
             client.ping()
-        except (DockerException, requests.RequestException) as error:
+        except (OSError, DockerException, requests.RequestException) as error:
+            if client is not None:
+                client.close()
             raise no_engine(url, error) from error
         return Engine(client)
+
+    def close(self) -> None:
+        self._client.close()
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -172,9 +180,16 @@ def endpoint(environ: Mapping[str, str] = os.environ) -> str:
     return "unix:///var/run/docker.sock"
 
 
+def knock(url: str) -> None:
+    """OSError when nobody listens at a local socket, or we may not ask: the SDK would only say so in words."""
+    scheme, _, path = url.partition("://")
+    if scheme == "unix":
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(path)
+
+
 def no_engine(url: str, error: Exception) -> DevmeshError:
-    text = str(error)
-    if "Permission denied" in text:
+    if isinstance(error, PermissionError):
         return DevmeshError(
             f"no permission to use the Docker engine at {url}",
             f"sudo usermod -aG docker $USER and log in again, or {LOCAL_HINT}",

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ class Keeper:
             self._changed.wait(LOOK_SECONDS)
             self._changed.clear()
             try:
-                found = repairs(self._connect().containers(self.project), self._stopped.names)
+                with closing(self._connect()) as engine:
+                    found = repairs(engine.containers(self.project), self._stopped.names)
             except DevmeshError as error:
                 log.info("%s", error.message)
                 continue
@@ -125,18 +127,22 @@ class Keeper:
 
     def _do(self, workload: str, todo: Sequence[Repair]) -> None:
         try:
-            engine = self._connect()
-            for one in todo:
-                log.info("%s %s: %s", "starting" if one.start else "restarting", one.container.service, one.why)
-                if one.start:
-                    engine.start(one.container.id)
-                else:
-                    engine.restart(one.container.id, one.grace)
+            with closing(self._connect()) as engine:
+                for one in todo:
+                    carry_out(engine, one)
         except DevmeshError as error:
             log.warning("%s: %s", workload, error.message)  # the next look tries again
         finally:
             self._busy.discard(workload)
             self._changed.set()
+
+
+def carry_out(engine: Engine, one: Repair) -> None:
+    log.info("%s %s: %s", "starting" if one.start else "restarting", one.container.service, one.why)
+    if one.start:
+        engine.start(one.container.id)
+    else:
+        engine.restart(one.container.id, one.grace)
 
 
 async def keep(files: MeshFiles) -> None:

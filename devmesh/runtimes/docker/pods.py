@@ -257,5 +257,5 @@ def gateway(layout: Layout, workload: Workload) -> Json:
         "volumes": [folder(layout.workload_folder(workload.name)), trust_volume(read_only=True)],
         "mem_limit": "512m",
         "stop_grace_period": DRAIN_GRACE,
-        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval),
+        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval, waited_for=True),
     }

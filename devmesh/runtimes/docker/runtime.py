@@ -17,7 +17,7 @@ from typing import IO, Any, NoReturn
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.contents import Tell
-from devmesh.runtimes.docker.bring_up import BringUp, process_json
+from devmesh.runtimes.docker.bring_up import REST_RUNS, BringUp, process_json
 from devmesh.runtimes.docker.compose import Compose, Project
 from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
@@ -60,7 +60,7 @@ class DockerRuntime:
                 with interruptible():
                     state = asyncio.run(bringing.run())
             except DevmeshError as error:
-                if bringing.project is not None and "The rest of the mesh runs." in error.message:
+                if bringing.project is not None and REST_RUNS in error.message:
                     self._keep(bringing.state(), lock)
                 else:
                     self._undo(bringing)

@@ -22,7 +22,7 @@ def layout_of(path: Path, *, exposed: dict[str, list[int]] | None = None, folder
     return lay_out(config, topology, folder, IMAGES, MESH_ID, Surroundings(**surroundings))
 
 
-def layout_from(folder: Path, text: str, **options: Any) -> Layout:
-    path = folder / "compose.yaml"
+def layout_from(directory: Path, text: str, **options: Any) -> Layout:
+    path = directory / "compose.yaml"
     path.write_text(text)
     return layout_of(path, **options)

@@ -37,7 +37,7 @@ def test_an_engine_that_is_not_there_is_an_error_with_what_to_do(tmp_path):
 
 
 def test_a_socket_that_one_may_not_use_is_told_from_none():
-    error = no_engine("unix:///var/run/docker.sock", DockerException("PermissionError(13, 'Permission denied')"))
+    error = no_engine("unix:///var/run/docker.sock", PermissionError(13, "Permission denied"))
     assert error.message == "no permission to use the Docker engine at unix:///var/run/docker.sock"
     assert "usermod -aG docker" in (error.hint or "")
 

@@ -87,9 +87,12 @@ class Engine:
     def restart(self, container, grace):
         self.did.append(("restart", container, grace))
 
+    def close(self):
+        self.did.append(("close",))
+
 
 def test_repairs_are_done_in_their_order():
     engine = Engine()
     todo = repairs([POD, replace(SIDECAR, state="exited"), replace(APP, started=EARLY)], [])["web"]
     Keeper("shop", lambda: engine)._do("web", todo)
-    assert engine.did == [("start", "id-web-sidecar"), ("restart", "id-web", None)]
+    assert engine.did == [("start", "id-web-sidecar"), ("restart", "id-web", None), ("close",)]
