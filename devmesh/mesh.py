@@ -389,7 +389,7 @@ class Mesh:
     async def faults(self) -> list[Json]:
         """Each injected fault with how often it fired, as the callees' sidecars count."""
         stored = [one for one in await self.resources() if one.owner == "fault"]
-        hits = await self._fault_hits()
+        hits = await self._fault_hits() if stored else {}
         return [{"id": one.key.name, **one.document["spec"], "hits": hits.get(one.key.name, 0)} for one in stored]
 
     async def _fault_hits(self) -> dict[str, int]:
