@@ -127,8 +127,11 @@ class Engine:
         return out
 
     def events(self, project: str) -> Iterator[dict[str, Any]]:
-        """The project's container events from now on, until the engine goes away (an end, no error)."""
-        filters = {"type": "container", "label": f"{PROJECT_LABEL}={project}"}
+        """The project's containers' lives from now on, until the engine goes away (an end, no error).
+
+        Health checks make events too, several a second, that say nothing here.
+        """
+        filters = {"type": "container", "label": f"{PROJECT_LABEL}={project}", "event": ["start", "die", "stop"]}
         with contextlib.suppress(DockerException, requests.RequestException):
             yield from self._client.events(decode=True, filters=filters)
 
