@@ -164,10 +164,12 @@ class BringUp:
                 if time.monotonic() - looked > LOOK_SECONDS:
                     seen, looked = await asyncio.to_thread(self._look, layout), time.monotonic()
                 wanted = {one.name for one in layout.topology.workloads if one.ports and not one.gateway and one.name not in seen.ended}
-                if seen.ready and await view.is_settled(len(layout.topology.workloads), wanted):
+                missing = await view.missing([one.name for one in layout.topology.workloads], wanted)
+                if seen.ready and not missing:
                     return
                 if time.monotonic() > deadline:
-                    raise DevmeshError("not every sidecar acknowledged its configuration in time", "devmesh proxy-status")
+                    what = "\n".join(missing or ["a sidecar is not ready"])
+                    raise DevmeshError(f"not everything was ready after {UP_TIMEOUT:g} s:\n{what}\n{REST_RUNS}", "devmesh status")
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     def _look(self, layout: Layout) -> Seen:
