@@ -121,6 +121,12 @@ class Mesh:
             await asyncio.to_thread(shutil.rmtree, self.files.root, ignore_errors=True)
         return stopped
 
+    def manifest(self, profiles: Sequence[str]) -> str:
+        """The project that the Docker runtime makes of the compose file. Raises DevmeshError."""
+        from devmesh.runtimes.docker.manifest import generate  # noqa: PLC0415 - the SDK is slow to import and one command needs it
+
+        return generate(self.compose_file, self.files.root / "docker", profiles)
+
     async def act(self, action: str, target: str) -> list[str]:
         """restart, stop or start the apps of a service or workload; the workloads it did it to."""
         return await self.runtime.act(action, target)
@@ -253,13 +259,13 @@ class Mesh:
                 services[one["service"]] = "mtls only"
             elif one["url"]:
                 services[one["service"]] = one["url"]
-        ports = state["ports"]
-        mesh = {
-            "consul": f"http://127.0.0.1:{ports['registry']}",
-            "jaeger": f"http://127.0.0.1:{ports['query']}",
-            "control": f"http://127.0.0.1:{ports['control']}",
-        }
-        return {"services": services, "mesh": mesh}
+        return {"services": services, "mesh": self.mesh_urls()}
+
+    def mesh_urls(self) -> dict[str, str]:
+        """Where the mesh's own servers are, for people."""
+        ports = self.state()["ports"]
+        names = {"consul": "registry", "jaeger": "query", "control": "control"}
+        return {name: f"http://127.0.0.1:{ports[key]}" for name, key in names.items()}
 
     async def _bound_services(self) -> dict[str, str]:
         """Service -> path below the gateway's URL, from the gateway's own compiled routes."""
@@ -383,7 +389,7 @@ class Mesh:
     async def faults(self) -> list[Json]:
         """Each injected fault with how often it fired, as the callees' sidecars count."""
         stored = [one for one in await self.resources() if one.owner == "fault"]
-        hits = await self._fault_hits()
+        hits = await self._fault_hits() if stored else {}
         return [{"id": one.key.name, **one.document["spec"], "hits": hits.get(one.key.name, 0)} for one in stored]
 
     async def _fault_hits(self) -> dict[str, int]:

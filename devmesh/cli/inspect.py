@@ -1,8 +1,9 @@
-"""proxy-status, proxy-config, curl, exec, shell."""
+"""proxy-status, proxy-config, curl, exec, shell, dashboard."""
 
 from __future__ import annotations
 
 import asyncio
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command("curl", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(curl)
     app.command("exec", context_settings=COMMAND_LINE)(execute)
     app.command("shell")(shell)
+    app.command("dashboard")(dashboard)
 
 
 def proxy_status(compose_file: ComposeFile = None, form: Output = Format.table) -> None:
@@ -147,6 +149,15 @@ def execute(context: typer.Context, service: str, compose_file: Compose = None) 
 def shell(service: str, compose_file: Compose = None) -> None:
     """A shell where a service's app runs; what it sends goes through the service's sidecar."""
     _enter(service, compose_file, None)
+
+
+def dashboard(page: str, compose_file: Compose = None) -> None:
+    """Open a page of the mesh in the browser, and print where it is: jaeger, consul or control."""
+    urls: dict[str, str] = Mesh.of(compose_file).mesh_urls()
+    if page not in urls:
+        raise DevmeshError(f"no page {page!r}", f"devmesh dashboard {' | '.join(sorted(urls))}")
+    typer.echo(urls[page])
+    webbrowser.open(urls[page])
 
 
 def _enter(service: str, compose_file: Path | None, argv: list[str] | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import aiohttp
@@ -73,13 +73,20 @@ class ControlPlaneView:
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session, self._url = session, url
 
-    async def is_settled(self, workloads: int, wanted: Collection[str]) -> bool:
-        """Whether every sidecar has acknowledged what it was sent and every wanted workload gets traffic."""
+    async def missing(self, workloads: Iterable[str], wanted: Collection[str]) -> list[str]:
+        """What is not so yet: every sidecar has acknowledged what it was sent, every wanted workload gets traffic."""
         proxies = {one["workload"]: one for one in (await self._get("/v1/proxies")).get("proxies", ())}
         endpoints = set((await self._get("/v1/status")).get("endpoints") or ())
-        return (
-            len(proxies) == workloads and all(one["connected"] and one["synced"] for one in proxies.values()) and set(wanted) <= endpoints
-        )
+        found = []
+        for name in workloads:
+            proxy = proxies.get(name)
+            if proxy is None or not proxy["connected"]:
+                found.append(f"{name}: its sidecar has not connected to the control plane")
+            elif not proxy["synced"]:
+                found.append(f"{name}: its sidecar has not acknowledged its configuration {proxy.get('error') or ''}".rstrip())
+            elif name in wanted and name not in endpoints:
+                found.append(f"{name}: its app takes no connections: {proxy.get('detail') or 'no answer yet'}")
+        return found
 
     async def _get(self, path: str) -> Json:
         try:

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 # What requests in flight get at SIGTERM; Istio's terminationDrainDuration.
 DRAIN_SECONDS = 5.0
 BACKLOG = 1024
+# Where connections to our own app come from in a namespace that we share with it (Istio's InboundPassthroughBindIpv4).
+INBOUND_SOURCE = "127.0.0.6"
 
 
 def open_socket(listening: Listening) -> SocketSpec:
@@ -178,7 +180,8 @@ def _dialer(bootstrap: Bootstrap, sockets: Sequence[SocketSpec]) -> Dialer:
     """Through the pod's init where there is one."""
     channel = next((spec.sock for spec in sockets if spec.role == "connector"), None)
     if channel is None:
-        return Dialer(bootstrap.shift)
+        shared = any(spec.role == "virtual_inbound" for spec in sockets)
+        return Dialer(bootstrap.shift, INBOUND_SOURCE if shared else None)
     return PodDialer(channel, bootstrap.workload.ip, bootstrap.aliases, bootstrap.shift)
 
 

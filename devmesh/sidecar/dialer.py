@@ -14,10 +14,14 @@ WORKLOADS = "127.7."  # where a local runtime's workloads live
 
 
 class Dialer:
-    """Ordinary connects. `shift`: a workload's ports below the first number are that much higher on this machine."""
+    """Ordinary connects. `shift`: a workload's ports below the first number are that much higher on this machine.
 
-    def __init__(self, shift: tuple[int, int] = (0, 0)) -> None:
+    `probe_from`: where a probe comes from in a namespace whose rules would lead it to our own inbound port, as if the app called itself.
+    """
+
+    def __init__(self, shift: tuple[int, int] = (0, 0), probe_from: str | None = None) -> None:
         self._below, self._by = shift
+        self._probe_from = probe_from
 
     async def connect(self, make: Callable[[], Handler], host: str, port: int, bind: str | None, *, original: bool) -> None:
         """Connect and hand over to what `make` gives. `original`: to a destination as the app or its caller named it.
@@ -32,7 +36,8 @@ class Dialer:
 
     async def probe(self, host: str, port: int) -> None:
         """Connect and close again. Raises OSError."""
-        _, writer = await asyncio.open_connection(host, port)
+        local = (self._probe_from, 0) if self._probe_from and ":" not in host else None
+        _, writer = await asyncio.open_connection(host, port, local_addr=local)
         writer.close()
 
     def close(self) -> None:

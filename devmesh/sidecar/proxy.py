@@ -32,6 +32,7 @@ from devmesh.sidecar.upstream import Upstreams
 log = logging.getLogger(__name__)
 EMPTY = ProxyConfig("", {}, {}, {}, {})
 UNSEEN = TcpProxy("excluded", (WeightedCluster("PassthroughCluster", 1),), 1, recorded=False)
+CALLS_OUT = frozenset({"outbound", "virtual_outbound"})
 REDIRECTED = {"virtual_outbound": Direction.OUTBOUND, "virtual_inbound": Direction.INBOUND}
 
 
@@ -96,7 +97,7 @@ class Proxy:
         self.calls_out = False  # the app has sent something through us
         self.noticed: Callable[[], None] = lambda: None  # told when one of these two changes
         self.own_addresses: set[tuple[str, int]] = set()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[tuple[str, asyncio.Server]] = []
         self._proxy_requests = ProxyRequests(self)
 
     def _secret(self, name: str) -> Credentials | None:
@@ -116,7 +117,8 @@ class Proxy:
         for spec in specs:
             self.own_addresses.add((spec.address, spec.port))
             spec.sock.setblocking(False)  # noqa: FBT003 - socket's own signature
-            self._servers.append(await loop.create_server(factory(self._handlers(spec)), sock=spec.sock, backlog=1024))
+            server = await loop.create_server(factory(self._handlers(spec)), sock=spec.sock, backlog=1024)
+            self._servers.append((spec.role, server))
 
     def _handlers(self, spec: SocketSpec) -> Callable[[], Handler]:
         if spec.role == "outbound":
@@ -181,10 +183,14 @@ class Proxy:
         return dict(self.counters)
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - Envoy's --drain-time-s, spent waiting on purpose
-        """Accept nothing new, close idle connections, let what is in flight end within `timeout` seconds."""
+        """Accept nothing new from outside, close idle connections, let what is in flight end within `timeout` seconds.
+
+        As pilot-agent has Envoy do it (`drain_listeners?inboundonly`).
+        """
         self.draining = True
-        for server in self._servers:
-            server.close()
+        for role, server in self._servers:
+            if role not in CALLS_OUT:  # an app that is still answering somebody may have to call somebody
+                server.close()
         for connection in [c for c in self.connections if c.idle()]:
             connection.close()
         self._close_undecided()
@@ -199,7 +205,7 @@ class Proxy:
             transport.close()
 
     async def close(self) -> None:
-        for server in self._servers:
+        for _, server in self._servers:
             server.close()
         for connection in list(self.connections):
             connection.close()

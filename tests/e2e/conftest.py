@@ -71,7 +71,7 @@ class RunningMesh:
     def away(self, process: str) -> Iterator[None]:
         """The process is dead meanwhile, and comes back afterwards."""
         if self.runtime == "docker":
-            self._docker("kill", self.container(process))
+            self._docker("stop", "--time", "1", self.container(process))  # what is killed comes back
             yield
             self._docker("start", self.container(process))
             return

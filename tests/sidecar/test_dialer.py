@@ -34,6 +34,19 @@ class ScriptedInit:
         self._channel.close()
 
 
+async def test_a_probe_in_a_shared_namespace_comes_from_the_address_that_is_not_redirected():
+    came = asyncio.Queue()
+
+    async def accept(_, writer):
+        came.put_nowait(writer.get_extra_info("peername")[0])
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        for dialer in (Dialer(probe_from="127.0.0.6"), Dialer()):
+            await dialer.probe("127.0.0.1", port_of(server.sockets[0]))
+        assert [await came.get(), await came.get()] == ["127.0.0.6", "127.0.0.1"]
+
+
 @pytest.fixture
 def connector() -> Iterator[tuple[socket.socket, ScriptedInit]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

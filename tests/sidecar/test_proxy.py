@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 
 import pytest
 
@@ -155,6 +157,27 @@ async def test_an_answer_in_flight_survives_a_drain_with_its_body():
         go.set()
         await draining
         assert (await client.rest()).endswith(b"k")
+
+
+@pytest.mark.parametrize(("role", "open_meanwhile"), [("inbound", False), ("outbound", True)])
+async def test_while_draining_an_app_may_still_call_out_and_nobody_calls_in(role, open_meanwhile):
+    async def silent(reader, _):
+        await reader.read()
+
+    async with app(silent) as ours, sidecar(one_route(ours.port)) as proxy:
+        other = free_socket()
+        port = port_of(other)
+        await proxy.proxy.listen([SocketSpec(role, "127.0.0.1", port, other)])
+        client = await proxy.connect()
+        client.get()
+        await until(lambda: ours.connections == 1)
+        draining = asyncio.ensure_future(proxy.proxy.drain(5))
+        await until(lambda: proxy.proxy.draining)
+        with socket.socket() as late:
+            refused = late.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+        client.leave()
+        await draining
+        assert refused is not open_meanwhile
 
 
 async def test_the_first_h2_on_a_port_and_the_first_call_out_are_noticed_once():

@@ -9,6 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from devmesh.runtimes.docker.addresses import host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
 from devmesh.runtimes.docker.compose import Compose, Project
 from devmesh.runtimes.docker.engine import Container, Engine
-from devmesh.runtimes.docker.images import ensure, image
+from devmesh.runtimes.docker.images import FOREIGN_ROLES, ensure, image, image_names
 from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
 from devmesh.runtimes.docker.prepare import Secrets, Surroundings, lay_out, write_files
@@ -36,8 +37,9 @@ Json = dict[str, Any]
 INTERCEPTION = "redirect"
 UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started
 LEADER_TIMEOUT = 30.0
+LOOK_SECONDS = 0.3  # between looks at the containers
+REST_RUNS = "The rest of the mesh runs."
 START_INTERVAL_SINCE = (25, 0)
-FOREIGN_IMAGES = ("consul", "jaeger")
 
 
 class BringUp:
@@ -93,7 +95,7 @@ class BringUp:
         def tell(reference: str, text: str) -> None:
             self._tell({"event": "note", "message": f"{reference}: {text}"})
 
-        roles = [image(role) for role in FOREIGN_IMAGES]
+        roles = [image(role) for role in FOREIGN_ROLES]
         self.engine.with_client(lambda client: ensure(client, roles, tell))
         ours = self.engine.with_client(lambda client: ensure_devmesh(client, self.compose.command, tell))
         self._users_images(config, tell)
@@ -156,38 +158,54 @@ class BringUp:
         timeout = aiohttp.ClientTimeout(total=5)
         async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
             view = ControlPlaneView(session, f"http://127.0.0.1:{layout.ports.control}")
-            looked = 0.0
-            ended: set[str] = set()
+            seen = Seen(frozenset(), ready=False)
+            looked = -LOOK_SECONDS
             while True:
-                if time.monotonic() - looked > 1:
-                    ended, looked = await asyncio.to_thread(self._ended, layout), time.monotonic()
-                wanted = {one.name for one in layout.topology.workloads if one.ports and not one.gateway and one.name not in ended}
-                if await view.is_settled(len(layout.topology.workloads), wanted):
+                if time.monotonic() - looked > LOOK_SECONDS:
+                    seen, looked = await asyncio.to_thread(self._look, layout), time.monotonic()
+                wanted = {one.name for one in layout.topology.workloads if one.ports and not one.gateway and one.name not in seen.ended}
+                missing = await view.missing([one.name for one in layout.topology.workloads], wanted)
+                if seen.ready and not missing:
                     return
                 if time.monotonic() > deadline:
-                    raise DevmeshError("not every sidecar acknowledged its configuration in time", "devmesh proxy-status")
+                    what = "\n".join(missing or ["a sidecar is not ready"])
+                    raise DevmeshError(f"not everything was ready after {UP_TIMEOUT:g} s:\n{what}\n{REST_RUNS}", "devmesh status")
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
-    def _ended(self, layout: Layout) -> set[str]:
-        """Apps that ended with success (one-shot jobs). Raises DevmeshError for one that fails."""
-        done = set()
-        for one in self.engine.containers(layout.project):
-            if one.labels.get(ROLE_LABEL) != "app" or one.state not in ("exited", "dead", "restarting"):
-                continue
-            if one.state == "exited" and one.exit_code == 0:
-                done.add(one.labels[WORKLOAD_LABEL])
-            else:
+    def _look(self, layout: Layout) -> Seen:
+        """Raises DevmeshError for an app that failed."""
+        containers = self.engine.containers(layout.project)
+        for one in containers:
+            if has_failed(one):
                 lines = "\n".join(line for _, line in self.engine.logs(one.id, stdout=True, stderr=True, tail=20, follow=False))
                 raise DevmeshError(
-                    f"{one.service} exits at start (status {one.exit_code}); its last lines:\n{lines}\nThe rest of the mesh runs.",
+                    f"{one.service} exits at start (status {one.exit_code}); its last lines:\n{lines}\n{REST_RUNS}",
                     f"devmesh logs {one.service}",
                 )
-        return done
+        return Seen.of(containers)
 
 
-def image_names(config: Mapping[str, Any]) -> dict[str, str]:
-    """Each service's image; compose's own default for one that is built."""
-    return {name: service.get("image") or f"{config['name']}-{name}" for name, service in config["services"].items()}
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """`ended`: workloads whose app has done its work (one-shot jobs); `ready`: every sidecar and gateway is."""
+
+    ended: frozenset[str]
+    ready: bool
+
+    @staticmethod
+    def of(containers: Collection[Container]) -> Seen:
+        roles = {role: [one for one in containers if one.labels.get(ROLE_LABEL) == role] for role in ("app", "sidecar", "gateway")}
+        ended = frozenset(one.labels[WORKLOAD_LABEL] for one in roles["app"] if one.state == "exited")
+        return Seen(ended, ready=all(one.ready for one in (*roles["sidecar"], *roles["gateway"])))
+
+
+def has_failed(one: Container) -> bool:
+    """An app that ended, or ends again and again, and not because its work was done."""
+    return (
+        one.labels.get(ROLE_LABEL) == "app"
+        and one.state in ("exited", "dead", "restarting")
+        and (one.state != "exited" or one.exit_code != 0)
+    )
 
 
 def prefer_port(port: int) -> int:

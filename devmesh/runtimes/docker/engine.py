@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_network
@@ -32,6 +33,7 @@ class Container:
     state: str  # created | running | restarting | exited | ...
     health: str  # healthy | unhealthy | starting | "" when it has no check
     exit_code: int
+    error: str  # why the engine could not start it
     restarts: int
     started: str
     labels: Mapping[str, str]
@@ -63,12 +65,23 @@ class Engine:
     def connect(environ: Mapping[str, str] = os.environ) -> Engine:
         """Raises DevmeshError saying why no engine can be used, with what to do."""
         url = endpoint(environ)
+        client = None
         try:
-            client = docker.from_env(timeout=TIMEOUT) if "DOCKER_HOST" in environ else docker.DockerClient(base_url=url, timeout=TIMEOUT)
+            knock(url)
+            client = (
+                docker.from_env(timeout=TIMEOUT, environment=dict(environ))
+                if environ.get("DOCKER_HOST")
+                else docker.DockerClient(base_url=url, timeout=TIMEOUT)
+            )
             client.ping()
-        except (DockerException, requests.RequestException) as error:
+        except (OSError, DockerException, requests.RequestException) as error:
+            if client is not None:
+                client.close()
             raise no_engine(url, error) from error
         return Engine(client)
+
+    def close(self) -> None:
+        self._client.close()
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -114,22 +127,26 @@ class Engine:
         return out
 
     def events(self, project: str) -> Iterator[dict[str, Any]]:
-        """The project's container events from now on, until the engine goes away (an end, no error)."""
-        filters = {"type": "container", "label": f"{PROJECT_LABEL}={project}"}
+        """The project's containers' lives from now on, until the engine goes away (an end, no error).
+
+        Health checks make events too, several a second, that say nothing here.
+        """
+        filters = {"type": "container", "label": f"{PROJECT_LABEL}={project}", "event": ["start", "die", "stop"]}
         with contextlib.suppress(DockerException, requests.RequestException):
             yield from self._client.events(decode=True, filters=filters)
 
-    def restart(self, container: str, grace: int) -> None:
+    def restart(self, container: str, grace: int | None = None) -> None:
+        """`grace` in seconds; None: the container's own, else the engine's."""
         with reaching():
-            self._client.containers.get(container).restart(timeout=grace)
+            self._client.containers.get(container).restart(**({} if grace is None else {"timeout": grace}))
 
     def start(self, container: str) -> None:
         with reaching():
             self._client.containers.get(container).start()
 
-    def stop(self, container: str, grace: int) -> None:
+    def stop(self, container: str) -> None:
         with reaching():
-            self._client.containers.get(container).stop(timeout=grace)
+            self._client.containers.get(container).stop()
 
     def exec(self, container: str, argv: Sequence[str], user: str = "") -> str:
         """Standard output of a command inside. Raises DevmeshError with its standard error when it fails."""
@@ -166,9 +183,16 @@ def endpoint(environ: Mapping[str, str] = os.environ) -> str:
     return "unix:///var/run/docker.sock"
 
 
+def knock(url: str) -> None:
+    """OSError when nobody listens at a local socket, or we may not ask: the SDK would only say so in words."""
+    scheme, _, path = url.partition("://")
+    if scheme == "unix":
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(path)
+
+
 def no_engine(url: str, error: Exception) -> DevmeshError:
-    text = str(error)
-    if "Permission denied" in text:
+    if isinstance(error, PermissionError):
         return DevmeshError(
             f"no permission to use the Docker engine at {url}",
             f"sudo usermod -aG docker $USER and log in again, or {LOCAL_HINT}",
@@ -213,6 +237,7 @@ def _container(attributes: Mapping[str, Any]) -> Container:
         name=attributes["Name"].lstrip("/"),
         state=state["Status"],
         health=(state.get("Health") or {}).get("Status", ""),
+        error=state.get("Error", ""),
         exit_code=int(state.get("ExitCode") or 0),
         restarts=int(attributes.get("RestartCount") or 0),
         started=state.get("StartedAt", ""),

@@ -6,10 +6,11 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +29,29 @@ def pod(arguments: Sequence[str]) -> None:
 
 
 def sidecar(arguments: Sequence[str]) -> None:
-    from devmesh.sidecar.__main__ import main  # noqa: PLC0415 - as above
+    from devmesh.runtimes.docker.pod import SOCKETS, meet  # noqa: PLC0415 - as above
+    from devmesh.sidecar.__main__ import main, open_socket  # noqa: PLC0415 - as above
+    from devmesh.sidecar.bootstrap import Bootstrap  # noqa: PLC0415 - as above
+    from devmesh.sidecar.listener import SocketSpec  # noqa: PLC0415 - as above
 
-    bootstrap = Path(arguments[0])
-    if json.loads(bootstrap.read_bytes())["workload"].get("gateway"):
-        main(bootstrap)
+    path = Path(arguments[0])
+    bootstrap = Bootstrap.load(path)
+    if bootstrap.workload.gateway:
+        main(path)
         return
-    wait_for_pod()
-    main(bootstrap)
+    pod, held = meet(POD_TIMEOUT)
+    threading.Thread(target=end_with, args=(pod,), daemon=True, name="pod").start()
+    roles = {port: role for role, port in SOCKETS}
+    addresses = [(*sock.getsockname()[:2], sock) for sock in held]
+    specs = [SocketSpec(roles[port], address, port, sock) for address, port, sock in addresses]
+    main(path, [*specs, *map(open_socket, bootstrap.sockets)])
 
 
-def wait_for_pod(deadline: float = POD_TIMEOUT, clock: Callable[[], float] = time.monotonic) -> None:
-    """Until the pod's init says that the rules are set; without them traffic would pass by unseen."""
-    from devmesh.runtimes.docker.pod import READY_SOCKET  # noqa: PLC0415 - as above
-
-    end = clock() + deadline
-    while True:
-        with socket.socket(socket.AF_UNIX) as sock:
-            if sock.connect_ex(READY_SOCKET) == 0:
-                return
-        if clock() > end:
-            raise DevmeshError(f"the pod has set no rules within {deadline:g} s", "devmesh logs shows what its init says")
-        time.sleep(0.02)  # between looks; an abstract socket has no event for its birth
+def end_with(pod: socket.socket) -> None:
+    """Drain when the pod goes: its network goes with it."""
+    pod.recv(1)
+    logging.getLogger(__name__).info("the pod ends, and so do we")
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def ca(arguments: Sequence[str]) -> None:

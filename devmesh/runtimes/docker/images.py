@@ -19,6 +19,8 @@ from devmesh.errors import DevmeshError, InternalError
 Json = dict[str, Any]
 Tell = Callable[[str, str], None]
 """Progress: (an image's reference, what happens to it now); called only when the words change."""
+# What is not ours and needed in every mesh.
+FOREIGN_ROLES = ("consul", "jaeger")
 MEGABYTE = 1_000_000
 NO_SPACE = "no space left on device"
 SPACE_HINT = "docker system df shows what takes it, docker system prune gives it back"
@@ -52,6 +54,11 @@ def image(role: str, environment: Mapping[str, str] = os.environ) -> Image:
     listed = YAML(typ="safe").load((compose_folder() / "images.yaml").read_text())[role]
     override = environment.get(listed["override"], "")
     return Image(role, override or listed["image"], listed["override"], overridden=bool(override))
+
+
+def image_names(config: Mapping[str, Any]) -> dict[str, str]:
+    """The image of each service of a normalised compose file; compose's own default for one that is built."""
+    return {name: service.get("image") or f"{config['name']}-{name}" for name, service in config["services"].items()}
 
 
 def present(client: docker.DockerClient, reference: str) -> bool:

@@ -1,4 +1,4 @@
-"""The host process of a mesh on Docker: repairs pods after the engine's events, ends faults whose time is over.
+"""The host process of a mesh on Docker: repairs its containers after the engine's events, ends faults whose time is over.
 
 A container that shares a namespace keeps the old one when the namespace's owner restarts: it answers nobody until it is restarted too.
 """
@@ -6,103 +6,154 @@ A container that shares a namespace keeps the old one when the namespace's owner
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.contents import watch_faults
-from devmesh.runtimes.docker.engine import Container, Engine
+from devmesh.runtimes.docker.engine import SERVICE_LABEL, Container, Engine
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
 from devmesh.runtimes.files import MeshFiles
 
 log = logging.getLogger(__name__)
+# Between looks when nothing happens: a start that failed (its port was taken) has no later event.
+LOOK_SECONDS = 3.0
 AWAY_SECONDS = 1.0  # between looks for an engine that is away
-SIDECAR_GRACE, APP_GRACE = 8, 10  # seconds
+AT_ONCE = 1  # seconds of grace for a sidecar whose namespace is gone: there is nothing to drain
 ALIVE = ("running", "restarting")
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """One container to restart, and why."""
+    """One thing to do; `start` for what does not run, else a restart with `grace` seconds (None: the container's own)."""
 
     container: Container
-    grace: int
     why: str
+    start: bool = False
+    grace: int | None = None
 
 
-def repairs(containers: Sequence[Container], wanted: Mapping[str, bool]) -> list[Repair]:
-    """What to restart, sidecars first, so that no app runs without one.
+def repairs(containers: Sequence[Container], stopped: Collection[str]) -> dict[str, list[Repair]]:
+    """What to do, by workload (a part of the mesh is its own); within one in this order, so that no app runs without its sidecar.
 
-    A member of a pod needs it when it was started before the pod's namespace was made. `wanted` says of an app that nobody stopped it on purpose.
+    `stopped` names what somebody stopped on purpose. The app's own end is the user's restart policy's business.
     """
     pods = {one.labels[WORKLOAD_LABEL]: one for one in containers if one.labels.get(ROLE_LABEL) == "pod"}
-    out = []
-    for role, grace in (("sidecar", SIDECAR_GRACE), ("app", APP_GRACE)):
-        for one in containers:
-            pod = pods.get(one.labels.get(WORKLOAD_LABEL, ""))
-            if one.labels.get(ROLE_LABEL) != role or pod is None or pod.state != "running":
-                continue
-            if one.state in ALIVE and stamp(one.started) < stamp(pod.started):
-                out.append(Repair(one, grace, "its pod was restarted"))
-            elif one.state not in ALIVE and wanted.get(one.service, role == "sidecar") and stamp(one.started) < stamp(pod.started):
-                out.append(Repair(one, grace, f"it is {one.state} since its pod was restarted"))
-    return out
+    found: dict[str, list[Repair]] = {}
+    for role in ("pod", "sidecar", "app", "gateway", "consul", "ca", "control", "jaeger"):
+        for one in (one for one in containers if one.labels.get(ROLE_LABEL) == role):
+            workload = one.labels.get(WORKLOAD_LABEL, one.service)
+            repair = _repair(one, role, pods.get(workload), stopped)
+            if repair is not None:
+                found.setdefault(workload, []).append(repair)
+    return found
 
 
-def stamp(text: str) -> tuple[str, str]:
+def _repair(one: Container, role: str, pod: Container | None, stopped: Collection[str]) -> Repair | None:
+    if one.state in ALIVE:
+        if role in ("sidecar", "app") and pod is not None and pod.state == "running" and started(one) < started(pod):
+            return Repair(one, "its pod was restarted", grace=AT_ONCE if role == "sidecar" else None)
+        return None
+    if one.state == "created":
+        return None  # `up` or the user's compose file has it wait for something
+    if one.error:  # the engine tried and could not: a port was taken, the pod did not run yet
+        return Repair(one, one.error, start=True)
+    return Repair(one, f"it is {one.state}", start=True) if role != "app" and one.service not in stopped else None
+
+
+def started(one: Container) -> tuple[str, str]:
     """RFC 3339 as the engine writes it, comparable: its fraction has up to nine digits, without trailing zeros."""
-    seconds, _, fraction = text.rstrip("Z").partition(".")
+    seconds, _, fraction = one.started.rstrip("Z").partition(".")
     return seconds, fraction.ljust(9, "0")
 
 
-class Keeper:
-    def __init__(self, files: MeshFiles, project: str) -> None:
-        self.files, self.project = files, project
-        self._wanted: dict[str, bool] = {}
+class Stopped:
+    """Whom somebody stopped on purpose: the engine says `stop` of those, and only `kill` and `die` of others."""
 
-    def run(self) -> None:
-        """Follow the engine for ever; when it goes away, wait until it is back and look at everything."""
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def notice(self, event: Mapping[str, Any]) -> None:
+        name = (event.get("Actor") or {}).get("Attributes", {}).get(SERVICE_LABEL, "")
+        if event.get("Action") == "stop":
+            self.names.add(name)
+        elif event.get("Action") == "start":
+            self.names.discard(name)
+
+
+class Keeper:
+    """`connect` gives an engine for each thread: the SDK's connection is not to be shared."""
+
+    def __init__(self, project: str, connect: Callable[[], Engine] = Engine.connect) -> None:
+        self.project, self._connect = project, connect
+        self._stopped = Stopped()
+        self._changed = threading.Event()
+        self._busy: set[str] = set()
+
+    def follow(self) -> None:
+        """Take the engine's events for ever; when it goes away, wait until it is back."""
         while True:
             try:
-                engine = Engine.connect()
-                events = engine.events(self.project)
-                self.look(engine)
-                for event in events:
-                    self._notice(event)
-                    if event.get("Action") == "start":
-                        self.look(engine)
+                for event in self._connect().events(self.project):
+                    self._stopped.notice(event)
+                    self._changed.set()
             except DevmeshError as error:
                 log.info("%s", error.message)
+            self._changed.set()
             threading.Event().wait(AWAY_SECONDS)
 
-    def _notice(self, event: Mapping[str, object]) -> None:
-        """Remember whom somebody stopped on purpose: `kill` with SIGTERM comes before the `die` of a stop."""
-        attributes = event.get("Actor", {}).get("Attributes", {})  # type: ignore[attr-defined] # the engine's own shape
-        name = str(attributes.get("com.docker.compose.service", ""))
-        if event.get("Action") == "stop":
-            self._wanted[name] = False
-        elif event.get("Action") == "start":
-            self._wanted[name] = True
+    def repair(self) -> None:
+        """Look after every event, and now and then, for ever."""
+        while True:
+            self._changed.wait(LOOK_SECONDS)
+            self._changed.clear()
+            try:
+                with closing(self._connect()) as engine:
+                    found = repairs(engine.containers(self.project), self._stopped.names)
+            except DevmeshError as error:
+                log.info("%s", error.message)
+                continue
+            for workload, todo in found.items():
+                if workload not in self._busy:
+                    self._busy.add(workload)
+                    threading.Thread(target=self._do, args=(workload, todo), daemon=True, name=f"repair {workload}").start()
 
-    def look(self, engine: Engine) -> None:
-        for repair in repairs(engine.containers(self.project), self._wanted):
-            log.info("restarting %s: %s", repair.container.service, repair.why)
-            with contextlib.suppress(DevmeshError):
-                engine.restart(repair.container.id, repair.grace)
+    def _do(self, workload: str, todo: Sequence[Repair]) -> None:
+        try:
+            with closing(self._connect()) as engine:
+                for one in todo:
+                    carry_out(engine, one)
+        except DevmeshError as error:
+            log.warning("%s: %s", workload, error.message)  # the next look tries again
+        finally:
+            self._busy.discard(workload)
+            self._changed.set()
+
+
+def carry_out(engine: Engine, one: Repair) -> None:
+    log.info("%s %s: %s", "starting" if one.start else "restarting", one.container.service, one.why)
+    if one.start:
+        engine.start(one.container.id)
+    else:
+        engine.restart(one.container.id, one.grace)
 
 
 async def keep(files: MeshFiles) -> None:
+    """Until SIGTERM or SIGINT."""
     state = files.read_state() or {}
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    threading.Thread(target=Keeper(files, state["project"]).run, daemon=True, name="engine events").start()
+    keeper = Keeper(state["project"])
+    for work in (keeper.follow, keeper.repair):
+        threading.Thread(target=work, daemon=True, name=work.__name__).start()
     await watch_faults(f"http://127.0.0.1:{state['ports']['registry']}", files.mesh_token(), stopping)
 
 

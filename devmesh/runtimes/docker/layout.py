@@ -16,6 +16,8 @@ from devmesh.runtimes.docker.engine import ExistingNetwork
 Json = dict[str, Any]
 PARTS = ("consul", "ca", "control", "jaeger")
 REGISTRY_NETWORK, CONTROL_NETWORK, HOST_NETWORK = "mesh-registry", "mesh-control", "mesh-host"
+OWN_NETWORKS = (REGISTRY_NETWORK, CONTROL_NETWORK, HOST_NETWORK)
+OWN_VOLUMES = ("mesh-consul", "mesh-ca", "mesh-trust")
 VIPS = "240.240.0.0/16"  # Istio's auto-allocation range
 
 
@@ -64,8 +66,12 @@ class Layout:
     def workloads_of(self, service: str) -> list[Workload]:
         return [one for one in self.topology.workloads if one.compose_service == service]
 
-    def part_folder(self, name: str) -> Path:
-        return self.folder / name
+    def part_folder(self, part: str) -> Path:
+        return self.folder / "parts" / part
+
+    def workload_folder(self, workload: str) -> Path:
+        """Apart from the mesh's own: a user's service may be called `consul`."""
+        return self.folder / "workloads" / workload
 
 
 def pod_of(workload: str) -> str:
@@ -116,7 +122,7 @@ def plan_subnets(
     own_routes = [subnet for one in existing if one.project == project for subnet in one.subnets]
     taken = [*(subnet for one in ours for subnet in one.subnets), *(one.network for one in found.values())]
     taken += [route for route in routes if not any(route == mine for mine in own_routes)]
-    return found | choose_subnets([*free, REGISTRY_NETWORK, CONTROL_NETWORK, HOST_NETWORK], taken, containers)
+    return found | choose_subnets([*free, *OWN_NETWORKS], taken, containers)
 
 
 def _external(key: str, name: str, known: Mapping[str, ExistingNetwork]) -> Subnet:

@@ -6,16 +6,19 @@ The rules are Istio's (tools/istio-iptables): outbound TCP to 15001, inbound to 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import ipaddress
 import json
 import os
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +32,11 @@ OWN_INBOUND = (15021, 15090)
 SOURCE = "127.0.0.6/32"
 # Abstract: such names belong to the network namespace, which the sidecar shares, and not to a file system, which it does not.
 READY_SOCKET = "\0devmesh-pod"
+SOCKETS = (("virtual_outbound", OUTBOUND), ("virtual_inbound", INBOUND))
+BACKLOG, MAX_SOCKETS = 1024, 8
+LOOK_AGAIN_SECONDS = 0.02  # an abstract socket has no event for its birth
+# One more than a sidecar drains.
+DRAIN_SECONDS = 6.0
 CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 
@@ -180,25 +188,84 @@ def give_up_rights() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
-def announce() -> socket.socket:
-    """Say to whoever shares the namespace that the rules are set, as long as the socket lives."""
-    sock = socket.socket(socket.AF_UNIX)
-    sock.bind(READY_SOCKET)
-    sock.listen(16)
-    return sock
+def listeners() -> list[socket.socket]:
+    """Where redirected connections arrive. They are the pod's, so that a restarted sidecar finds those that came meanwhile in the backlog."""
+    made = []
+    for _, port in SOCKETS:
+        made.append(socket.create_server(("0.0.0.0", port), backlog=BACKLOG))
+        if has_ipv6():
+            made.append(socket.create_server(("::", port), family=socket.AF_INET6, backlog=BACKLOG))
+    return made
+
+
+class Doorman:
+    """Hands the listening sockets to each sidecar that comes, which says to it that the rules are set too."""
+
+    def __init__(self, held: Sequence[socket.socket], name: str = READY_SOCKET) -> None:
+        self._held = held
+        self._sock = socket.socket(socket.AF_UNIX)
+        self._sock.bind(name)
+        self._sock.listen(16)
+        self._peers: list[socket.socket] = []
+
+    def serve(self, stop: int) -> None:
+        """Until `stop` (a file descriptor) is readable."""
+        while True:
+            readable, _, _ = select.select([stop, self._sock.fileno(), *(peer.fileno() for peer in self._peers)], [], [])
+            for peer in [peer for peer in self._peers if peer.fileno() in readable]:
+                self._peers.remove(peer)  # a sidecar says nothing: it has gone
+                peer.close()
+            if self._sock.fileno() in readable:
+                peer = self._sock.accept()[0]
+                socket.send_fds(peer, [b"S"], [sock.fileno() for sock in self._held])
+                self._peers.append(peer)
+            if stop in readable:
+                return
+
+    def close(self, within: float = DRAIN_SECONDS) -> None:
+        """Give the sidecar an end of file and wait until it has gone: once we exit there is no network, and its peers would hang."""
+        self._sock.close()
+        for sock in self._held:
+            sock.close()
+        for peer in self._peers:
+            with contextlib.suppress(OSError):
+                peer.shutdown(socket.SHUT_WR)
+                peer.settimeout(within)
+                peer.recv(1)
+            peer.close()
+
+
+def meet(
+    timeout: float, clock: Callable[[], float] = time.monotonic, name: str = READY_SOCKET
+) -> tuple[socket.socket, list[socket.socket]]:
+    """The sidecar's side: a connection that ends when the pod does, and the listening sockets. Raises DevmeshError without a pod in time."""
+    end = clock() + timeout
+    while True:
+        sock = socket.socket(socket.AF_UNIX)
+        if sock.connect_ex(name) == 0:
+            break
+        sock.close()
+        if clock() > end:
+            raise DevmeshError(f"the pod has set no rules within {timeout:g} s", "devmesh logs shows what its init says")
+        time.sleep(LOOK_AGAIN_SECONDS)
+    _, fds, _, _ = socket.recv_fds(sock, 1, MAX_SOCKETS)
+    return sock, [socket.socket(fileno=fd) for fd in fds]
 
 
 def main(arguments: Sequence[str]) -> None:
-    stop = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    wake, stop = os.pipe()
+    os.set_blocking(stop, False)
+    signal.set_wakeup_fd(stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     rules = Rules.parse(arguments)
     route_vips(rules)
     set_rules(rules)
-    sock = announce()
+    doorman = Doorman(listeners())
     give_up_rights()
     sys.stderr.write("the pod is ready\n")
-    signal.sigwait(stop)
-    sock.close()
+    doorman.serve(wake)
+    doorman.close()
 
 
 if __name__ == "__main__":

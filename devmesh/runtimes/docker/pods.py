@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from devmesh.config.topology import TRAFFIC_LABELS, Topology, Workload
@@ -55,15 +56,9 @@ def ours(layout: Layout, role: str, workload: str = "", **settings: Any) -> Json
     } | settings
 
 
-def folder(layout: Layout, name: str) -> Json:
+def folder(path: Path) -> Json:
     """The container's own settings and secrets, readable only there."""
-    return {
-        "type": "bind",
-        "source": str(layout.part_folder(name)),
-        "target": FOLDER,
-        "read_only": True,
-        "bind": {"create_host_path": False},
-    }
+    return {"type": "bind", "source": str(path), "target": FOLDER, "read_only": True, "bind": {"create_host_path": False}}
 
 
 def trust_volume(*, read_only: bool) -> Json:
@@ -101,7 +96,7 @@ def _pod(layout: Layout, service: Mapping[str, Any], workload: Workload, index: 
             "cap_add": ["NET_ADMIN", "NET_RAW"],
             "hostname": workload.name,
             "mem_limit": "64m",
-            "stop_grace_period": "2s",
+            "stop_grace_period": DRAIN_GRACE,
             "extra_hosts": [*_hosts(service.get("extra_hosts")), *vip_hosts(layout.topology, workload)],
             "networks": _networks(layout, service, workload, index),
         }
@@ -191,7 +186,7 @@ def _sidecar(layout: Layout, workload: Workload) -> Json:
     return ours(layout, "sidecar", workload.name) | {
         "command": ["sidecar", f"{FOLDER}/bootstrap.json"],
         "network_mode": f"service:{pod_of(workload.name)}",
-        "volumes": [folder(layout, workload.name), trust_volume(read_only=True)],
+        "volumes": [folder(layout.workload_folder(workload.name)), trust_volume(read_only=True)],
         "mem_limit": "512m",
         "stop_grace_period": DRAIN_GRACE,
         "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval, waited_for=True),
@@ -207,6 +202,8 @@ def _app(layout: Layout, service: Mapping[str, Any], workload: Workload, index: 
     sysctls = {key: value for key, value in _mapping(service.get("sysctls")).items() if not key.startswith("net.")}
     if "build" in kept and not kept.get("image"):
         kept["image"] = f"{layout.project}-{workload.compose_service}"  # compose's own default; every replica's
+    if hidden := hidden_folders(layout, service):
+        kept["volumes"] = [*kept["volumes"], *hidden]
     labels = _mapping(service.get("labels")) | {ROLE_LABEL: "app", WORKLOAD_LABEL: workload.name}
     return (
         kept
@@ -218,6 +215,22 @@ def _app(layout: Layout, service: Mapping[str, Any], workload: Workload, index: 
             "depends_on": depends_on(layout, service) | {sidecar_of(workload.name): {"condition": "service_healthy"}},
         }
     )
+
+
+def hidden_folders(layout: Layout, service: Mapping[str, Any]) -> list[Json]:
+    """A project folder that an app mounts has `.devmesh` in it, and in that every token of the mesh: the app sees an empty folder there."""
+    out = []
+    for volume in service.get("volumes") or ():
+        if not isinstance(volume, Mapping) or volume.get("type") != "bind":
+            continue
+        source, secret = Path(volume["source"]), layout.folder.parent
+        if secret.is_relative_to(source) and secret != source:
+            out.append({"type": "tmpfs", "target": str(Path(volume["target"]) / secret.relative_to(source))})
+        elif source.is_relative_to(secret):
+            raise DevmeshError(
+                f"{source} holds the mesh's secrets, and no container may mount it", "take that volume out of the compose file"
+            )
+    return out
 
 
 def depends_on(layout: Layout, service: Mapping[str, Any]) -> Json:
@@ -241,8 +254,8 @@ def gateway(layout: Layout, workload: Workload) -> Json:
         "hostname": workload.name,
         "networks": networks,
         "ports": [f"127.0.0.1:{layout.ports.gateway}:8080", f"127.0.0.1:{layout.ports.gateway_https}:8443"],
-        "volumes": [folder(layout, workload.name), trust_volume(read_only=True)],
+        "volumes": [folder(layout.workload_folder(workload.name)), trust_volume(read_only=True)],
         "mem_limit": "512m",
         "stop_grace_period": DRAIN_GRACE,
-        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval),
+        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval, waited_for=True),
     }

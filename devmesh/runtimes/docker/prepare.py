@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -14,12 +14,15 @@ from devmesh.ca.files import private_directory, write_private
 from devmesh.ca.identity import SpiffeId
 from devmesh.ca.tokens import TokenStore
 from devmesh.config.topology import Topology, Workload
+from devmesh.errors import DevmeshError
 from devmesh.registry.consul import ConsulPlace, ConsulPorts, consul_config
 from devmesh.runtimes.bootstrap import Servers, sidecar_bootstrap
 from devmesh.runtimes.docker.addresses import Addresses
 from devmesh.runtimes.docker.engine import ExistingNetwork
 from devmesh.runtimes.docker.layout import (
     HOST_NETWORK,
+    OWN_NETWORKS,
+    OWN_VOLUMES,
     REGISTRY_NETWORK,
     HostPorts,
     Layout,
@@ -31,7 +34,7 @@ from devmesh.runtimes.docker.layout import (
     with_addresses,
 )
 from devmesh.runtimes.docker.parts import address
-from devmesh.runtimes.docker.pod import INBOUND, OUTBOUND, SIDECAR_UID
+from devmesh.runtimes.docker.pod import SIDECAR_UID
 from devmesh.runtimes.docker.pods import FOLDER
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
@@ -54,6 +57,7 @@ def lay_out(
     config: Mapping[str, Any], topology: Topology, folder: Path, images: Mapping[str, str], mesh_id: str, surroundings: Surroundings
 ) -> Layout:
     """Raises DevmeshError for networks that cannot be used."""
+    check_names(config, topology)
     project = str(config["name"])
     services: Mapping[str, Any] = config["services"]
     meshed = {one.compose_service for one in topology.workloads}
@@ -83,6 +87,19 @@ def lay_out(
             if one.ports and not one.gateway and not services[one.compose_service].get("ports")
         },
     )
+
+
+def check_names(config: Mapping[str, Any], topology: Topology) -> None:
+    """Raise DevmeshError for a name that the mesh gives to something of its own."""
+    services = config["services"]
+    for one in topology.workloads:
+        for made, what in ((pod_of(one.name), "pod"), (sidecar_of(one.name), "sidecar")):
+            if made in services:
+                raise DevmeshError(f'service "{made}" has the name of the {what} of {one.name}', f"rename {made}, or {one.compose_service}")
+    for key, own in (("networks", OWN_NETWORKS), ("volumes", OWN_VOLUMES)):
+        for name in own:
+            if name in (config.get(key) or {}):
+                raise DevmeshError(f"{key}.{name} has the name of one of the mesh's own", "rename it in the compose file")
 
 
 def given(services: Mapping[str, Any], topology: Topology) -> dict[tuple[str, str], str]:
@@ -133,7 +150,7 @@ def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: S
     _control_files(layout, token, tokens[CONTROL_PLANE_WORKLOAD], secrets)
     servers = servers_of(layout, access_log_encoding)
     for workload in layout.topology.workloads:
-        folder = layout.part_folder(workload.name)
+        folder = layout.workload_folder(workload.name)
         secrets.write(folder / "token", tokens[workload.name].encode())
         secrets.json(folder / "bootstrap.json", bootstrap_of(layout, workload, servers))
 
@@ -208,12 +225,8 @@ OWN_SOCKETS: tuple[dict[str, Any], ...] = (
 )
 
 
-def data_sockets(workload: Workload) -> Iterable[dict[str, Any]]:
-    """Redirected connections; a gateway's are published ports instead, and mean its own address."""
+def data_sockets(workload: Workload) -> list[dict[str, Any]]:
+    """A gateway's are published ports and mean its own address; redirected connections arrive at sockets that the pod hands over."""
     if not workload.gateway:
-        return tuple(
-            {"role": role, "address": address, "port": port}
-            for role, port in (("virtual_outbound", OUTBOUND), ("virtual_inbound", INBOUND))
-            for address in ("0.0.0.0", "::")
-        )
-    return tuple({"role": "published", "address": "0.0.0.0", "port": port, "original": f"{workload.ip}:{port}"} for port in workload.ports)
+        return []
+    return [{"role": "published", "address": "0.0.0.0", "port": port, "original": f"{workload.ip}:{port}"} for port in workload.ports]

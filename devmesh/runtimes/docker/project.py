@@ -8,12 +8,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from devmesh.runtimes.docker.layout import CONTROL_NETWORK, HOST_NETWORK, REGISTRY_NETWORK, Json, Layout, pod_of
+from devmesh.runtimes.docker.layout import CONTROL_NETWORK, HOST_NETWORK, OWN_VOLUMES, REGISTRY_NETWORK, Json, Layout, pod_of
 from devmesh.runtimes.docker.parts import render_parts
 from devmesh.runtimes.docker.pods import depends_on, gateway, triple
 
 KEPT = ("volumes", "secrets", "configs")
-VOLUMES = ("mesh-consul", "mesh-ca", "mesh-trust")
 HEAD = "# Made by devmesh from {file}: changes here are lost at the next `devmesh up`.\n"
 
 
@@ -29,7 +28,7 @@ def render(layout: Layout) -> Json:
     for name in layout.topology.outside:
         services[name] = _outside(layout, layout.config["services"][name])
     kept = {key: layout.config[key] for key in KEPT if layout.config.get(key)}
-    volumes = kept.pop("volumes", {}) | {name: {} for name in VOLUMES}
+    volumes = kept.pop("volumes", {}) | {name: {} for name in OWN_VOLUMES}
     return {"name": layout.project, "services": services, "networks": _networks(layout), "volumes": volumes, **kept}
 
 

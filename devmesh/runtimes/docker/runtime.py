@@ -17,7 +17,7 @@ from typing import IO, Any, NoReturn
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.contents import Tell
-from devmesh.runtimes.docker.bring_up import BringUp, process_json
+from devmesh.runtimes.docker.bring_up import REST_RUNS, BringUp, process_json
 from devmesh.runtimes.docker.compose import Compose, Project
 from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
@@ -31,7 +31,6 @@ SOMEBODY = "65534:65534"
 FACES = {"admin": 15000, "prometheus": 15090}
 # The better shell where the image has one.
 SHELL = ("/bin/sh", "-c", "command -v bash >/dev/null && exec bash || exec sh")
-STOP_GRACE = 10  # seconds, compose's own default
 STARTING, KEEPER = "starting", "supervisor"
 
 
@@ -61,7 +60,7 @@ class DockerRuntime:
                 with interruptible():
                     state = asyncio.run(bringing.run())
             except DevmeshError as error:
-                if bringing.project is not None and "The rest of the mesh runs." in error.message:
+                if bringing.project is not None and REST_RUNS in error.message:
                     self._keep(bringing.state(), lock)
                 else:
                     self._undo(bringing)
@@ -140,9 +139,9 @@ class DockerRuntime:
         engine, found = Engine.connect(), self._apps(target)
         for one in found:
             if action == "restart":
-                engine.restart(one.id, STOP_GRACE)
+                engine.restart(one.id)
             elif action == "stop":
-                engine.stop(one.id, STOP_GRACE)
+                engine.stop(one.id)
             else:
                 engine.start(one.id)
         return [one.labels[WORKLOAD_LABEL] for one in found]

@@ -23,15 +23,14 @@ import aiohttp
 from devmesh.ca.files import write_private
 from devmesh.ca.identity import SpiffeId
 from devmesh.ca.tokens import TokenStore
-from devmesh.config.analysis import analyze, merge
-from devmesh.config.loader import load_paths
 from devmesh.config.topology import check_local, load_topology
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError, InternalError
 from devmesh.pods.preflight import explain, missing_tools
 from devmesh.registry.client import Registry
 from devmesh.registry.consul import ConsulPorts, consul_command
-from devmesh.registry.resources import StoredResource, delete_resources, list_resources, replace_owner, write_mesh
+from devmesh.registry.resources import replace_owner, write_mesh
+from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, expire_faults, load_resources, mesh_config, watch_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.bootstrap import Servers, app_environment, sidecar_bootstrap
 from devmesh.runtimes.local.managed import Managed
@@ -89,7 +88,7 @@ class Supervisor:
     async def up(self, number: int) -> None:
         topology = load_topology(self.compose_file, number)
         check_local(topology)
-        resources = self._load(topology)
+        resources = load_resources(topology, lambda event: self.say(**event))
         token = self.files.mesh_token()
         async with self.phase("plan"):
             for channel in self._channels:
@@ -116,7 +115,7 @@ class Supervisor:
                 await registry.wait_leader()
                 await write_mesh(registry, self._mesh_id, topology.to_json(), self._mesh_config())
                 await replace_owner(registry, "mesh", resources)
-                await self._expire_faults(registry)
+                await expire_faults(registry)
             self._start_control(registry_url, tokens)
         async with self.phase("sidecars"):
             for plan in self.plans.values():
@@ -220,20 +219,6 @@ class Supervisor:
         await asyncio.to_thread(stop_all, [(sidecar.pid, sidecar.started)], GRACE)  # its end starts it again
         await self._spawn_app(self.processes[name])
 
-    def _load(self, topology: Topology) -> list[StoredResource]:
-        loaded = load_paths(topology.resource_paths, owner="mesh")
-        found = merge([loaded.diagnostics, analyze(loaded.resources, topology)])
-        errors = [one for one in found if one.severity == "error"]
-        for diagnostic in found:
-            if diagnostic not in errors:
-                self.say(event="diagnostic", **diagnostic.to_json())
-        if errors:
-            raise DevmeshError(
-                f"{len(errors)} error{'s' * (len(errors) > 1)} in the mesh's resources:\n" + "\n".join(map(str, errors)),
-                "mend them, then devmesh up",
-            )
-        return [StoredResource.of(resource, "mesh") for resource in loaded.resources]
-
     def _bind_own(self) -> None:
         for name, ports in (("registry", (8500,)), ("ca", (15011,)), ("control", (15012, 15014)), ("collector", (4318, 16686))):
             self._socks[name] = [bind_preferring("127.0.0.1", port) for port in ports]
@@ -252,8 +237,7 @@ class Supervisor:
         return Servers(f"https://127.0.0.1:{self.ports['xds']}", f"http://127.0.0.1:{self.ports['otlp']}", self._mesh_id, encoding)
 
     def _mesh_config(self) -> dict[str, Any]:
-        demo = {"tracing_sampling": 100.0} if self.settings.get("profile", "demo") == "demo" else {}
-        return {**demo, "mesh_id": self._mesh_id, "access_log_file": "/dev/stdout", **self.settings.get("mesh_config", {})}
+        return mesh_config(self.settings, self._mesh_id)
 
     async def _loaded_or_fail(self) -> None:
         try:
@@ -509,41 +493,11 @@ class Supervisor:
         deadline = self._began + UP_TIMEOUT
         headers = {"Authorization": f"Bearer {token}"}
         async with aiohttp.ClientSession(headers=headers) as session:
-            while time.monotonic() < deadline:
-                with contextlib.suppress(aiohttp.ClientError):
-                    async with session.get(f"http://127.0.0.1:{self.ports['control']}/v1/proxies") as response:
-                        proxies = {one["workload"]: one for one in (await response.json())["proxies"]} if response.status == 200 else {}
-                    async with session.get(f"http://127.0.0.1:{self.ports['control']}/v1/status") as response:
-                        endpoints = set((await response.json()).get("endpoints", ())) if response.status == 200 else set()
-                    if (
-                        len(proxies) == len(self.plans)
-                        and all(p["connected"] and p["synced"] for p in proxies.values())
-                        and wanted <= endpoints
-                    ):
-                        return
-                await asyncio.sleep(0.02)
-        raise DevmeshError("not every sidecar acknowledged its configuration in time", "devmesh proxy-status")
-
-    # -- faults with an end ----------------------------------------------------------------------------------------
-
-    async def _expire_faults(self, registry: Registry) -> None:
-        now = time.time_ns() / 1e9
-        gone = [
-            (one.owner, one.key)
-            for one in await list_resources(registry, "fault")
-            if float(one.document.get("spec", {}).get("until") or now + 1) <= now
-        ]
-        if gone:
-            await delete_resources(registry, gone)
-
-    async def watch_faults(self, registry_url: str, token: str) -> None:
-        """Remove faults whose time is over, once a second."""
-        async with Registry(registry_url, token) as registry:
-            while not self.stopping.is_set():
-                with contextlib.suppress(DevmeshError):
-                    await self._expire_faults(registry)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.stopping.wait(), 1.0)
+            view = ControlPlaneView(session, f"http://127.0.0.1:{self.ports['control']}")
+            while missing := await view.missing(self.plans, wanted):
+                if time.monotonic() > deadline:
+                    raise DevmeshError("not everything was ready in time:\n" + "\n".join(missing), "devmesh proxy-status")
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -691,7 +645,7 @@ async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
     if started:
         supervisor._save()  # noqa: SLF001 - same module
         registry_url = f"http://127.0.0.1:{supervisor.ports['registry']}"
-        watcher = asyncio.create_task(supervisor.watch_faults(registry_url, files.mesh_token()), name="fault expiry")
+        watcher = asyncio.create_task(watch_faults(registry_url, files.mesh_token(), supervisor.stopping), name="fault expiry")
         await supervisor.stopping.wait()
         watcher.cancel()
     supervisor.stopping.set()

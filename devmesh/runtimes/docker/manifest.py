@@ -1,0 +1,41 @@
+"""The rendered project as text, without starting anything: what `devmesh manifest generate` prints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from devmesh.config.topology import load_topology
+from devmesh.errors import DevmeshError
+from devmesh.runtimes.docker.build import build_context
+from devmesh.runtimes.docker.compose import Compose
+from devmesh.runtimes.docker.engine import Engine
+from devmesh.runtimes.docker.images import FOREIGN_ROLES, image, image_names
+from devmesh.runtimes.docker.prepare import Surroundings, lay_out
+from devmesh.runtimes.docker.project import as_yaml, render
+
+NO_MESH_ID = "00000000-0000-0000-0000-000000000000"
+
+
+def generate(compose_file: Path, folder: Path, profiles: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> str:
+    """With the default ports and the first free subnets: another `up` may choose others. Raises DevmeshError."""
+    config = Compose.find(environ).config(compose_file, profiles)
+    topology = load_topology(compose_file, profiles=profiles, exposed=_exposed(config))
+    images = {role: image(role, environ).reference for role in FOREIGN_ROLES} | {"devmesh": _devmesh(environ)}
+    layout = lay_out(config, topology, folder, images, NO_MESH_ID, Surroundings())
+    return as_yaml(render(layout), compose_file.name)
+
+
+def _devmesh(environ: Mapping[str, str]) -> str:
+    own = image("devmesh", environ)
+    return own.reference if own.overridden else build_context(image("python", environ).reference).reference
+
+
+def _exposed(config: Mapping[str, Any]) -> dict[str, list[int]]:
+    """What images expose, where an engine can be asked."""
+    try:
+        return Engine.connect().exposed_ports(image_names(config))
+    except DevmeshError:
+        return {}

@@ -1,0 +1,276 @@
+"""A compose file of five services on a real engine: two languages, two databases, two networks, replicas, a job; not a word of it about a mesh."""
+
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import orjson
+import pytest
+
+from tests.e2e.conftest import ROOT, RunningMesh, running, until
+
+pytestmark = pytest.mark.e2e
+TLS_RECORDS = {20, 21, 22, 23}  # RFC 8446 section 5.1: change_cipher_spec, alert, handshake, application_data
+# Prints the first payload byte of every TCP segment towards a port, from the namespace's own interfaces, until enough were seen.
+SNIFF = """\
+import socket, struct, sys
+port, wanted = int(sys.argv[1]), int(sys.argv[2])
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+print("listening", flush=True)
+while wanted:
+    data, (device, _, kind, *_) = sock.recvfrom(65535)
+    head = (data[0] & 15) * 4
+    if device == "lo" or data[9] != 6 or struct.unpack("!H", data[head + 2 : head + 4])[0] != port:
+        continue
+    body = data[head + (data[head + 12] >> 4) * 4 : struct.unpack("!H", data[2:4])[0]]
+    if body:
+        print(body[0], flush=True)
+        wanted -= 1
+"""
+# Asks all at once, and prints who answered what.
+ASK = """\
+import socket, sys, threading
+def ask(place):
+    host, port = place.split(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=15) as sock:
+            sock.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
+            answer = sock.recv(4096)
+    except ConnectionRefusedError:
+        return "refused"
+    except OSError:
+        return "nothing"
+    return "upstream connect error" if b"upstream connect error" in answer else repr(answer) if answer else "nothing"
+threads = [threading.Thread(target=lambda place=place: print(place, ask(place), flush=True)) for place in sys.argv[1:]]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+@pytest.fixture(scope="module")
+def five(
+    docker_engine: docker.DockerClient, docker_environment: dict[str, str], devmesh_image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningMesh]:
+    folder = tmp_path_factory.mktemp("docker") / "five"
+    shutil.copytree(ROOT / "tests" / "e2e" / "five", folder)
+    with running(folder, "auto", "docker", docker_environment) as mesh:
+        yield mesh
+
+
+def url(mesh: RunningMesh) -> str:
+    return mesh.json("status")["urls"]["services"]["web"]
+
+
+def page(mesh: RunningMesh) -> str:
+    return subprocess.run(["curl", "-s", "-m", "10", url(mesh)], capture_output=True, text=True, check=False).stdout
+
+
+def attributes(engine: docker.DockerClient, mesh: RunningMesh) -> list[dict]:
+    found = engine.containers.list(all=True, filters={"label": f"com.docker.compose.project={mesh.state()['project']}"})
+    return [one.attrs for one in found]
+
+
+def test_an_untouched_file_comes_up_meshed_and_its_services_reach_each_other(five):
+    assert {one["service"] for one in five.json("status")["workloads"]} == {"web", "api", "db", "cache", "worker", "istio-ingressgateway"}
+    assert re.fullmatch(r"web: api api(-2)? redis :\d+ postgres R\s*", page(five)), page(five)
+    seen = {page(five).split()[2] for _ in range(20)}
+    assert seen == {"api", "api-2"}, "both replicas answer"
+
+
+def test_a_worker_on_one_network_reaches_a_service_that_is_on_two(five):
+    until(lambda: "redis" in five.devmesh("logs", "worker", "--tail", "5").stdout)
+
+
+@pytest.mark.parametrize(("workload", "port"), [("api", 8000), ("db", 5432), ("cache", 6379), ("web", 3000)])
+def test_only_tls_is_on_the_wire_between_pods(five, devmesh_image, workload, port):
+    name = f"container:{five.container(f'{workload}-pod')}"
+    command = ["docker", "run", "--rm", "--network", name, "--cap-add", "NET_RAW", "--user", "0", devmesh_image]
+    callers = range(4)
+    with subprocess.Popen([*command, "python3", "-c", SNIFF, str(port), "6"], stdout=subprocess.PIPE, text=True) as sniffer:
+        assert sniffer.stdout is not None
+        assert sniffer.stdout.readline() == "listening\n"
+        for _ in callers:
+            five.devmesh("exec", "worker", "--", "curl", "-s", "http://web:3000/")
+        first = [int(line) for line in sniffer.stdout]
+    assert set(first) <= TLS_RECORDS, "a plain request begins with a letter"
+
+
+def test_an_apps_own_code_reaches_neither_registry_nor_ca_nor_control_plane(five, docker_engine):
+    ports = {"consul": (8500,), "ca": (15011,), "control": (15012, 15014), "jaeger": (4318, 16686)}
+    places = [
+        f"{network['IPAddress']}:{port}"
+        for one in attributes(docker_engine, five)
+        for port in ports.get(one["Config"]["Labels"]["com.docker.compose.service"], ())
+        for network in one["NetworkSettings"]["Networks"].values()
+    ]
+    assert len(places) == 13
+    answers = five.devmesh("exec", "api", "--", "python3", "-c", ASK, *places).stdout.splitlines()
+    assert len(answers) == len(places)
+    # The sidecar takes a connection to any address outside the mesh, and cannot complete these.
+    assert not [line for line in answers if line.partition(" ")[2] not in ("refused", "nothing", "upstream connect error")], answers
+
+
+def test_an_app_that_mounts_the_project_folder_sees_none_of_its_secrets(five):
+    assert five.devmesh("exec", "api", "--", "ls", "-A", "/code").stdout.split().count(".devmesh") == 1
+    assert five.devmesh("exec", "api", "--", "ls", "-A", "/code/.devmesh").stdout == ""
+
+
+def test_no_secret_is_in_what_the_engine_tells_of_its_containers(five, docker_engine):
+    text = orjson.dumps(attributes(docker_engine, five)).decode() + (five.folder / ".devmesh" / "docker" / "compose.yaml").read_text()
+    tokens = [path.read_text().strip() for path in (five.folder / ".devmesh").rglob("*token")]
+    assert len(tokens) >= 9
+    assert not [token for token in tokens if token in text]
+
+
+def checks(mesh: RunningMesh) -> dict[str, str]:
+    state = mesh.state()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{state['ports']['registry']}/v1/health/state/any",
+        headers={"X-Consul-Token": (mesh.folder / ".devmesh" / "token").read_text()},
+    )
+    with urllib.request.urlopen(request, timeout=5) as response:
+        return {one["CheckID"].removeprefix("service:"): one["Status"] for one in orjson.loads(response.read())}
+
+
+def test_consul_lists_every_workload_and_a_stopped_app_is_critical_and_gets_no_traffic(five):
+    names = {"web", "api", "api-2", "db", "cache", "worker", "istio-ingressgateway"}
+    assert {name: checks(five)[name] for name in names} == dict.fromkeys(names, "passing")
+    five.devmesh("stop", "api-2")
+    until(lambda: checks(five)["api-2"] == "critical")
+    until(lambda: five.devmesh("proxy-config", "endpoints", "web").stdout.count("|8000|") == 1)
+    assert {page(five).split()[2] for _ in range(10)} == {"api"}
+    five.devmesh("start", "api-2")
+    until(lambda: checks(five)["api-2"] == "passing")
+
+
+@pytest.mark.parametrize(
+    "name", ["consul", "ca", "control", "jaeger", "api-sidecar", "db-sidecar", "api-pod", "db-pod", "web-pod", "web-sidecar"]
+)
+def test_whatever_of_the_mesh_is_killed_comes_back_and_traffic_flows(five, name):
+    subprocess.run(["docker", "kill", five.container(name)], capture_output=True, check=True)
+    until(lambda: five.pid(name) > 0, 30)
+    five.devmesh("wait", "--timeout", "60s")
+    until(lambda: page(five).startswith("web: api"), 30)
+
+
+@pytest.mark.parametrize("name", ["consul", "ca", "control", "jaeger", "api-2-sidecar", "web-sidecar"])
+def test_a_restart_of_a_part_or_a_sidecar_under_traffic_fails_no_request(five, name):
+    address = url(five)
+    program = (
+        "import sys, time, urllib.request\n"
+        "print('begun', flush=True)\n"
+        "while not sys.stdin in __import__('select').select([sys.stdin], [], [], 0.05)[0]:\n"
+        "    with urllib.request.urlopen(sys.argv[1], timeout=20) as response: assert response.status == 200\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as traffic:
+        assert traffic.stdout is not None
+        traffic.stdout.readline()
+        subprocess.run(["docker", "restart", five.container(name)], capture_output=True, check=True)
+        five.devmesh("wait", "--timeout", "60s")
+        _, said = traffic.communicate("\n", timeout=30)
+    assert traffic.returncode == 0, said
+
+
+def test_a_shell_command_runs_in_the_apps_own_container(five):
+    assert five.devmesh("exec", "db", "--", "psql", "-U", "postgres", "-tAc", "select 6*7").stdout.strip() == "42"
+
+
+def test_a_second_up_is_refused(five):
+    done = five.devmesh("up", check=False)
+    assert done.returncode == 1
+    assert "is already up" in done.stderr
+
+
+def test_nothing_is_left_after_down_and_volumes_go_when_asked(docker_engine, docker_environment, devmesh_image, tmp_path: Path):
+    (tmp_path / "compose.yaml").write_text(
+        "name: short\nservices: {one: {image: '${REDIS_IMAGE}', volumes: ['kept:/data']}}\nvolumes: {kept: {}}\n"
+    )
+    mesh = RunningMesh(tmp_path, runtime="docker", environment=docker_environment)
+    mesh.up()
+    label = {"label": "com.docker.compose.project=short"}
+    mesh.devmesh("down")
+    assert (docker_engine.containers.list(all=True, filters=label), docker_engine.networks.list(filters=label)) == ([], [])
+    assert docker_engine.volumes.list(filters=label), "kept for the next up"
+    mesh.up()
+    mesh.devmesh("down", "--volumes")
+    assert docker_engine.volumes.list(filters=label) == []
+    assert not (tmp_path / ".devmesh").exists()
+
+
+def test_an_app_that_fails_at_start_is_named_with_its_last_lines(docker_engine, docker_environment, devmesh_image, tmp_path: Path):
+    (tmp_path / "compose.yaml").write_text(
+        "name: failing\nservices: {bad: {image: '${DEBIAN_IMAGE}', command: [sh, -c, 'echo no database; exit 3'], expose: ['80']}}\n"
+    )
+    mesh = RunningMesh(tmp_path, runtime="docker", environment=docker_environment)
+    done = mesh.devmesh("up", check=False)
+    assert done.returncode == 1
+    assert "bad exits at start (status 3); its last lines:\nno database" in done.stderr
+    assert "hint: devmesh logs bad" in done.stderr
+    mesh.devmesh("down", "--volumes")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("services: {a: {image: x, ports: 80}}\n", "services.a.ports"),
+        ("services: {a: {image: x, network_mode: host}}\n", "a has network_mode: host"),
+        ("services: {a: {image: 'devmesh-test/none:0'}}\n", "docker compose pull failed"),
+        ("services: {a: {image: '${REDIS_IMAGE}', networks: [n]}}\nnetworks: {n: {external: true}}\n", "docker network create n"),
+    ],
+)
+def test_a_file_that_cannot_be_is_refused_before_anything_starts(docker_engine, docker_environment, devmesh_image, tmp_path, text, words):
+    (tmp_path / "compose.yaml").write_text(f"name: refused\n{text}")
+    mesh = RunningMesh(tmp_path, runtime="docker", environment=docker_environment)
+    done = mesh.devmesh("up", check=False)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "hint: " in done.stderr
+    assert docker_engine.containers.list(all=True, filters={"label": "com.docker.compose.project=refused"}) == []
+
+
+def test_a_down_while_up_runs_ends_it_and_leaves_nothing(docker_engine, docker_environment, devmesh_image, tmp_path):
+    (tmp_path / "compose.yaml").write_text("name: halfway\nservices: {one: {image: '${REDIS_IMAGE}'}}\n")
+    mesh = RunningMesh(tmp_path, runtime="docker", environment=docker_environment)
+    label = {"label": "com.docker.compose.project=halfway"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "devmesh.cli.app", "up"],
+        cwd=tmp_path, env={**docker_environment, "DEVMESH_RUNTIME": "docker"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as going:  # fmt: skip
+        until(lambda: bool(docker_engine.containers.list(filters=label)), 60)
+        mesh.devmesh("down")
+        assert going.wait(60) != 0
+    assert docker_engine.containers.list(all=True, filters=label) == []
+    assert docker_engine.networks.list(filters=label) == []
+    mesh.devmesh("down", "--volumes")
+
+
+def test_two_projects_are_up_at_once(five, docker_environment, devmesh_image, tmp_path):
+    (tmp_path / "compose.yaml").write_text(
+        "name: Odd-name_2\nservices: {web: {image: '${REDIS_IMAGE}', expose: ['6379']}}\n".replace("Odd", "odd")
+    )
+    with running(tmp_path, "auto", "docker", docker_environment) as other:
+        assert page(five).startswith("web: api")
+        assert other.json("status")["workloads"][0]["ready"]
+        assert not set(other.state()["ports"].values()) & set(five.state()["ports"].values())
+
+
+def test_a_service_that_opted_out_is_an_ordinary_container(docker_engine, docker_environment, devmesh_image, tmp_path):
+    (tmp_path / "compose.yaml").write_text(
+        "name: optout\nservices:\n"
+        "  plain: {image: '${REDIS_IMAGE}', x-devmesh: {inject: false}}\n"
+        "  caller: {image: '${DEBIAN_IMAGE}', command: [sleep, infinity], init: true, depends_on: [plain]}\n"
+    )
+    program = "import socket; s = socket.create_connection(('plain', 6379), timeout=5); s.sendall(b'PING\\r\\n'); print(s.recv(9))"
+    with running(tmp_path, "auto", "docker", docker_environment) as mesh:
+        assert [one["service"] for one in mesh.json("status")["workloads"]] == ["caller", "istio-ingressgateway"]
+        assert mesh.devmesh("exec", "caller", "--", "python3", "-c", program).stdout == "b'+PONG\\r\\n'\n"
+        names = {one["Config"]["Labels"]["com.docker.compose.service"] for one in attributes(docker_engine, mesh)}
+        assert "plain" in names
+        assert "plain-pod" not in names

@@ -1,0 +1,67 @@
+"""Finding compose, and what it says; compose is a script here."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from devmesh.errors import DevmeshError
+from devmesh.runtimes.docker.compose import Compose, Project, environment
+
+
+def program(folder: Path, name: str, script: str) -> dict[str, str]:
+    path = folder / name
+    path.write_text(f"#!{sys.executable}\nimport sys, os\n{script}\n")
+    path.chmod(0o755)
+    return {"PATH": str(folder)}
+
+
+@pytest.mark.parametrize(("name", "said"), [("docker", "2.26.1-4"), ("docker-compose", "v2.20.0")])
+def test_the_plugin_or_the_standalone_binary_is_found(tmp_path, name, said):
+    found = Compose.find(program(tmp_path, name, f"print({said!r})"))
+    assert found.command[0] == str(tmp_path / name)
+    assert found.version[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "script", "words"),
+    [
+        ("docker", "sys.exit(1)", "docker compose 2.20 or later is needed and not found"),
+        ("docker-compose", "print('1.29.2')", "docker-compose is 1.29.2"),
+    ],
+)
+def test_an_engine_without_compose_is_an_error_with_both_ways_out(tmp_path, name, script, words):
+    with pytest.raises(DevmeshError, match=words) as caught:
+        Compose.find(program(tmp_path, name, script))
+    assert caught.value.hint == "install the compose plugin, or devmesh up --runtime local runs plain processes instead"
+
+
+def test_a_compose_file_with_errors_is_told_in_composes_words(tmp_path):
+    script = 'sys.stderr.write(\'time="x" level=warning msg="no"\\nvalidating compose.yaml: services.web.ports must be a list\\n\'); sys.exit(15)'
+    program(tmp_path, "docker", script)
+    with pytest.raises(DevmeshError) as caught:
+        Compose((str(tmp_path / "docker"), "compose"), (2, 20)).config(tmp_path / "compose.yaml")
+    assert caught.value.message == f"{tmp_path / 'compose.yaml'}: validating compose.yaml: services.web.ports must be a list"
+
+
+def test_profiles_reach_compose(tmp_path):
+    program(tmp_path, "docker", "import json; print(json.dumps(sys.argv[1:]))")
+    said = Compose((str(tmp_path / "docker"), "compose"), (2, 20)).config(tmp_path / "compose.yaml", ["site", "jobs"])
+    assert said == ["compose", "-f", str(tmp_path / "compose.yaml"), "--profile", "site", "--profile", "jobs", "config", "--format", "json"]
+
+
+def test_a_build_that_fails_shows_its_last_lines_and_the_command(tmp_path):
+    program(tmp_path, "docker", "print('step 1'); print('no space left on device'); sys.exit(17)")
+    said: list[str] = []
+    with pytest.raises(DevmeshError, match="docker compose build failed:\nstep 1\nno space left on device") as caught:
+        Compose((str(tmp_path / "docker"), "compose"), (2, 20)).follow(tmp_path / "compose.yaml", ("build", "web"), said.append)
+    assert said == ["step 1", "no space left on device"]
+    assert "docker compose -f compose.yaml build web" in (caught.value.hint or "")
+
+
+def test_a_rendered_project_is_named_whatever_the_users_variables_say(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", "theirs")
+    monkeypatch.setenv("COMPOSE_PROFILES", "theirs")
+    assert not {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"} & environment().keys()
+    command = Compose(("docker", "compose"), (2, 20)).arguments(Project("shop", Path("/x.yaml")), "down")
+    assert command == ["docker", "compose", "--project-name", "shop", "--file", "/x.yaml", "down"]

@@ -1,0 +1,98 @@
+"""What the keeper repairs, as a table."""
+
+from dataclasses import replace
+
+import pytest
+
+from devmesh.runtimes.docker.engine import SERVICE_LABEL, Container
+from devmesh.runtimes.docker.keeper import Keeper, Stopped, repairs, started
+
+EARLY, LATE = "2026-11-29T03:00:00.5Z", "2026-11-29T03:00:00.51Z"
+
+
+def container(service, role, state="running", at=EARLY, workload="web", error=""):
+    labels = {"devmesh.role": role} | ({"devmesh.workload": workload} if workload else {})
+    return Container(service, f"id-{service}", service, state, "", 0, error, 0, at, labels, "", {})
+
+
+POD = container("web-pod", "pod", at=LATE)
+SIDECAR = container("web-sidecar", "sidecar", at=LATE)
+APP = container("web", "app", at=LATE)
+CONSUL = container("consul", "consul", workload="")
+
+
+@pytest.mark.parametrize(
+    ("containers", "stopped", "expected", "because"),
+    [
+        ([POD, SIDECAR, APP, CONSUL], [], [], "all is well"),
+        (
+            [POD, replace(SIDECAR, started=EARLY), replace(APP, started=EARLY)],
+            [],
+            ["restart web-sidecar", "restart web"],
+            "the pod is younger",
+        ),
+        ([replace(POD, state="exited"), SIDECAR, APP], [], ["start web-pod"], "nothing can join what does not run"),
+        ([replace(POD, state="exited"), SIDECAR, APP], ["web-pod"], [], "somebody stopped it"),
+        ([POD, replace(SIDECAR, state="exited"), APP], [], ["start web-sidecar"], "killed through the engine, which then keeps it down"),
+        ([POD, SIDECAR, replace(APP, state="exited")], [], [], "an app's end is the user's restart policy's business"),
+        ([POD, SIDECAR, replace(APP, state="exited", error="cannot join")], ["web"], ["start web"], "the engine tried and failed"),
+        (
+            [replace(CONSUL, state="exited", error="port is taken")],
+            ["consul"],
+            ["start consul"],
+            "a restart that failed half-way says stop too",
+        ),
+        ([replace(CONSUL, state="created")], [], [], "`up` starts it in its turn"),
+        ([replace(CONSUL, state="restarting")], [], [], "the engine is at it"),
+    ],
+)
+def test_repairs(containers, stopped, expected, because):
+    found = [
+        f"{'start' if one.start else 'restart'} {one.container.service}" for todo in repairs(containers, stopped).values() for one in todo
+    ]
+    assert found == expected, because
+
+
+def test_an_app_is_given_its_own_grace_and_a_sidecar_without_a_network_hardly_any():
+    todo = repairs([POD, replace(SIDECAR, started=EARLY), replace(APP, started=EARLY)], [])["web"]
+    assert [one.grace for one in todo] == [1, None]
+
+
+def test_the_engines_times_compare_whatever_zeros_it_leaves_out():
+    assert started(container("a", "app", at="2026-11-29T03:00:00.5Z")) < started(container("a", "app", at="2026-11-29T03:00:00.500000001Z"))
+    assert started(container("a", "app", at="2026-11-29T03:00:00Z")) < started(container("a", "app", at="2026-11-29T03:00:00.1Z"))
+
+
+def event(action, service):
+    return {"Action": action, "Actor": {"Attributes": {SERVICE_LABEL: service}}}
+
+
+def test_a_stop_is_on_purpose_until_the_next_start():
+    stopped = Stopped()
+    for action in ("kill", "die", "stop"):
+        stopped.notice(event(action, "web-pod"))
+    stopped.notice(event("die", "api-pod"))
+    assert stopped.names == {"web-pod"}
+    stopped.notice(event("start", "web-pod"))
+    assert stopped.names == set()
+
+
+class Engine:
+    def __init__(self):
+        self.did = []
+
+    def start(self, container):
+        self.did.append(("start", container))
+
+    def restart(self, container, grace):
+        self.did.append(("restart", container, grace))
+
+    def close(self):
+        self.did.append(("close",))
+
+
+def test_repairs_are_done_in_their_order():
+    engine = Engine()
+    todo = repairs([POD, replace(SIDECAR, state="exited"), replace(APP, started=EARLY)], [])["web"]
+    Keeper("shop", lambda: engine)._do("web", todo)
+    assert engine.did == [("start", "id-web-sidecar"), ("restart", "id-web", None), ("close",)]

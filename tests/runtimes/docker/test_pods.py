@@ -1,0 +1,109 @@
+"""What a service becomes as a pod: what moves, what stays, what is refused."""
+
+import pytest
+
+from devmesh.errors import DevmeshError
+from devmesh.runtimes.docker.pods import MOVED, rules_of
+from devmesh.runtimes.docker.project import render
+from tests.runtimes.docker.layouts import FOLDER, layout_from
+
+WEB = "name: a\nservices:\n  web: {{image: x, expose: ['80'], {0}}}\n"
+
+
+def services(folder, extra, **options):
+    return render(layout_from(folder, WEB.format(extra), **options))["services"]
+
+
+@pytest.mark.parametrize(
+    ("given", "moved"),
+    [
+        ("hostname: shop", {"hostname": "shop"}),
+        ("domainname: example.org", {"domainname": "example.org"}),
+        ("dns: [1.1.1.1]", {"dns": ["1.1.1.1"]}),
+        ("dns_opt: [use-vc]", {"dns_opt": ["use-vc"]}),
+        ("dns_search: [example.org]", {"dns_search": ["example.org"]}),
+        ("mac_address: 02:42:ac:11:65:43", {"mac_address": "02:42:ac:11:65:43"}),
+        ("ports: [{target: 80, published: '8080', protocol: tcp}]", {"ports": [{"target": 80, "published": "8080", "protocol": "tcp"}]}),
+        ("external_links: ['redis:cache']", {"external_links": ["redis:cache"]}),
+        ("sysctls: {net.core.somaxconn: '9'}", {"sysctls": {"net.core.somaxconn": "9"}}),
+    ],
+)
+def test_what_the_engine_refuses_beside_a_shared_namespace_is_the_pods(tmp_path, given, moved):
+    made = services(tmp_path, given)
+    assert moved.items() <= made["web-pod"].items()
+    assert not set(MOVED) & made["web"].keys()
+    assert "sysctls" not in made["web"]
+    assert made["web"]["network_mode"] == made["web-sidecar"]["network_mode"] == "service:web-pod"
+
+
+def test_the_users_own_hosts_come_before_the_services_addresses(tmp_path):
+    hosts = services(tmp_path, "extra_hosts: ['outside=203.0.113.7', 'six:2001:db8::1']")["web-pod"]["extra_hosts"]
+    assert hosts[:3] == ["outside:203.0.113.7", "six:2001:db8::1", "web:240.240.0.1"]
+
+
+def test_only_the_pods_init_may_change_the_network_and_nothing_else_is_privileged(tmp_path):
+    made = services(tmp_path, "restart: always")
+    assert {name: one.get("cap_add") for name, one in made.items() if "cap_add" in one} == {"web-pod": ["NET_ADMIN", "NET_RAW"]}
+    ours = {name: one for name, one in made.items() if name != "web"}
+    assert all(one["cap_drop"] == ["ALL"] and one["read_only"] for one in ours.values())
+    assert not [name for name, one in ours.items() for volume in one.get("volumes", ()) if "docker.sock" in volume["source"]]
+
+
+@pytest.mark.parametrize("mode", ["host", "none", "bridge", "service:other", "container:abc"])
+def test_a_network_mode_is_refused_with_the_way_out(tmp_path, mode):
+    with pytest.raises(DevmeshError, match=f"web has network_mode: {mode}") as caught:
+        services(tmp_path, f"network_mode: '{mode}'")
+    assert caught.value.hint is not None
+    assert "inject: false" in caught.value.hint
+
+
+def test_istios_labels_say_what_is_not_intercepted(tmp_path):
+    prefix = "traffic.sidecar.istio.io/"
+    labels = f"{prefix}excludeInboundPorts: '22, 9000', {prefix}includeOutboundIPRanges: 10.0.0.0/8, {prefix}excludeOutboundPorts: '3306'"
+    layout = layout_from(tmp_path, WEB.format(f"labels: {{{labels}}}"))
+    rules = rules_of(layout, layout.topology.workloads[0])
+    assert rules.exclude_inbound_ports == ("22", "9000")
+    assert rules.include_outbound_ranges == ("10.0.0.0/8",)
+    assert rules.exclude_outbound_ports == ("3306",)
+
+
+def test_each_replica_is_a_pod_of_its_own_and_the_first_has_the_host_port(tmp_path):
+    made = services(tmp_path, "scale: 3, container_name: shop, ports: [{target: 80, published: '8080'}, {target: 81}]")
+    assert [name for name in made if name.endswith("-pod")] == ["web-pod", "web-2-pod", "web-3-pod"]
+    assert [port.get("published") for port in made["web-pod"]["ports"]] == ["8080", None]
+    assert made["web-2-pod"]["ports"] == [{"target": 81}]
+    assert [made[name].get("container_name") for name in ("web", "web-2")] == ["shop", None]
+    assert not {"scale", "deploy"} & made["web-2"].keys()
+    assert len({made[f"{name}-pod"]["networks"]["default"]["ipv4_address"] for name in ("web", "web-2", "web-3")}) == 3
+
+
+def test_a_project_folder_that_an_app_mounts_hides_the_meshs_secrets(tmp_path):
+    source = FOLDER.parent.parent
+    made = services(tmp_path, f"volumes: [{{type: bind, source: {source}, target: /code}}, {{type: bind, source: /etc, target: /e}}]")
+    assert made["web"]["volumes"][2:] == [{"type": "tmpfs", "target": "/code/.devmesh"}]
+
+
+def test_the_folder_of_secrets_itself_may_not_be_mounted(tmp_path):
+    with pytest.raises(DevmeshError, match="holds the mesh's secrets"):
+        services(tmp_path, f"volumes: [{{type: bind, source: {FOLDER.parent}, target: /x}}]")
+
+
+def test_a_service_that_publishes_nothing_gets_a_port_on_loopback(tmp_path):
+    assert services(tmp_path, "restart: always", prefer=lambda port: port or 40001)["web-pod"]["ports"] == ["127.0.0.1:40001:80"]
+
+
+def test_a_service_without_a_port_is_meshed_all_the_same(tmp_path):
+    made = render(layout_from(tmp_path, "name: a\nservices: {worker: {image: x}}\n"))["services"]
+    assert {"worker", "worker-pod", "worker-sidecar"} <= made.keys()
+    assert "ports" not in made["worker-pod"]
+
+
+def test_start_is_pod_then_sidecar_ready_then_app(tmp_path):
+    made = services(tmp_path, "restart: always")
+    assert made["web-sidecar"]["depends_on"] == {"web-pod": {"condition": "service_started"}}
+    assert made["web"]["depends_on"] == {"web-sidecar": {"condition": "service_healthy"}}
+
+
+def test_an_engine_without_start_interval_gets_one_interval(tmp_path):
+    check = services(tmp_path, "restart: always", start_interval=False)["web-sidecar"]["healthcheck"]
+    assert (check["interval"], "start_interval" in check) == ("1s", False)

@@ -1,0 +1,92 @@
+"""The files that containers are given: who can read them, and that no secret is anywhere else."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from devmesh.ca.tokens import TokenStore
+from devmesh.runtimes.docker.entry import seed
+from devmesh.runtimes.docker.prepare import Secrets, write_files
+from devmesh.runtimes.docker.project import as_yaml, render
+from devmesh.sidecar.bootstrap import Bootstrap
+from tests.runtimes.docker.layouts import layout_from
+
+TEXT = "name: a\nservices: {web: {image: x, expose: ['80']}, api: {image: x, expose: ['81']}}\n"
+TOKEN = "the-mesh-token-0123456789"
+
+
+@pytest.fixture
+def layout(tmp_path):
+    made = layout_from(tmp_path, TEXT, folder=tmp_path / ".devmesh" / "docker")
+    write_files(made, TOKEN, "TEXT", Secrets(gives_away=False))
+    return made
+
+
+def token_of(layout, workload):
+    return (layout.workload_folder(workload) / "token").read_text()
+
+
+def test_no_secret_is_in_the_rendered_project(layout):
+    text = as_yaml(render(layout), "compose.yaml")
+    for secret in (TOKEN, token_of(layout, "web"), token_of(layout, "istio-ingressgateway")):
+        assert secret not in text
+
+
+def test_a_sidecar_is_given_its_own_token_and_nobody_elses(layout):
+    mounted = [one["source"] for one in render(layout)["services"]["web-sidecar"]["volumes"] if one["type"] == "bind"]
+    assert mounted == [str(layout.workload_folder("web"))]
+    texts = [path.read_text() for path in layout.workload_folder("web").iterdir()]
+    assert not any(TOKEN in text or token_of(layout, "api") in text for text in texts)
+
+
+def test_only_registry_ca_and_control_plane_know_the_meshs_token(layout):
+    holders = {path.parent.name for path in layout.folder.rglob("*") if path.is_file() and TOKEN in path.read_text()}
+    assert holders == {"consul", "ca", "control"}
+
+
+def test_the_ca_gets_hashes_only(layout):
+    grants = (layout.part_folder("ca") / "grants.json").read_text()
+    assert token_of(layout, "web") not in grants
+    assert {one["workload"] for one in json.loads(grants).values()} == {"web", "api", "istio-ingressgateway", "controlplane"}
+
+
+def test_what_may_be_given_away_is_the_containers_own_and_closed(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid: given.append((path.name, uid, gid)))
+    Secrets(gives_away=True).write(tmp_path / "token", b"x", 1337)
+    assert given == [("token", 1337, 1337)]
+    assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
+
+
+def test_what_may_not_be_given_away_is_behind_a_closed_folder(layout):
+    assert stat.S_IMODE(layout.folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((layout.workload_folder("web") / "token").stat().st_mode) == 0o644
+
+
+def test_a_bootstrap_is_one_that_a_sidecar_takes(layout):
+    bootstrap = Bootstrap.load(layout.workload_folder("web") / "bootstrap.json")
+    ip = layout.topology.workload("web").ip
+    assert bootstrap.dial == {f"{ip}:80": (ip, 80)}
+    assert bootstrap.ca.url == "https://ca:15011"
+    assert [one.role for one in bootstrap.sockets] == ["admin", "health", "prometheus"], "redirected connections come by the pod's sockets"
+
+
+def test_the_gateway_listens_for_itself(layout):
+    bootstrap = Bootstrap.load(layout.workload_folder("istio-ingressgateway") / "bootstrap.json")
+    published = [(one.port, one.original) for one in bootstrap.sockets if one.role == "published"]
+    ip = layout.topology.workload("istio-ingressgateway").ip
+    assert published == [(8080, (ip, 8080)), (8443, (ip, 8443))]
+
+
+def test_a_new_up_replaces_the_tokens_of_before_and_leaves_others(tmp_path, layout):
+    directory = tmp_path / "ca"
+    store = TokenStore(directory / "tokens.json")
+    spiffe_id = next(iter(TokenStore(layout.part_folder("ca") / "grants.json")._grants.values())).spiffe_id
+    old, other = store.mint("web", spiffe_id), store.mint("attached", spiffe_id)
+    seed(directory, json.loads((layout.part_folder("ca") / "grants.json").read_bytes()))
+    seeded = TokenStore(directory / "tokens.json")
+    assert seeded.grant_of(old) is None
+    assert seeded.grant_of(other).workload == "attached"
+    assert seeded.grant_of(token_of(layout, "web")).workload == "web"

@@ -1,0 +1,70 @@
+"""What is told of a mesh that is not in sync; MeshConfig by profile; files that hold errors."""
+
+import pytest
+from aiohttp import ClientSession, web
+
+from devmesh.config.topology import load_topology
+from devmesh.errors import DevmeshError
+from devmesh.runtimes.contents import ControlPlaneView, load_resources, mesh_config
+
+
+@pytest.fixture
+async def control():
+    """A control plane that says what the test puts into it; away when `said` is empty."""
+    said = {}
+
+    async def answer(request):
+        return web.json_response(said[request.path]) if request.path in said else web.Response(status=503)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    async with ClientSession() as session:
+        yield ControlPlaneView(session, f"http://127.0.0.1:{runner.addresses[0][1]}"), said
+    await runner.cleanup()
+
+
+def proxy(name, **changes):
+    return {"workload": name, "connected": True, "synced": True, "error": "", "detail": ""} | changes
+
+
+@pytest.mark.parametrize(
+    ("proxies", "endpoints", "missing"),
+    [
+        ([proxy("web"), proxy("db")], ["web"], []),
+        ([proxy("web")], ["web"], ["db: its sidecar has not connected to the control plane"]),
+        ([proxy("web", connected=False), proxy("db")], ["web"], ["web: its sidecar has not connected to the control plane"]),
+        ([proxy("web", synced=False, error="no"), proxy("db")], ["web"], ["web: its sidecar has not acknowledged its configuration no"]),
+        (
+            [proxy("web", detail="10.0.0.2:80: Connection refused"), proxy("db")],
+            [],
+            ["web: its app takes no connections: 10.0.0.2:80: Connection refused"],
+        ),
+    ],
+)
+async def test_what_is_not_so_yet_is_named(control, proxies, endpoints, missing):
+    view, said = control
+    said |= {"/v1/proxies": {"proxies": proxies}, "/v1/status": {"endpoints": endpoints}}
+    assert await view.missing(["web", "db"], {"web"}) == missing
+
+
+async def test_a_control_plane_that_is_not_there_yet_means_nothing_is_so(control):
+    assert len(await control[0].missing(["web", "db"], {"web"})) == 2
+
+
+def test_profile_demo_samples_every_trace_and_settings_win():
+    assert mesh_config({}, "id")["tracing_sampling"] == 100.0
+    assert "tracing_sampling" not in mesh_config({"profile": "default"}, "id")
+    assert mesh_config({"mesh_config": {"tracing_sampling": 5}}, "id")["tracing_sampling"] == 5
+
+
+def test_files_with_errors_are_refused_with_every_place(tmp_path):
+    (tmp_path / "compose.yaml").write_text("name: a\nservices: {web: {image: x, expose: ['80']}}\n")
+    (tmp_path / "mesh").mkdir()
+    rule = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec: {hosts: [web], htp: []}\n"
+    (tmp_path / "mesh" / "a.yaml").write_text(rule)
+    with pytest.raises(DevmeshError, match=r"1 error in the mesh's resources:\n.*a.yaml:4"):
+        load_resources(load_topology(tmp_path / "compose.yaml"), lambda _: None)
