@@ -4,7 +4,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,38 @@ def test_the_apps_see_istios_address_for_their_sidecar_and_no_variable_of_ours(u
     environment = inside(unmodified, "front", "sh", "-c", "tr '\\0' '\\n' < /proc/$(pgrep -o node)/environ")
     assert "PROXY" not in environment.upper().replace("NO_PROXY", "")
     assert "PORT=" not in environment
+
+
+@contextmanager
+def capture(*command: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """tcpdump, from the moment on when it listens."""
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        assert any(b"listening on lo" in line for line in process.stderr)
+        yield process
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def test_inside_a_pod_is_plain_http_and_between_sidecars_only_tls(unmodified):
+    tool("tcpdump", "tcpdump")
+    if os.getuid() != 0:
+        pytest.skip("a capture on the machine's loopback takes root")
+    address = unmodified.state()["workloads"]["reviews"]["ip"]
+    dump = ("tcpdump", "-i", "lo", "-l", "-A", "-s", "0")
+    devmesh = str(Path(sys.executable).with_name("devmesh"))
+    inside_reviews = [devmesh, "exec", "reviews", *dump, "-c", "12", "tcp port 9080"]
+    outside = [*dump, "-c", "12", f"dst host {address} and tcp port 9080 and tcp[tcpflags] & tcp-push != 0"]
+    with capture(*inside_reviews, folder=unmodified.folder) as plain, capture(*outside, folder=unmodified.folder) as between:
+        for _ in range(20):
+            assert inside(unmodified, "redis", "curl", "-s", "http://reviews:9080/secret-path") == "go < java"
+        assert b"GET /secret-path HTTP/1.1" in plain.communicate(timeout=20)[0]
+        seen = between.communicate(timeout=20)[0]
+    assert seen
+    assert b"HTTP/1.1" not in seen
+    assert b"secret-path" not in seen
 
 
 @pytest.mark.parametrize("part", ["front-pod", "front-sidecar", "front", "init"])
