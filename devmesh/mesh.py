@@ -165,9 +165,9 @@ class Mesh:
     async def status(self) -> Json:
         """The shape of `status -o json` (docs: command line)."""
         proxies = await self._proxies()
-        workloads = await self._workloads(proxies)
+        state = await self.runtime.state()
+        workloads = self._workloads(state, proxies)
         ports, problem = await self._registered(proxies)
-        state = self.state()
         expiries = await asyncio.gather(*(self._certificate(name) for name in state["workloads"]))
         for workload, expires in zip(workloads, expiries, strict=True):
             workload["certificate"]["expires"] = expires
@@ -182,10 +182,9 @@ class Mesh:
 
     async def workloads(self) -> list[Json]:
         """Readiness, health and sync of each: what `wait` asks again and again. Certificates' ends are `status`'s."""
-        return await self._workloads(await self._proxies())
+        return self._workloads(await self.runtime.state(), await self._proxies())
 
-    async def _workloads(self, proxies: Mapping[str, Json]) -> list[Json]:
-        state = await self.runtime.state()
+    def _workloads(self, state: Json, proxies: Mapping[str, Json]) -> list[Json]:
         processes = {one["name"]: one for one in state["processes"]}
         return [self._workload(name, one, processes, proxies.get(name, {})) for name, one in state["workloads"].items()]
 

@@ -29,7 +29,7 @@ from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.images import FOREIGN_ROLES, ensure, image, image_names
 from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
-from devmesh.runtimes.docker.prepare import Secrets, Surroundings, lay_out, write_files
+from devmesh.runtimes.docker.prepare import Secrets, Surroundings, check_services, lay_out, write_files
 from devmesh.runtimes.docker.project import as_yaml, render
 from devmesh.runtimes.files import MeshFiles, last_lines
 
@@ -63,16 +63,14 @@ class BringUp:
 
     async def run(self) -> Json:
         """The state of the mesh that is up."""
+        profiles = self.settings.get("compose_profiles", ())
         with self.phase("plan"):
-            config = self.compose.config(self.compose_file, self.settings.get("compose_profiles", ()))
+            config = self.compose.config(self.compose_file, profiles)
+            check_services(config, load_topology(self.compose_file, profiles=profiles))  # before an image is pulled in vain
         with self.phase("images"):
             images = self._images(config)
         with self.phase("project"):
-            topology = load_topology(
-                self.compose_file,
-                profiles=self.settings.get("compose_profiles", ()),
-                exposed=self.engine.exposed_ports(image_names(config)),
-            )
+            topology = load_topology(self.compose_file, profiles=profiles, exposed=self.engine.exposed_ports(image_names(config)))
             resources = load_resources(topology, self._tell)
             layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings())
             self.project, self._layout = self._write(layout), layout

@@ -66,7 +66,6 @@ def trust_volume(*, read_only: bool) -> Json:
 
 
 def triple(layout: Layout, service: Mapping[str, Any], workload: Workload, index: int) -> dict[str, Json]:
-    refuse(workload.compose_service, service)
     return {
         pod_of(workload.name): _pod(layout, service, workload, index),
         sidecar_of(workload.name): _sidecar(layout, workload),

@@ -35,7 +35,7 @@ from devmesh.runtimes.docker.layout import (
 )
 from devmesh.runtimes.docker.parts import address
 from devmesh.runtimes.docker.pod import SIDECAR_UID
-from devmesh.runtimes.docker.pods import FOLDER
+from devmesh.runtimes.docker.pods import FOLDER, refuse
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 ROOT_FILE = "/var/lib/devmesh/trust/root.pem"
@@ -57,7 +57,7 @@ def lay_out(
     config: Mapping[str, Any], topology: Topology, folder: Path, images: Mapping[str, str], mesh_id: str, surroundings: Surroundings
 ) -> Layout:
     """Raises DevmeshError for networks that cannot be used."""
-    check_names(config, topology)
+    check_services(config, topology)
     project = str(config["name"])
     services: Mapping[str, Any] = config["services"]
     meshed = {one.compose_service for one in topology.workloads}
@@ -89,10 +89,11 @@ def lay_out(
     )
 
 
-def check_names(config: Mapping[str, Any], topology: Topology) -> None:
-    """Raise DevmeshError for a name that the mesh gives to something of its own."""
+def check_services(config: Mapping[str, Any], topology: Topology) -> None:
+    """Raise DevmeshError for what no pod can be made of, and for a name that the mesh gives to something of its own."""
     services = config["services"]
     for one in topology.workloads:
+        refuse(one.compose_service, services.get(one.compose_service, {}))
         for made, what in ((pod_of(one.name), "pod"), (sidecar_of(one.name), "sidecar")):
             if made in services:
                 raise DevmeshError(f'service "{made}" has the name of the {what} of {one.name}', f"rename {made}, or {one.compose_service}")

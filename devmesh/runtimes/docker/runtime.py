@@ -17,7 +17,7 @@ from typing import IO, Any, NoReturn
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.contents import Tell
-from devmesh.runtimes.docker.bring_up import REST_RUNS, BringUp, process_json
+from devmesh.runtimes.docker.bring_up import REST_RUNS, BringUp, process_json, url_of
 from devmesh.runtimes.docker.compose import Compose, Project
 from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
@@ -118,8 +118,9 @@ class DockerRuntime:
         return {one.service: one for one in Engine.connect().containers(self._state()["project"])}
 
     async def state(self) -> Json:
-        containers = await asyncio.to_thread(self._containers)
-        return {**self._state(), "processes": [process_json(one) for one in containers.values()]}
+        state, containers = self._state(), await asyncio.to_thread(self._containers)
+        workloads = {name: one | current_url(one, containers) for name, one in state["workloads"].items()}
+        return {**state, "workloads": workloads, "processes": [process_json(one) for one in containers.values()]}
 
     async def ask_sidecar(self, workload: str, face: str, path: str) -> str:
         """By curl inside the pod: the admin port is on its loopback only, and not every engine's addresses are reachable from here."""
@@ -220,6 +221,12 @@ class DockerRuntime:
         state = self._state()
         command = Compose.find().arguments(Project(state["project"], Path(state["rendered"])), "exec", *flags, service, *argv)
         os.execv(command[0], command)  # noqa: S606 - no shell on purpose
+
+
+def current_url(workload: Json, containers: Mapping[str, Container]) -> Json:
+    """Where it is reached now: a port that the engine chose is another after the pod's restart."""
+    pod = containers.get(workload["pod"])
+    return {} if workload["gateway"] or pod is None else {"url": url_of(pod.published)}
 
 
 def identity(pid: int) -> Json:
