@@ -1,5 +1,6 @@
 """What a shell sees of a command that was not meant like that."""
 
+import os
 import subprocess
 import sys
 
@@ -38,3 +39,17 @@ def test_a_reader_that_leaves_is_no_error():
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_of_a_shell_asks_devmesh_for_its_words(shell):
+    done = devmesh("completion", shell)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "_DEVMESH_COMPLETE=complete_" in done.stdout
+
+
+def test_a_shell_completes_commands():
+    environment = {**os.environ, "_DEVMESH_COMPLETE": "complete_bash", "COMP_WORDS": "devmesh proxy-", "COMP_CWORD": "1"}
+    program = "import sys; sys.argv[0] = 'devmesh'; from devmesh.cli.app import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout.split() == ["proxy-status", "proxy-config"]
