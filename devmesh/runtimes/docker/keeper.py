@@ -131,10 +131,9 @@ class Keeper:
                 for one in todo:
                     carry_out(engine, one)
         except DevmeshError as error:
-            log.warning("%s: %s", workload, error.message)  # the next look tries again
+            log.warning("%s: %s", workload, error.message)  # the next look, LOOK_SECONDS later, tries again
         finally:
             self._busy.discard(workload)
-            self._changed.set()
 
 
 def carry_out(engine: Engine, one: Repair) -> None:
