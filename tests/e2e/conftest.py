@@ -170,6 +170,11 @@ def bookinfo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         common = folder / "apps" / "common.py"
         common.write_text(common.read_text().replace("trust_env=True", "trust_env=False"))
     if request.param == "docker":
+        compose = folder / "compose.yaml"
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+        compose.write_text(
+            compose.read_text().replace("name: bookinfo\n", f"name: bookinfo-{worker}\n", 1)
+        )  # an engine's projects go by name
         environment = {**request.getfixturevalue("docker_environment"), "SAMPLES_BASE": request.getfixturevalue("devmesh_image")}
         with running(folder, "auto", "docker", environment) as mesh:
             yield mesh

@@ -38,6 +38,7 @@ INTERCEPTION = "redirect"
 UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started
 LEADER_TIMEOUT = 30.0
 LOOK_SECONDS = 0.3  # between looks at the containers
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
 REST_RUNS = "The rest of the mesh runs."
 START_INTERVAL_SINCE = (25, 0)
 
@@ -73,6 +74,7 @@ class BringUp:
             topology = load_topology(self.compose_file, profiles=profiles, exposed=self.engine.exposed_ports(image_names(config)))
             resources = load_resources(topology, self._tell)
             layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings())
+            refuse_others(layout, self.engine.containers(layout.project))
             self.project, self._layout = self._write(layout), layout
             self.files.write_state({**(self.files.read_state() or {}), **self.state(containers=False)})
         with self.phase("containers"):
@@ -204,6 +206,19 @@ def has_failed(one: Container) -> bool:
         and one.state in ("exited", "dead", "restarting")
         and (one.state != "exited" or one.exit_code != 0)
     )
+
+
+def refuse_others(layout: Layout, found: Collection[Container]) -> None:
+    """Compose knows a project by its name alone: bringing up ours would remove what runs under it from another folder, or without the mesh.
+
+    Raises DevmeshError naming where that came from.
+    """
+    folder = next((where for one in found if (where := one.labels.get(FOLDER_LABEL, "")) and Path(where) != layout.folder), None)
+    if folder is not None:
+        raise DevmeshError(
+            f"the engine has a project {layout.project!r} already, from {folder}",
+            f"docker compose --project-name {layout.project} down, or give this one another name: at the top of the compose file",
+        )
 
 
 def prefer_port(port: int) -> int:
