@@ -2,10 +2,12 @@
 
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import docker
@@ -58,8 +60,19 @@ def five(
 ) -> Iterator[RunningMesh]:
     folder = tmp_path_factory.mktemp("docker") / "five"
     shutil.copytree(ROOT / "tests" / "e2e" / "five", folder)
-    with running(folder, "auto", "docker", docker_environment) as mesh:
+    with occupied(), running(folder, "auto", "docker", docker_environment) as mesh:
         yield mesh
+
+
+@contextmanager
+def occupied() -> Iterator[None]:
+    """The usual ports are somebody's: a mesh beside this one would take one that is free while a container of ours restarts."""
+    ports = (8500, 15014, 16686, 4317, 4318, 8080, 8443)
+    with ExitStack() as held:
+        for port in ports:
+            with suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+        yield
 
 
 def url(mesh: RunningMesh) -> str:

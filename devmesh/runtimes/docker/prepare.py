@@ -68,6 +68,7 @@ def lay_out(
     with_default = {**dict(config), "networks": {name: declared.get(name) for name in networks}}
     subnets = plan_subnets(with_default, project, surroundings.existing, surroundings.routes, len(topology.workloads))
     addresses = Addresses(subnets, given(services, topology))
+    users = set(published_ports(services))
     placed = with_addresses(topology, config, addresses, networks)
     return Layout(
         project=project,
@@ -77,7 +78,7 @@ def lay_out(
         addresses=addresses,
         networks=networks,
         parts=own_names(names),
-        ports=HostPorts.choose(surroundings.prefer),
+        ports=HostPorts.choose(lambda port: surroundings.prefer(0 if port in users else port)),
         images=images,
         mesh_id=mesh_id,
         start_interval=surroundings.start_interval,
@@ -92,6 +93,7 @@ def lay_out(
 def check_services(config: Mapping[str, Any], topology: Topology) -> None:
     """Raise DevmeshError for what no pod can be made of, and for a name that the mesh gives to something of its own."""
     services = config["services"]
+    published_ports(services)
     for one in topology.workloads:
         refuse(one.compose_service, services.get(one.compose_service, {}))
         for made, what in ((pod_of(one.name), "pod"), (sidecar_of(one.name), "sidecar")):
@@ -101,6 +103,22 @@ def check_services(config: Mapping[str, Any], topology: Topology) -> None:
         for name in own:
             if name in (config.get(key) or {}):
                 raise DevmeshError(f"{key}.{name} has the name of one of the mesh's own", "rename it in the compose file")
+
+
+def published_ports(services: Mapping[str, Any]) -> dict[int, str]:
+    """Host port -> the service whose file publishes it. Raises DevmeshError for one that two services want on the same address."""
+    found: dict[tuple[str, str, str], str] = {}
+    for name, service in services.items():
+        for port in service.get("ports") or ():
+            number = str(port.get("published") or "0")
+            place = (str(port.get("host_ip") or "0.0.0.0"), number, str(port.get("protocol") or "tcp"))
+            if number.isdecimal() and int(number):
+                if place in found and found[place] != name:
+                    raise DevmeshError(
+                        f"port {number} is published by {found[place]} and by {name}", "publish another port for one of them"
+                    )
+                found[place] = name
+    return {int(number): name for (_, number, _), name in found.items()}
 
 
 def given(services: Mapping[str, Any], topology: Topology) -> dict[tuple[str, str], str]:

@@ -65,6 +65,11 @@ def test_host_ports_that_are_taken_are_others():
     assert (ports.registry, ports.query) == (40000, 16686)
 
 
+def test_the_meshs_own_ports_leave_alone_what_the_users_file_publishes(tmp_path):
+    text = "name: a\nservices: {web: {image: x, ports: [{target: 80, published: '8080'}]}}\n"
+    assert layout_from(tmp_path, text, prefer=lambda port: port or 40001).ports.gateway == 40001
+
+
 def test_own_names_give_way_to_the_users():
     assert own_names(["ca", "web"])["ca"] == "mesh-ca"
 
@@ -76,6 +81,10 @@ def test_own_names_give_way_to_the_users():
         ("name: a\nservices: {web: {image: x}, web-sidecar: {image: y}}\n", "the name of the sidecar of web"),
         ("name: a\nservices: {web: {image: x, networks: {mesh-control: null}}}\nnetworks: {mesh-control: null}\n", "networks.mesh-control"),
         ("name: a\nservices: {web: {image: x}}\nvolumes: {mesh-ca: {}}\n", "volumes.mesh-ca"),
+        (
+            "name: a\nservices: {a: {image: x, ports: [{target: 80, published: '90'}]}, b: {image: x, ports: [{target: 80, published: '90'}]}}\n",
+            "port 90 is published by a and by b",
+        ),
     ],
 )
 def test_a_name_that_the_mesh_needs_is_refused(tmp_path, text, words):
