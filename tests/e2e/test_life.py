@@ -14,8 +14,11 @@ from tests.e2e.conftest import RunningMesh, copy_sample, running, until
 from tests.support.require import tool
 
 pytestmark = pytest.mark.e2e
+# Processes by their pids; containers end and come back in test_docker.py.
+local = pytest.mark.parametrize("bookinfo", ["namespace", "proxy"], indirect=True, scope="session")
 
 
+@local
 @pytest.mark.parametrize("part", ["control", "ca", "registry", "collector", "reviews-v1-sidecar", "details-v1"])
 def test_a_killed_part_is_restarted_and_everything_is_in_sync_again(bookinfo, part):
     killed = bookinfo.pid(part)
@@ -25,6 +28,7 @@ def test_a_killed_part_is_restarted_and_everything_is_in_sync_again(bookinfo, pa
     assert "PublisherA" in bookinfo.page()
 
 
+@local
 @pytest.mark.parametrize("part", ["control", "ca", "registry"])
 def test_requests_keep_working_while_a_part_of_the_control_side_is_dead(bookinfo, part):
     os.kill(bookinfo.pid(part), signal.SIGKILL)
@@ -45,6 +49,7 @@ def test_down_with_nothing_up_says_so_and_succeeds(tmp_path):
     assert "nothing is up" in mesh.devmesh("down").stderr
 
 
+@local
 def test_two_meshes_run_side_by_side_and_down_leaves_nothing(bookinfo, tmp_path):
     other = RunningMesh(copy_sample("bookinfo", tmp_path / "second"))
     other.up()
@@ -85,6 +90,7 @@ def test_an_app_that_exits_at_start_is_named_with_its_last_words_and_the_rest_ru
         mesh.devmesh("down")
 
 
+@local
 def test_a_port_in_use_names_the_port(tmp_path, bookinfo):
     taken = int(bookinfo.gateway.rpartition(":")[2])
     folder = copy_sample("bookinfo", tmp_path / "busy")
