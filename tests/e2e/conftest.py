@@ -123,6 +123,12 @@ def copy_sample(name: str, target: Path) -> Path:
     return target
 
 
+def own_name(folder: Path) -> None:
+    """Give a copied compose file a project name of this process: an engine knows projects by nothing else."""
+    compose = folder / "compose.yaml"
+    compose.write_text(re.sub(r"^name: (\S+)", rf"name: \1-{os.getpid()}", compose.read_text(), count=1, flags=re.MULTILINE))
+
+
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
@@ -170,11 +176,7 @@ def bookinfo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         common = folder / "apps" / "common.py"
         common.write_text(common.read_text().replace("trust_env=True", "trust_env=False"))
     if request.param == "docker":
-        compose = folder / "compose.yaml"
-        worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-        compose.write_text(
-            compose.read_text().replace("name: bookinfo\n", f"name: bookinfo-{worker}\n", 1)
-        )  # an engine's projects go by name
+        own_name(folder)
         environment = {**request.getfixturevalue("docker_environment"), "SAMPLES_BASE": request.getfixturevalue("devmesh_image")}
         with running(folder, "auto", "docker", environment) as mesh:
             yield mesh

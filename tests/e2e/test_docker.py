@@ -14,7 +14,7 @@ import docker
 import orjson
 import pytest
 
-from tests.e2e.conftest import ROOT, RunningMesh, running, until
+from tests.e2e.conftest import ROOT, RunningMesh, own_name, running, until
 
 pytestmark = pytest.mark.e2e
 TLS_RECORDS = {20, 21, 22, 23}  # RFC 8446 section 5.1: change_cipher_spec, alert, handshake, application_data
@@ -60,6 +60,7 @@ def five(
 ) -> Iterator[RunningMesh]:
     folder = tmp_path_factory.mktemp("docker") / "five"
     shutil.copytree(ROOT / "tests" / "e2e" / "five", folder)
+    own_name(folder)
     with occupied(), running(folder, "auto", "docker", docker_environment) as mesh:
         yield mesh
 
