@@ -39,6 +39,7 @@ Json = dict[str, Any]
 Event = Callable[[Json], None]
 COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 FAULT_KIND = "Fault"
+INBOUND_LISTENER = 15006
 PROTOCOL_TEXT = {"http": "http", "http2": "tcp (h2)", "tcp": "tcp", "auto": "auto"}  # HTTP/2 is carried as bytes for now
 
 
@@ -293,7 +294,9 @@ class Mesh:
             except DevmeshError:
                 continue
             inbound: Json = next((item for item in config["listeners"] if item["name"] == "virtualInbound"), {"filter_chains": []})
-            ports = [chain["filter_chain_match"] for chain in inbound["filter_chains"] if "destination_port" in chain["filter_chain_match"]]
+            matches = [chain["filter_chain_match"] for chain in inbound["filter_chains"]]
+            # A workload without ports has only the chain that refuses connections to the listener itself.
+            ports = [match for match in matches if match.get("destination_port", INBOUND_LISTENER) != INBOUND_LISTENER]
             if ports and not any(match.get("transport_protocol") == "raw_buffer" for match in ports):
                 strict.add(name)
         return strict
