@@ -7,9 +7,8 @@ import os
 import select
 import socket
 
+from devmesh.pods.network import INBOUND_SOURCE
 from devmesh.pods.wire import MAX_DATAGRAM, MAX_ITEMS, decode_requests, encode_answers
-
-SOURCE = "127.0.0.6"  # what an app behind Istio sees as its client (InboundPassthroughBindIpv4)
 
 
 class Connector:
@@ -47,7 +46,7 @@ class Connector:
         sock = socket.socket()
         sock.setblocking(False)  # noqa: FBT003 - as above
         try:
-            sock.bind((SOURCE, 0))
+            sock.bind((INBOUND_SOURCE, 0))
             code = sock.connect_ex((self._address, port))
         except OSError as error:
             code = error.errno or errno.EIO

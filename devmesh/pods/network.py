@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OUTBOUND_PORT, DNS_PORT = 15001, 15053
+# Where a sidecar's connections to its own app come from in every runtime (Istio's InboundPassthroughBindIpv4).
+INBOUND_SOURCE = "127.0.0.6"
 # Where all workloads of all meshes live; a call to another workload's own address must not end at the caller's loopback.
 WORKLOADS = "127.7.0.0/16"
 BACKLOG = 1024

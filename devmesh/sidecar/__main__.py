@@ -20,6 +20,7 @@ import orjson
 from aiohttp import web
 
 from devmesh.ca.client import WorkloadIdentity
+from devmesh.pods.network import INBOUND_SOURCE
 from devmesh.sidecar.admin import Admin
 from devmesh.sidecar.agent import Agent
 from devmesh.sidecar.bootstrap import ADMIN_ROLES, DATA_ROLES, Bootstrap, Listening, Xds
@@ -36,8 +37,6 @@ log = logging.getLogger(__name__)
 # What requests in flight get at SIGTERM; Istio's terminationDrainDuration.
 DRAIN_SECONDS = 5.0
 BACKLOG = 1024
-# Where connections to our own app come from in a namespace that we share with it (Istio's InboundPassthroughBindIpv4).
-INBOUND_SOURCE = "127.0.0.6"
 
 
 def open_socket(listening: Listening) -> SocketSpec:

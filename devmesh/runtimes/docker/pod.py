@@ -23,13 +23,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from devmesh.errors import DevmeshError
+from devmesh.pods.network import INBOUND_SOURCE
 
 SIDECAR_UID = 1337
 OUTBOUND, INBOUND = 15001, 15006
 # Reached from outside as they are: readiness and Prometheus (istio-iptables excludes the same).
 OWN_INBOUND = (15021, 15090)
-# The sidecar dials its own app from here (Istio's InboundPassthroughBindIpv4), so that a call to oneself can be told from it.
-SOURCE = "127.0.0.6/32"
 # Abstract: such names belong to the network namespace, which the sidecar shares, and not to a file system, which it does not.
 READY_SOCKET = "\0devmesh-pod"
 SOCKETS = (("virtual_outbound", OUTBOUND), ("virtual_inbound", INBOUND))
@@ -67,8 +66,8 @@ class Rules:
         for name in ("control", "vips"):
             parser.add_argument(f"--{name}", required=True)
         for name in ("exclude-inbound-ports", "exclude-outbound-ports", "exclude-outbound-ranges"):
-            parser.add_argument(f"--{name}", type=_words, default=())
-        parser.add_argument("--include-outbound-ranges", type=_words, default=("*",))
+            parser.add_argument(f"--{name}", type=words, default=())
+        parser.add_argument("--include-outbound-ranges", type=words, default=("*",))
         return Rules(**vars(parser.parse_args(arguments)))
 
     def restore(self, version: int) -> str:
@@ -93,7 +92,8 @@ class Rules:
 
     def _outbound(self, version: int) -> Iterable[str]:
         if version == 4:
-            yield f"-s {SOURCE} -o lo -j RETURN"
+            # so that a call to oneself can be told from the sidecar's own call to its app
+            yield f"-s {INBOUND_SOURCE}/32 -o lo -j RETURN"
             # A workload that calls its own service: the sidecar dials the pod's address, and its own inbound side must answer.
             yield f"-o lo ! -d 127.0.0.1/32 -p tcp -m owner --uid-owner {SIDECAR_UID} -j REDIRECT --to-ports {INBOUND}"
         yield f"-m owner --uid-owner {SIDECAR_UID} -j RETURN"
@@ -121,7 +121,8 @@ class Rules:
         yield f"-A INPUT ! -i lo -s {self.control} {new} -j REJECT"
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
+    """A list as Istio's annotations have it."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 

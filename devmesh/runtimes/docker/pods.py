@@ -8,8 +8,9 @@ from typing import Any
 
 from devmesh.config.topology import TRAFFIC_LABELS, Topology, Workload
 from devmesh.errors import DevmeshError
+from devmesh.pods.names import host_aliases
 from devmesh.runtimes.docker.layout import CONTROL_NETWORK, HOST_NETWORK, VIPS, Json, Layout, networks_of, pod_of, sidecar_of
-from devmesh.runtimes.docker.pod import SIDECAR_UID, Rules
+from devmesh.runtimes.docker.pod import SIDECAR_UID, Rules, words
 
 # What the engine refuses of a container that joins another's network namespace.
 MOVED = (
@@ -108,28 +109,26 @@ def rules_of(layout: Layout, workload: Workload) -> Rules:
     """Istio's annotations, given as labels."""
     given = {key.removeprefix(TRAFFIC_LABELS): value for key, value in workload.annotations.items()}
 
-    def words(name: str) -> tuple[str, ...]:
-        return tuple(word.strip() for word in given.get(name, "").split(",") if word.strip())
+    def listed(name: str) -> tuple[str, ...]:
+        return words(given.get(name, ""))
 
     return Rules(
         control=layout.control_subnet(),
         vips=VIPS,
-        exclude_inbound_ports=words("excludeInboundPorts"),
-        exclude_outbound_ports=words("excludeOutboundPorts"),
-        exclude_outbound_ranges=words("excludeOutboundIPRanges"),
-        include_outbound_ranges=words("includeOutboundIPRanges") if "includeOutboundIPRanges" in given else ("*",),
+        exclude_inbound_ports=listed("excludeInboundPorts"),
+        exclude_outbound_ports=listed("excludeOutboundPorts"),
+        exclude_outbound_ranges=listed("excludeOutboundIPRanges"),
+        include_outbound_ranges=listed("includeOutboundIPRanges") if "includeOutboundIPRanges" in given else ("*",),
     )
 
 
 def vip_hosts(topology: Topology, workload: Workload) -> list[str]:
-    """Kubernetes' names of every service; the short one in the workload's own namespace."""
-    out = []
-    for service in topology.services:
-        names = [f"{service.name}.{service.namespace}{suffix}" for suffix in ("", ".svc", ".svc.cluster.local")]
-        if service.namespace == workload.namespace:
-            names.insert(0, service.name)
-        out += [f"{name}:{service.cluster_ip}" for name in names]
-    return out
+    """Every service's names, for `extra_hosts`."""
+    return [
+        f"{name}:{service.cluster_ip}"
+        for service in topology.services
+        for name in host_aliases(service.name, service.namespace, workload.namespace)
+    ]
 
 
 def _networks(layout: Layout, service: Mapping[str, Any], workload: Workload, index: int) -> Json:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from devmesh.config.topology_types import Topology
+from devmesh.config.topology_types import Service, Topology
 from devmesh.pods.names import host_aliases, hosts_file, read_or_empty, resolv_conf
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.plan import SidecarSocket, WorkloadPlan
@@ -41,12 +41,11 @@ class Pods:
     def __init__(self, files: MeshFiles, told: Told) -> None:
         self._files, self._told = files, told
         self._pods: dict[str, Pod] = {}
-        self.vips: dict[str, list[tuple[str, str, str]]] = {}
+        self._services: tuple[Service, ...] = ()
 
     def know(self, topology: Topology) -> None:
         """Learn the names that pods are to resolve."""
-        for service in topology.services:
-            self.vips.setdefault(service.cluster_ip, []).append((service.name, service.namespace, service.cluster_ip))
+        self._services = topology.services
 
     def __getitem__(self, name: str) -> Pod:
         return self._pods[name]
@@ -76,10 +75,7 @@ class Pods:
     def _write_files(self, plan: WorkloadPlan) -> tuple[Path, Path]:
         """Readable by every user inside: an app may run as another one."""
         workload, directory = plan.workload, self._files.pod(plan.workload.name)
-        vips = {
-            address: [alias for name, namespace, _ in named for alias in host_aliases(name, namespace, workload.namespace)]
-            for address, named in self.vips.items()
-        }
+        vips = {one.cluster_ip: host_aliases(one.name, one.namespace, workload.namespace) for one in self._services}
         hosts, resolver = directory / "hosts", directory / "resolv.conf"
         hosts.write_text(hosts_file(read_or_empty("/etc/hosts"), workload.name, workload.ip, vips))
         resolver.write_text(resolv_conf(read_or_empty("/etc/resolv.conf"), workload.namespace))
