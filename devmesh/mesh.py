@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from devmesh.config.analysis import analyze
 from devmesh.config.kinds import DEVMESH
 from devmesh.config.model import Diagnostic, Resource, ResourceKey
@@ -32,6 +30,7 @@ from devmesh.registry.resources import (
     write_resources,
 )
 from devmesh.runtimes.choose import runtime_of
+from devmesh.runtimes.fetch import fetch, no_answer
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.runtime import Runtime
 
@@ -132,15 +131,9 @@ class Mesh:
         """restart, stop or start the apps of a service or workload; the workloads it did it to."""
         return await self.runtime.act(action, target)
 
-    def not_up(self) -> DevmeshError:
-        return DevmeshError(f"no mesh is up in {self.compose_file.parent}", "devmesh up")
-
     def state(self) -> Json:
-        """What the runtime last wrote; also true while its keeper is dead and the rest serves."""
-        state = self.files.read_state()
-        if state is None:
-            raise self.not_up()
-        return state
+        """What the runtime last wrote. Raises DevmeshError when nothing is up."""
+        return self.files.running_state()
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -150,16 +143,12 @@ class Mesh:
 
     async def ask(self, url: str, wait: float) -> Json:
         """GET from one of the mesh's own servers. Raises DevmeshError."""
-        headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
+        status, text = await fetch(url, self.files.mesh_token(), wait)
         try:
-            async with (
-                aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=wait)) as session,
-                session.get(url) as response,
-            ):
-                answer: Json = await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise DevmeshError(f"{url} does not answer: {error}", "devmesh status; it is restarted by itself, try again") from error
-        if response.status >= 400:
+            answer: Json = json.loads(text)
+        except ValueError as error:
+            raise no_answer(url, error) from error
+        if status >= 400:
             raise DevmeshError(str(answer.get("error", answer)))
         return answer
 

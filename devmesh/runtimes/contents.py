@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import aiohttp
@@ -16,9 +16,8 @@ from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, delete_resources, list_resources
+from devmesh.runtimes.runtime import Json, Tell
 
-Json = dict[str, Any]
-Tell = Callable[[Json], None]
 FAULT_CHECK_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 0.02
 

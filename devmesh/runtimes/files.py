@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from devmesh.ca.files import write_private
 from devmesh.errors import DevmeshError
+from devmesh.runtimes.processes import is_same
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,21 @@ class MeshFiles:
         except (OSError, ValueError):
             return None
         return state
+
+    def keeper_lives(self) -> bool:
+        """Whether the process that keeps the mesh does: `supervisor` in the state, pid and start time."""
+        one = (self.read_state() or {}).get("supervisor")
+        return one is not None and is_same(one["pid"], one["started"])
+
+    def running_state(self) -> dict[str, Any]:
+        """What the runtime last wrote; also true while its keeper is dead and the rest serves. Raises DevmeshError when nothing is up."""
+        state = self.read_state()
+        if state is None:
+            raise self.not_up()
+        return state
+
+    def not_up(self) -> DevmeshError:
+        return DevmeshError(f"no mesh is up in {self.root.parent}", "devmesh up")
 
     def write_state(self, state: dict[str, Any]) -> None:
         write_private(self.state, json.dumps(state, indent=1).encode(), durable=False)

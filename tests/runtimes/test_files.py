@@ -1,11 +1,13 @@
 """What a mesh keeps, and who may read it."""
 
+import os
 import stat
 
 import pytest
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.files import MeshFiles, last_lines
+from devmesh.runtimes.processes import start_time
 
 
 @pytest.fixture
@@ -47,3 +49,20 @@ def test_the_last_lines_of_a_log_and_none_of_one_that_is_not_there(files):
     files.log("app").write_text("".join(f"{n}\n" for n in range(50)))
     assert last_lines(files.log("app"), 2) == ["48", "49"]
     assert last_lines(files.log("other")) == []
+
+
+def test_a_folder_without_a_state_says_what_brings_a_mesh_up(files):
+    with pytest.raises(DevmeshError, match=f"no mesh is up in {files.root.parent}") as caught:
+        files.running_state()
+    assert caught.value.hint == "devmesh up"
+    files.write_state({"ports": {}})
+    assert files.running_state() == {"ports": {}}
+
+
+def test_the_keeper_lives_only_while_pid_and_start_time_are_both_its_own(files):
+    assert not files.keeper_lives()
+    own = {"pid": os.getpid(), "started": start_time(os.getpid())}
+    files.write_state({"supervisor": own})
+    assert files.keeper_lives()
+    files.write_state({"supervisor": {**own, "started": own["started"] - 1}})
+    assert not files.keeper_lives()

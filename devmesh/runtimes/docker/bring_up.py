@@ -21,7 +21,7 @@ from devmesh.config.topology import load_topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
-from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, Tell, expire_faults, load_resources, mesh_config
+from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, expire_faults, load_resources, mesh_config
 from devmesh.runtimes.docker.addresses import host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
 from devmesh.runtimes.docker.compose import Compose, Project
@@ -32,8 +32,8 @@ from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
 from devmesh.runtimes.docker.prepare import Secrets, Surroundings, check_services, lay_out, write_files
 from devmesh.runtimes.docker.project import as_yaml, render
 from devmesh.runtimes.files import MeshFiles, last_lines
+from devmesh.runtimes.runtime import Json, Tell
 
-Json = dict[str, Any]
 INTERCEPTION = "redirect"
 UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started
 LEADER_TIMEOUT = 30.0

@@ -13,19 +13,17 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.contents import Tell
 from devmesh.runtimes.docker.bring_up import REST_RUNS, BringUp, process_json, url_of
 from devmesh.runtimes.docker.compose import Compose, Project
 from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
 from devmesh.runtimes.files import MeshFiles
-from devmesh.runtimes.processes import is_same, start_time, stop_all
-from devmesh.runtimes.runtime import LogQuery
+from devmesh.runtimes.processes import start_time, stop_all
+from devmesh.runtimes.runtime import Json, LogQuery, Tell
 
-Json = dict[str, Any]
 # Any uid but the sidecar's: its connections are redirected as an app's are.
 SOMEBODY = "65534:65534"
 FACES = {"admin": 15000, "prometheus": 15090}
@@ -45,11 +43,7 @@ class DockerRuntime:
     # -- life
 
     def is_up(self) -> bool:
-        return self._alive(KEEPER)
-
-    def _alive(self, who: str) -> bool:
-        one = (self.files.read_state() or {}).get(who)
-        return bool(one) and is_same(one["pid"], one["started"])  # type: ignore[index] # bool() checked it
+        return self.files.keeper_lives()
 
     def up(self, settings: Json, tell: Tell) -> None:
         self.files.make()
@@ -108,17 +102,11 @@ class DockerRuntime:
 
     # -- looking
 
-    def _state(self) -> Json:
-        state = self.files.read_state()
-        if state is None:
-            raise DevmeshError(f"no mesh is up in {self.compose_file.parent}", "devmesh up")
-        return state
-
     def _containers(self) -> dict[str, Container]:
-        return {one.service: one for one in Engine.connect().containers(self._state()["project"])}
+        return {one.service: one for one in Engine.connect().containers(self.files.running_state()["project"])}
 
     async def state(self) -> Json:
-        state, containers = self._state(), await asyncio.to_thread(self._containers)
+        state, containers = self.files.running_state(), await asyncio.to_thread(self._containers)
         workloads = {name: one | current_url(one, containers) for name, one in state["workloads"].items()}
         return {**state, "workloads": workloads, "processes": [process_json(one) for one in containers.values()]}
 
@@ -129,7 +117,7 @@ class DockerRuntime:
         return await asyncio.to_thread(lambda: Engine.connect().exec(container, argv))
 
     def _sidecar_container(self, workload: str) -> str:
-        return f"{self._state()['project']}-{self._state()['workloads'][workload]['sidecar']}-1"
+        return f"{self.files.running_state()['project']}-{self.files.running_state()['workloads'][workload]['sidecar']}-1"
 
     # -- acting
 
@@ -148,7 +136,7 @@ class DockerRuntime:
         return [one.labels[WORKLOAD_LABEL] for one in found]
 
     def _apps(self, target: str) -> list[Container]:
-        workloads: Mapping[str, Json] = self._state()["workloads"]
+        workloads: Mapping[str, Json] = self.files.running_state()["workloads"]
         names = [name for name, one in workloads.items() if target in (name, one["service"])]
         containers = self._containers()
         found = [containers[name] for name in names if name in containers and not workloads[name]["gateway"]]
@@ -161,7 +149,7 @@ class DockerRuntime:
     def logs(self, query: LogQuery) -> Iterator[tuple[str, str]]:
         chosen = [one for one in self._containers().values() if self._is_wanted(one, query)]
         if not chosen:
-            known = ", ".join(sorted({*self._state()["workloads"], *self._state().get("parts", {})}))
+            known = ", ".join(sorted({*self.files.running_state()["workloads"], *self.files.running_state().get("parts", {})}))
             raise DevmeshError(f"no logs of {query.service!r}", f"there are: {known}")
         yield from (self._followed if query.follow else self._merged)(chosen, query)
 
@@ -172,8 +160,8 @@ class DockerRuntime:
             return False
         if query.service is None:
             return role != "pod"
-        service = self._state()["workloads"].get(workload, {}).get("service")
-        part = self._state().get("parts", {}).get(query.service)
+        service = self.files.running_state()["workloads"].get(workload, {}).get("service")
+        part = self.files.running_state().get("parts", {}).get(query.service)
         return query.service in (one.service, workload, service) or one.service == part
 
     def _lines(self, one: Container, query: LogQuery) -> Iterator[tuple[str, str, str]]:
@@ -211,14 +199,14 @@ class DockerRuntime:
 
     def curl(self, workload: str, arguments: Sequence[str]) -> NoReturn:
         """In the pod, as nobody: the app's own image need not have curl."""
-        pod = self._state()["workloads"][workload]["pod"]
+        pod = self.files.running_state()["workloads"][workload]["pod"]
         self._become(pod, ["curl", "-sS", *arguments], ["-T", "--user", SOMEBODY])
 
     def execute(self, workload: str, argv: Sequence[str] | None) -> NoReturn:
         self._become(workload, argv or SHELL, [] if sys.stdin.isatty() else ["-T"])
 
     def _become(self, service: str, argv: Sequence[str], flags: Sequence[str]) -> NoReturn:
-        state = self._state()
+        state = self.files.running_state()
         command = Compose.find().arguments(Project(state["project"], Path(state["rendered"])), "exec", *flags, service, *argv)
         os.execv(command[0], command)  # noqa: S606 - no shell on purpose
 

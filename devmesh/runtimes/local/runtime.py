@@ -11,20 +11,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
-
-import aiohttp
+from typing import NoReturn
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.contents import Tell
+from devmesh.runtimes.fetch import fetch
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.enter import enter
 from devmesh.runtimes.local.plan import OUTBOUND_PORT
 from devmesh.runtimes.local.supervisor import clean_up
-from devmesh.runtimes.processes import is_same
-from devmesh.runtimes.runtime import LogQuery
-
-Json = dict[str, Any]
+from devmesh.runtimes.runtime import Json, LogQuery, Tell
 
 
 class LocalRuntime:
@@ -34,9 +29,7 @@ class LocalRuntime:
         self.compose_file, self.files = compose_file, files
 
     def is_up(self) -> bool:
-        state = self.files.read_state()
-        supervisor = state.get("supervisor") if state else None
-        return bool(supervisor) and is_same(supervisor["pid"], supervisor["started"])  # type: ignore[index] # bool() checked it
+        return self.files.keeper_lives()
 
     def up(self, settings: Json, tell: Tell) -> None:
         """Start the supervisor and follow it until the mesh is ready. Raises DevmeshError with what went wrong."""
@@ -69,7 +62,7 @@ class LocalRuntime:
         try:
             reader, writer = await asyncio.open_unix_connection(self.files.control_socket)
         except OSError as error:
-            raise DevmeshError(f"no mesh is up in {self.compose_file.parent}", "devmesh up") from error
+            raise self.files.not_up() from error
         try:
             writer.write(json.dumps(command).encode() + b"\n")
             async with asyncio.timeout(within):
@@ -84,29 +77,15 @@ class LocalRuntime:
         """What the supervisor says, or last wrote: also true while it is dead and its children serve."""
         if self.is_up():
             return await self.command({"command": "status"})
-        return self._written()
-
-    def _written(self) -> Json:
-        state = self.files.read_state()
-        if state is None:
-            raise DevmeshError(f"no mesh is up in {self.compose_file.parent}", "devmesh up")
-        return state
+        return self.files.running_state()
 
     async def act(self, action: str, target: str) -> list[str]:
         workloads: list[str] = (await self.command({"command": action, "target": target}))["workloads"]
         return workloads
 
     async def ask_sidecar(self, workload: str, face: str, path: str) -> str:
-        url = f"http://127.0.0.1:{self._written()['workloads'][workload][face]}{path}"
-        headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
-        try:
-            async with (
-                aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=3)) as session,
-                session.get(url) as response,
-            ):
-                return await response.text()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise DevmeshError(f"{url} does not answer: {error}", "devmesh status; it is restarted by itself, try again") from error
+        url = f"http://127.0.0.1:{self.files.running_state()['workloads'][workload][face]}{path}"
+        return (await fetch(url, self.files.mesh_token(), 3))[1]
 
     def logs(self, query: LogQuery) -> Iterator[tuple[str, str]]:
         files = self._log_files(query)
@@ -136,7 +115,7 @@ class LocalRuntime:
         binary = shutil.which("curl")
         if binary is None:
             raise DevmeshError("curl is not installed", "apt-get install curl")
-        one = self._written()["workloads"][workload]
+        one = self.files.running_state()["workloads"][workload]
         if one.get("init_pid"):
             enter(workload, one, [binary, "-sS", "--noproxy", "*", *arguments])
         proxy = f"http://{one['ip']}:{OUTBOUND_PORT}"
@@ -144,7 +123,7 @@ class LocalRuntime:
         os.execv(binary, ["curl", "-sS", "--noproxy", "", "--proxy", proxy, *arguments])  # noqa: S606 - no shell on purpose
 
     def execute(self, workload: str, argv: Sequence[str] | None) -> NoReturn:
-        enter(workload, self._written()["workloads"][workload], argv or [os.environ.get("SHELL") or "/bin/sh"])
+        enter(workload, self.files.running_state()["workloads"][workload], argv or [os.environ.get("SHELL") or "/bin/sh"])
 
 
 def _followed(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
