@@ -23,6 +23,7 @@ from devmesh.pods.connector import Connector
 from devmesh.pods.listening import listening_addresses
 from devmesh.pods.namespaces import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, die_with_parent, map_user, mount, unshare
 from devmesh.pods.namespaces import POD_NAMESPACES as POD
+from devmesh.pods.wire import receive
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.01
@@ -120,10 +121,10 @@ class Init:
         return notes
 
     def _take_command(self) -> None:
-        try:
-            data, fds, _, _ = socket.recv_fds(self._channel, MAX_COMMAND, 1)
-        except ConnectionError:
-            data, fds = b"", []
+        received = receive(self._channel, MAX_COMMAND, 1)
+        if received is None:
+            return
+        data, fds = received
         if not data:
             self._epoll.unregister(self._channel.fileno())  # the supervisor is gone; the app serves on
             return

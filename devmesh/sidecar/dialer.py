@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 
-from devmesh.pods.wire import MAX_DATAGRAM, MAX_ITEMS, decode_answers, encode_requests
+from devmesh.pods.wire import MAX_DATAGRAM, MAX_ITEMS, decode_answers, encode_requests, receive
 from devmesh.sidecar.seam import Handler, factory
 
 WORKLOADS = "127.7."  # where a local runtime's workloads live
@@ -120,12 +120,10 @@ class PodConnector:
                 answer.set_exception(ConnectionRefusedError(error.errno, "the app's pod is gone"))
 
     def _read(self) -> None:
-        try:
-            data, fds, _, _ = socket.recv_fds(self._channel, MAX_DATAGRAM, MAX_ITEMS)
-        except BlockingIOError:
+        received = receive(self._channel, MAX_DATAGRAM, MAX_ITEMS)
+        if received is None:
             return
-        except OSError:
-            data, fds = b"", []
+        data, fds = received
         if not data:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             self._fail(ConnectionRefusedError(111, ""))

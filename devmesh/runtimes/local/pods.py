@@ -13,6 +13,7 @@ from typing import Any
 
 from devmesh.config.topology_types import Service, Topology
 from devmesh.pods.names import host_aliases, hosts_file, read_or_empty, resolv_conf
+from devmesh.pods.wire import receive
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.plan import SidecarSocket, WorkloadPlan
 
@@ -84,12 +85,10 @@ class Pods:
         return hosts, resolver
 
     def _read(self, pod: Pod) -> None:
-        try:
-            data, fds, _, _ = socket.recv_fds(pod.channel, MAX_EVENT, MAX_SOCKETS)
-        except BlockingIOError:
+        received = receive(pod.channel, MAX_EVENT, MAX_SOCKETS)
+        if received is None:
             return
-        except OSError:
-            data, fds = b"", []
+        data, fds = received
         if not data:
             asyncio.get_running_loop().remove_reader(pod.channel.fileno())
             if not pod.made.is_set():
