@@ -6,18 +6,23 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from devmesh.ca.identity import SpiffeId
+from devmesh.ca.tokens import TokenStore
 from devmesh.config.analysis import analyze, merge
 from devmesh.config.loader import load_paths
-from devmesh.config.topology_types import Topology
+from devmesh.config.topology_types import Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, delete_resources, list_resources
 from devmesh.runtimes.runtime import Json, Tell
+from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
+CONTROL_PLANE_WORKLOAD = "controlplane"
 FAULT_CHECK_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 0.02
 
@@ -36,6 +41,13 @@ def load_resources(topology: Topology, tell: Tell) -> list[StoredResource]:
             "mend them, then devmesh up",
         )
     return [StoredResource.of(resource, "mesh") for resource in loaded.resources]
+
+
+def mint_tokens(file: Path, workloads: Iterable[Workload]) -> dict[str, str]:
+    """A token for each workload and the control plane, by name, minted straight into the CA's store before it starts; it keeps their hashes."""
+    store = TokenStore(file)
+    identities = {one.name: one.spiffe_id for one in workloads} | {CONTROL_PLANE_WORKLOAD: str(CONTROL_PLANE)}
+    return {name: store.mint(name, SpiffeId.parse(spiffe_id)) for name, spiffe_id in identities.items()}
 
 
 def mesh_config(settings: Mapping[str, Any], mesh_id: str) -> Json:

@@ -3,9 +3,11 @@
 import pytest
 from aiohttp import ClientSession, web
 
+from devmesh.ca.tokens import TokenStore
 from devmesh.config.topology import load_topology
+from devmesh.config.topology_types import Workload
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.contents import ControlPlaneView, load_resources, mesh_config
+from devmesh.runtimes.contents import ControlPlaneView, load_resources, mesh_config, mint_tokens
 
 
 @pytest.fixture
@@ -68,3 +70,13 @@ def test_files_with_errors_are_refused_with_every_place(tmp_path):
     (tmp_path / "mesh" / "a.yaml").write_text(rule)
     with pytest.raises(DevmeshError, match=r"1 error in the mesh's resources:\n.*a.yaml:4"):
         load_resources(load_topology(tmp_path / "compose.yaml"), lambda _: None)
+
+
+def test_every_workload_and_the_control_plane_get_a_token_and_the_store_keeps_hashes_alone(tmp_path):
+    workload = Workload("web-v1", "shop", "web", "v1", {}, "web-account", "10.0.0.1", (80,))
+    tokens = mint_tokens(tmp_path / "tokens.json", [workload])
+    assert set(tokens) == {"web-v1", "controlplane"}
+    store = TokenStore(tmp_path / "tokens.json")
+    assert str(store.grant_of(tokens["web-v1"]).spiffe_id) == "spiffe://cluster.local/ns/shop/sa/web-account"
+    kept = (tmp_path / "tokens.json").read_text()
+    assert not any(token in kept for token in tokens.values())

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from devmesh.ca.files import private_directory, write_private
-from devmesh.ca.identity import SpiffeId
-from devmesh.ca.tokens import TokenStore
 from devmesh.config.topology import Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.registry.consul import ConsulPlace, ConsulPorts, consul_config
 from devmesh.runtimes.bootstrap import Servers, sidecar_bootstrap
+from devmesh.runtimes.contents import CONTROL_PLANE_WORKLOAD, mint_tokens
 from devmesh.runtimes.docker.addresses import Addresses
 from devmesh.runtimes.docker.engine import ExistingNetwork
 from devmesh.runtimes.docker.layout import (
@@ -40,7 +39,6 @@ from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 ROOT_FILE = "/var/lib/devmesh/trust/root.pem"
 CA_DIRECTORY = "/var/lib/devmesh/ca"
-CONTROL_PLANE_WORKLOAD = "controlplane"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +188,7 @@ def _ca_files(layout: Layout, token: str, secrets: Secrets) -> dict[str, str]:
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     grants = folder / "grants.json"
     grants.unlink(missing_ok=True)
-    store = TokenStore(grants)
-    identities = {one.name: one.spiffe_id for one in layout.topology.workloads} | {CONTROL_PLANE_WORKLOAD: str(CONTROL_PLANE)}
-    tokens = {name: store.mint(name, SpiffeId.parse(spiffe_id)) for name, spiffe_id in identities.items()}
+    tokens = mint_tokens(grants, layout.topology.workloads)
     secrets.write(grants, grants.read_bytes())
     secrets.write(folder / "mesh-token", token.encode())
     arguments = {

@@ -12,8 +12,6 @@ from devmesh.runtimes.bootstrap import Servers
 from devmesh.runtimes.bootstrap import sidecar_bootstrap as shared_bootstrap
 from devmesh.runtimes.local.plan import OUTBOUND_PORT, SHIFT, WorkloadPlan, first_bindable_port
 
-__all__ = ["Servers", "app_environment", "sidecar_bootstrap"]
-
 
 def sidecar_bootstrap(plan: WorkloadPlan, servers: Servers, ca: dict[str, str], access_log: Path) -> dict[str, Any]:
     """Each of the workload's addresses leads to the app's own."""

@@ -21,8 +21,6 @@ from typing import IO, Any
 import aiohttp
 
 from devmesh.ca.files import write_private
-from devmesh.ca.identity import SpiffeId
-from devmesh.ca.tokens import TokenStore
 from devmesh.config.topology import check_local, load_topology
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError, InternalError
@@ -30,9 +28,19 @@ from devmesh.pods.preflight import explain, missing_tools
 from devmesh.registry.client import Registry
 from devmesh.registry.consul import ConsulPorts, consul_command
 from devmesh.registry.resources import replace_owner, write_mesh
-from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, expire_faults, load_resources, mesh_config, watch_faults
+from devmesh.runtimes.bootstrap import Servers
+from devmesh.runtimes.contents import (
+    CONTROL_PLANE_WORKLOAD,
+    LOOK_AGAIN_SECONDS,
+    ControlPlaneView,
+    expire_faults,
+    load_resources,
+    mesh_config,
+    mint_tokens,
+    watch_faults,
+)
 from devmesh.runtimes.files import MeshFiles, last_lines
-from devmesh.runtimes.local.bootstrap import Servers, app_environment, sidecar_bootstrap
+from devmesh.runtimes.local.bootstrap import app_environment, sidecar_bootstrap
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.plan import WorkloadPlan, bind, bind_preferring, claim_mesh_number, close_all, plan_all, port_of
 from devmesh.runtimes.local.pods import Pods
@@ -345,14 +353,11 @@ class Supervisor:
         process.ready = True
 
     def _tokens(self) -> dict[str, Path]:
-        """Workload tokens, minted straight into the CA's store before it starts; the CA keeps their hashes."""
-        store = TokenStore(self.files.root / "ca" / "tokens.json")
+        """Where each workload's is."""
         out = {}
-        identities = {name: plan.workload.spiffe_id for name, plan in self.plans.items()} | {"controlplane": str(CONTROL_PLANE)}
-        for name, spiffe_id in identities.items():
-            path = self.files.workload(name) / "token"
-            write_private(path, store.mint(name, SpiffeId.parse(spiffe_id)).encode())
-            out[name] = path
+        for name, token in mint_tokens(self.files.root / "ca" / "tokens.json", (plan.workload for plan in self.plans.values())).items():
+            out[name] = self.files.workload(name) / "token"
+            write_private(out[name], token.encode())
         return out
 
     def _ca_address(self, token: Path) -> dict[str, str]:
@@ -362,7 +367,7 @@ class Supervisor:
         arguments = {
             "registry_url": registry_url,
             "token_file": str(self.files.token),
-            "ca": self._ca_address(tokens["controlplane"]),
+            "ca": self._ca_address(tokens[CONTROL_PLANE_WORKLOAD]),
             "spiffe_id": str(CONTROL_PLANE),
             "otlp_url": self._servers().traces_url,
         }
