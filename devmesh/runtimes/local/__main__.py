@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from devmesh.runtimes.files import MeshFiles
+from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.preload import preload
 
 
@@ -23,9 +24,9 @@ def main() -> None:
     pod_launcher = preload(files, "pods") if settings.get("interception", "auto") != "proxy" else None
     launcher = preload(files)
     try:
-        from devmesh.runtimes.local.supervisor import supervise  # noqa: PLC0415 - its imports run beside the launcher's
+        from devmesh.runtimes.local.life import supervise  # noqa: PLC0415 - its imports run beside the launcher's
 
-        status = asyncio.run(supervise(compose_file, files, settings, report, launcher, pod_launcher))
+        status = asyncio.run(supervise(compose_file, files, settings, report, Launchers(launcher, pod_launcher)))
     finally:
         for one in (launcher, pod_launcher):
             if one is not None:

@@ -37,19 +37,18 @@ from devmesh.runtimes.contents import (
     load_resources,
     mesh_config,
     mint_tokens,
-    watch_faults,
 )
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.bootstrap import app_environment, sidecar_bootstrap
+from devmesh.runtimes.local.launchers import Launchers
+from devmesh.runtimes.local.leftovers import GRACE
 from devmesh.runtimes.local.managed import Managed
-from devmesh.runtimes.local.plan import WorkloadPlan, bind, bind_preferring, claim_mesh_number, close_all, plan_all, port_of
+from devmesh.runtimes.local.plan import WorkloadPlan, bind, bind_preferring, close_all, plan_all, port_of
 from devmesh.runtimes.local.pods import Pods
-from devmesh.runtimes.local.preload import Preload
-from devmesh.runtimes.processes import is_same, start_time, stop_all
+from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness
-GRACE = 6.0  # seconds between SIGTERM and SIGKILL, one more than a sidecar drains
 
 
 class Supervisor:
@@ -59,8 +58,7 @@ class Supervisor:
         files: MeshFiles,
         settings: dict[str, Any],
         report: IO[str],
-        launcher: Preload,
-        pod_launcher: Preload | None,
+        launchers: Launchers,
     ) -> None:
         self.compose_file, self.files, self.settings = compose_file, files, settings
         self._report = report
@@ -69,11 +67,9 @@ class Supervisor:
         self.plans: dict[str, WorkloadPlan] = {}
         self.ports: dict[str, int] = {}
         self._socks: dict[str, list[socket.socket]] = {}
-        self._launcher, self._pod_launcher = launcher, pod_launcher
-        self._channels = {one.channel for one in (launcher, pod_launcher) if one is not None}
+        self._launchers = launchers
         self._pods = Pods(files, self._on_pod)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._loaded = asyncio.Event()
         self.stopping = asyncio.Event()
         self._mesh_id = str(uuid.uuid4())
         self.interception = "proxy"
@@ -99,8 +95,7 @@ class Supervisor:
         resources = load_resources(topology, lambda event: self.say(**event))
         token = self.files.mesh_token()
         async with self.phase("plan"):
-            for channel in self._channels:
-                asyncio.get_running_loop().add_reader(channel, self._on_launcher, channel)
+            self._launchers.listen(self._on_launcher)
             self._bind_own()
             await self._plan(topology)
             for plan in self.plans.values():
@@ -128,20 +123,20 @@ class Supervisor:
         async with self.phase("sidecars"):
             for plan in self.plans.values():
                 self._start_sidecar(plan, tokens)
-            self._save()
+            self.save()
             await self._all_ready("sidecar")
         async with self.phase("apps"):
             await self._apps_listen()
         async with self.phase("in sync"):
             await self._synced(token)
-        self._save()
+        self.save()
         self.say(event="done", seconds=time.monotonic() - self._began)
 
     async def _plan(self, topology: Topology) -> None:
         """Choose the interception: pods where they can be made, which only making them tells."""
         wanted = self.settings.get("interception", "auto")
-        refusal = missing_tools() if self._pod_launcher is not None else None
-        if self._pod_launcher is not None and refusal is None:
+        refusal = missing_tools() if self._launchers.make_pods else None
+        if self._launchers.make_pods and refusal is None:
             self.plans = plan_all(topology, "namespace")
             problem = await self._make_pods(topology)
             if problem is None:
@@ -195,7 +190,7 @@ class Supervisor:
         if event["event"] == "app":
             process.pid = self._pods.outside_pid(name, event["pid"])
             process.started = start_time(process.pid) or 0
-            self._save()
+            self.save()
         elif event["event"] == "listening":
             process.ready = True
             self._warn_of_loopback(name, event["addresses"])
@@ -249,27 +244,17 @@ class Supervisor:
 
     async def _loaded_or_fail(self) -> None:
         try:
-            await asyncio.wait_for(self._loaded.wait(), 20)
+            await asyncio.wait_for(self._launchers.loaded(), 20)
         except TimeoutError as error:
             raise InternalError("the launcher did not start:\n" + "\n".join(last_lines(self.files.log("launcher")))) from error
 
-    def _on_launcher(self, channel: socket.socket) -> None:
-        message = channel.recv(65536)
-        if not message:
-            asyncio.get_running_loop().remove_reader(channel)
-            self._channels.discard(channel)
-            return
-        event = json.loads(message)
-        if event["event"] == "loaded":
-            if channel is self._launcher.channel:
-                self._loaded.set()
-            return
+    def _on_launcher(self, event: dict[str, Any]) -> None:
         process = self.processes.get(event["name"])
         if process is None:  # one we gave up
             return
         if event["event"] == "started":
             process.pid, process.started = event["pid"], start_time(event["pid"]) or 0
-            self._save()
+            self.save()
         elif event["event"] == "ready":
             process.ready = True
         elif event["pid"] == process.pid or not process.pid:
@@ -284,9 +269,7 @@ class Supervisor:
 
     def _send(self, process: Managed) -> None:
         process.ready, process.status, process.born = False, None, time.monotonic()
-        launcher = self._pod_launcher if process.kind == "pod" else self._launcher
-        if launcher is not None and launcher.channel in self._channels:
-            socket.send_fds(launcher.channel, [json.dumps(process.request).encode()], [sock.fileno() for sock in process.sockets])
+        self._launchers.fork(process.request, process.sockets, pod=process.kind == "pod")
 
     def _exited(self, process: Managed, status: int) -> None:
         process.ready, process.status = False, status
@@ -306,11 +289,11 @@ class Supervisor:
         process.restarts += 1
         if process.kind == "app":
             await self._spawn_app(process)
-            self._save()
+            self.save()
             await self._app_listens(self.plans[process.name])
         elif process.kind == "consul":
             await self._spawn_consul(process)
-            self._save()
+            self.save()
         elif process.kind == "pod":
             name = process.name.removesuffix("-pod")
             self._exited(self.processes[name], -signal.SIGKILL)
@@ -510,8 +493,7 @@ class Supervisor:
         gateway = next((plan for plan in self.plans.values() if plan.workload.gateway), None)
         return {
             "supervisor": {"pid": os.getpid(), "started": start_time(os.getpid())},
-            "launcher": {"pid": self._launcher.pid, "started": start_time(self._launcher.pid)},
-            "pod_launcher": {"pid": self._pod_launcher.pid, "started": start_time(self._pod_launcher.pid)} if self._pod_launcher else None,
+            **self._launchers.state(),
             "interception": self.interception,
             "compose_file": str(self.compose_file),
             "mesh_id": self._mesh_id,
@@ -537,7 +519,8 @@ class Supervisor:
             **ports,
         }
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write down what runs, for commands and for whoever comes after a kill."""
         self.files.write_state(self.state())
 
     async def serve_commands(self) -> asyncio.Server:
@@ -576,7 +559,7 @@ class Supervisor:
         if action in ("start", "restart"):
             process.wanted = True
             await self._spawn_app(process)
-            self._save()
+            self.save()
             await self._app_listens(self.plans[process.name])
 
     async def stop(self) -> None:
@@ -587,73 +570,6 @@ class Supervisor:
             found = [(p.pid, p.started) for p in self.processes.values() if p.kind in kinds and p.pid]
             await asyncio.to_thread(stop_all, found, GRACE)
         self._pods.close()
-        for channel in self._channels:
-            asyncio.get_running_loop().remove_reader(channel)
-        self._channels.clear()
-        for launcher in (self._launcher, self._pod_launcher):
-            if launcher is not None:
-                await asyncio.to_thread(launcher.end)
+        await self._launchers.end()
         for path in (self.files.state, self.files.control_socket):
             path.unlink(missing_ok=True)
-
-
-def clean_up(files: MeshFiles) -> bool:
-    """Stop what a killed supervisor left; True when there was something."""
-    state = files.read_state()
-    if state is None:
-        return False
-    left = [(p["pid"], p["started"]) for p in state.get("processes", ()) if p["pid"]]
-    for one in (state.get("launcher"), state.get("pod_launcher"), state.get("supervisor")):
-        if one and one["pid"] != os.getpid():
-            left.append((one["pid"], one["started"]))
-    alive = [(pid, started) for pid, started in left if is_same(pid, started)]
-    stop_all(alive, GRACE)
-    files.state.unlink(missing_ok=True)
-    files.control_socket.unlink(missing_ok=True)
-    return bool(alive)
-
-
-async def supervise(
-    compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str], launcher: Preload, pod_launcher: Preload | None
-) -> int:
-    """Live until `down`, a signal or a failed `up`; the exit status."""
-    supervisor = Supervisor(compose_file, files, settings, report, launcher, pod_launcher)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, supervisor.stopping.set)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        lock = files.lock()
-        if clean_up(files):
-            supervisor.say(event="note", message="stopped what a killed supervisor had left running")
-        mesh_number, mesh_lock = claim_mesh_number()
-    except DevmeshError as error:
-        supervisor.say(event="error", message=error.message, hint=error.hint, status=error.exit_status)
-        return error.exit_status
-    with lock, mesh_lock:
-        return await _live(supervisor, mesh_number, files)
-
-
-async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
-    server = await supervisor.serve_commands()
-    started = False
-    try:
-        await supervisor.up(number)
-        started = True
-    except DevmeshError as error:
-        supervisor.say(event="error", message=error.message, hint=error.hint, status=error.exit_status)
-        started = bool(supervisor.processes) and "The rest of the mesh runs." in error.message
-    except Exception as error:  # noqa: BLE001 - `up` must hear of it, whatever it is
-        import traceback  # noqa: PLC0415 - only then
-
-        traceback.print_exc()
-        supervisor.say(event="error", message=f"{type(error).__name__}: {error}", hint=f"see {files.log('supervisor')}", status=70)
-    if started:
-        supervisor._save()  # noqa: SLF001 - same module
-        registry_url = f"http://127.0.0.1:{supervisor.ports['registry']}"
-        watcher = asyncio.create_task(watch_faults(registry_url, files.mesh_token(), supervisor.stopping), name="fault expiry")
-        await supervisor.stopping.wait()
-        watcher.cancel()
-    supervisor.stopping.set()
-    await supervisor.stop()
-    server.close()
-    return 0 if started else 1

@@ -1,0 +1,59 @@
+"""A supervisor's life: the folder's lock, what an earlier one left, `up`, and then until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+from devmesh.errors import DevmeshError
+from devmesh.runtimes.contents import watch_faults
+from devmesh.runtimes.files import MeshFiles
+from devmesh.runtimes.local.launchers import Launchers
+from devmesh.runtimes.local.leftovers import clean_up
+from devmesh.runtimes.local.plan import claim_mesh_number
+from devmesh.runtimes.local.supervisor import Supervisor
+
+
+async def supervise(compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str], launchers: Launchers) -> int:
+    """Live until `down`, a signal or a failed `up`; the exit status."""
+    supervisor = Supervisor(compose_file, files, settings, report, launchers)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, supervisor.stopping.set)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        lock = files.lock()
+        if clean_up(files):
+            supervisor.say(event="note", message="stopped what a killed supervisor had left running")
+        mesh_number, mesh_lock = claim_mesh_number()
+    except DevmeshError as error:
+        supervisor.say(event="error", message=error.message, hint=error.hint, status=error.exit_status)
+        return error.exit_status
+    with lock, mesh_lock:
+        return await _live(supervisor, mesh_number, files)
+
+
+async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
+    server = await supervisor.serve_commands()
+    started = False
+    try:
+        await supervisor.up(number)
+        started = True
+    except DevmeshError as error:
+        supervisor.say(event="error", message=error.message, hint=error.hint, status=error.exit_status)
+        started = bool(supervisor.processes) and "The rest of the mesh runs." in error.message
+    except Exception as error:  # noqa: BLE001 - `up` must hear of it, whatever it is
+        traceback.print_exc()
+        supervisor.say(event="error", message=f"{type(error).__name__}: {error}", hint=f"see {files.log('supervisor')}", status=70)
+    if started:
+        supervisor.save()
+        registry_url = f"http://127.0.0.1:{supervisor.ports['registry']}"
+        watcher = asyncio.create_task(watch_faults(registry_url, files.mesh_token(), supervisor.stopping), name="fault expiry")
+        await supervisor.stopping.wait()
+        watcher.cancel()
+    supervisor.stopping.set()
+    await supervisor.stop()
+    server.close()
+    return 0 if started else 1

@@ -1,0 +1,107 @@
+"""What a supervisor hears of its launchers, and through which of them it forks. The launchers here are scripts."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from devmesh.runtimes.local.launchers import Launchers
+from devmesh.runtimes.local.preload import Preload
+from devmesh.runtimes.processes import start_time
+
+
+class Scripted:
+    """The launcher's end of a channel; its process only waits to be ended."""
+
+    def __init__(self) -> None:
+        ours, self.channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self.channel.settimeout(5)
+        self.preload = Preload(subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL), ours)
+
+    def say(self, **event: object) -> None:
+        self.channel.send(json.dumps(event).encode())
+
+    def end(self) -> None:
+        self.preload.end()
+        self.channel.close()
+        if self.preload.process.stdin is not None:
+            self.preload.process.stdin.close()
+
+
+@pytest.fixture
+def own() -> Iterator[Scripted]:
+    one = Scripted()
+    yield one
+    one.end()
+
+
+@pytest.fixture
+def pods() -> Iterator[Scripted]:
+    one = Scripted()
+    yield one
+    one.end()
+
+
+async def test_a_pod_is_forked_by_the_pods_launcher_with_its_sockets_and_everything_else_by_the_other(own, pods):
+    launchers = Launchers(own.preload, pods.preload)
+    launchers.listen(lambda _: None)
+    left, right = socket.socketpair()
+    with left, right:
+        launchers.fork({"name": "web-pod"}, [left], pod=True)
+        launchers.fork({"name": "ca"}, [], pod=False)
+    message, fds, _, _ = socket.recv_fds(pods.channel, 1000, 4)
+    assert (json.loads(message), len(fds)) == ({"name": "web-pod"}, 1)
+    os.close(fds[0])
+    assert json.loads(own.channel.recv(1000)) == {"name": "ca"}
+    await launchers.end()
+
+
+async def test_events_of_both_are_heard_and_only_our_own_being_loaded_counts(own, pods):
+    heard: asyncio.Queue[dict] = asyncio.Queue()
+    launchers = Launchers(own.preload, pods.preload)
+    launchers.listen(heard.put_nowait)
+    pods.say(event="loaded")
+    pods.say(event="started", name="web-pod", pid=1)
+    async with asyncio.timeout(5):
+        assert (await heard.get())["name"] == "web-pod"
+    loaded = asyncio.ensure_future(launchers.loaded())
+    await asyncio.sleep(0)
+    assert not loaded.done()
+    own.say(event="loaded")
+    async with asyncio.timeout(5):
+        await loaded
+    assert heard.empty()
+    await launchers.end()
+
+
+async def test_a_launcher_that_died_is_asked_for_nothing_any_more(own):
+    launchers = Launchers(own.preload, None)
+    heard: asyncio.Queue[dict] = asyncio.Queue()
+    launchers.listen(heard.put_nowait)
+    own.say(event="exited", name="ca", pid=1, status=0)
+    own.channel.close()
+    async with asyncio.timeout(5):
+        await heard.get()
+    await asyncio.sleep(0)
+    launchers.fork({"name": "ca"}, [], pod=False)
+    launchers.fork({"name": "web-pod"}, [], pod=True)
+    assert not launchers.make_pods
+    await launchers.end()
+
+
+async def test_ended_launchers_are_gone_and_may_be_ended_again(own, pods):
+    launchers = Launchers(own.preload, pods.preload)
+    launchers.listen(lambda _: None)
+    state = launchers.state()
+    assert state["launcher"] == {"pid": own.preload.pid, "started": start_time(own.preload.pid)}
+    assert state["pod_launcher"]["pid"] == pods.preload.pid
+    for _ in range(2):
+        await launchers.end()
+    assert start_time(own.preload.pid) is None
+    assert start_time(pods.preload.pid) is None
+    assert Launchers(own.preload, None).state()["pod_launcher"] is None

@@ -1,0 +1,45 @@
+"""What a killed supervisor left is stopped by pid and start time, and nothing else is."""
+
+import subprocess
+
+import pytest
+
+from devmesh.runtimes.files import MeshFiles
+from devmesh.runtimes.local.leftovers import clean_up
+from devmesh.runtimes.processes import start_time
+
+
+@pytest.fixture
+def files(tmp_path):
+    files = MeshFiles.of(tmp_path / "compose.yaml")
+    files.make()
+    return files
+
+
+@pytest.fixture
+def left():
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def state(pid: int, started: int | None) -> dict:
+    return {"processes": [{"pid": pid, "started": started}], "launcher": None, "pod_launcher": {"pid": 0, "started": 0}, "supervisor": None}
+
+
+def test_with_no_state_there_is_nothing_to_stop(files):
+    assert clean_up(files) is False
+
+
+def test_what_runs_on_is_stopped_and_the_state_goes(files, left):
+    files.write_state(state(left.pid, start_time(left.pid)))
+    assert clean_up(files) is True
+    assert start_time(left.pid) is None
+    assert files.read_state() is None
+
+
+def test_a_pid_that_somebody_else_has_by_now_is_left_alone(files, left):
+    files.write_state(state(left.pid, 1))
+    assert clean_up(files) is False
+    assert start_time(left.pid) is not None
