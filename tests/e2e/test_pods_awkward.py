@@ -49,7 +49,7 @@ class Unprivileged(RunningMesh):
     def devmesh(self, *arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         site = next(path for path in sys.path if path.endswith("site-packages"))
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{site}", "PYTHONDONTWRITEBYTECODE": "1"}
-        environment |= {"HOME": str(self.folder), "XDG_RUNTIME_DIR": str(self.folder)}
+        environment["HOME"] = str(self.folder)
         program = "import sys; from devmesh.cli.app import main; main()"
         done = subprocess.run(
             [*NOBODY, interpreter(), "-c", program, *arguments],

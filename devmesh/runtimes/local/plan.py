@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from devmesh.config.topology_types import Topology, Workload
 from devmesh.errors import DevmeshError
@@ -20,20 +17,19 @@ OUTBOUND_PORT = 15001
 SHIFT = 20_000
 
 
-def claim_mesh_number() -> tuple[int, IO[str]]:
-    """The first number that no running mesh of this user has; the lock is held until the file is closed."""
-    directory = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"devmesh-{os.getuid()}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    if directory.stat().st_uid != os.getuid():
-        raise DevmeshError(f"{directory} belongs to somebody else", "remove it, or set XDG_RUNTIME_DIR")
+def claim_mesh_number() -> tuple[int, socket.socket]:
+    """The first number that no running mesh of this machine has, whosever it is; it is ours until the socket is closed.
+
+    An abstract name (unix(7)) belongs to the network namespace, as the addresses do that the number stands for.
+    """
     for number in range(MESHES):
-        file = (directory / f"mesh-{number}.lock").open("w")
+        sock = socket.socket(socket.AF_UNIX)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            sock.bind(f"\0devmesh-mesh-{number}")
         except OSError:
-            file.close()
+            sock.close()
         else:
-            return number, file
+            return number, sock
     raise DevmeshError(f"{MESHES} meshes run already", "devmesh down in a folder that you no longer need")
 
 
