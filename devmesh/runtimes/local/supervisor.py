@@ -126,10 +126,12 @@ class Supervisor:
             self.save()
             await self._all_ready("sidecar")
         async with self.phase("apps"):
-            await self._apps_listen()
+            failed = [name for name in await asyncio.gather(*(self._app_listens(plan) for plan in self.plans.values())) if name]
         async with self.phase("in sync"):
-            await self._synced(token)
+            await self._synced(token, failed)
         self.save()
+        if failed:
+            raise self._exit_at_start(failed)
         self.say(event="done", seconds=time.monotonic() - self._began)
 
     async def _plan(self, topology: Topology) -> None:
@@ -434,15 +436,12 @@ class Supervisor:
     async def _all_ready(self, kind: str) -> None:
         await asyncio.gather(*(self._ready(name) for name, process in self.processes.items() if process.kind == kind))
 
-    async def _apps_listen(self) -> None:
-        failed = [name for name in await asyncio.gather(*(self._app_listens(plan) for plan in self.plans.values())) if name]
-        if failed:
-            parts = [
-                f"{name} exits at start (status {self.processes[name].status}); its last lines:\n"
-                + "\n".join(last_lines(self.files.log(name)))
-                for name in failed
-            ]
-            raise DevmeshError("\n".join(parts) + "\nThe rest of the mesh runs.", f"devmesh logs {failed[0]}")
+    def _exit_at_start(self, names: list[str]) -> DevmeshError:
+        parts = [
+            f"{name} exits at start (status {self.processes[name].status}); its last lines:\n" + "\n".join(last_lines(self.files.log(name)))
+            for name in names
+        ]
+        return DevmeshError("\n".join(parts) + "\nThe rest of the mesh runs.", f"devmesh logs {names[0]}")
 
     async def _app_listens(self, plan: WorkloadPlan) -> str | None:
         process = self.processes.get(plan.workload.name)
@@ -475,9 +474,9 @@ class Supervisor:
             return process.name
         return process.name if process.status is not None else None
 
-    async def _synced(self, token: str) -> None:
-        """Until the control plane has every sidecar's acknowledgement and every workload's health."""
-        wanted = {name for name, plan in self.plans.items() if not plan.workload.gateway}
+    async def _synced(self, token: str, failed: list[str]) -> None:
+        """Until the control plane has every sidecar's acknowledgement and the health of every workload whose app has not failed."""
+        wanted = {name for name, plan in self.plans.items() if not plan.workload.gateway and name not in failed}
         deadline = self._began + UP_TIMEOUT
         headers = {"Authorization": f"Bearer {token}"}
         async with aiohttp.ClientSession(headers=headers) as session:
