@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -36,10 +37,15 @@ class Compose:
 
     @staticmethod
     def find(environ: Mapping[str, str] = os.environ) -> Compose:
-        """Raises DevmeshError naming what is missing or too old."""
+        """Raises DevmeshError naming what is missing or too old. Found once it is not looked for again: choosing a runtime did it already."""
+        return Compose._on(environ.get("PATH"))
+
+    @staticmethod
+    @functools.cache
+    def _on(path: str | None) -> Compose:
         tried = []
         for command in (("docker", "compose"), ("docker-compose",)):
-            binary = shutil.which(command[0], path=environ.get("PATH"))
+            binary = shutil.which(command[0], path=path)
             if binary is None:
                 continue
             done = subprocess.run([binary, *command[1:], "version", "--short"], capture_output=True, text=True, check=False)
