@@ -184,28 +184,28 @@ trap '{devmesh} down >&2' EXIT
     assert done.stdout == "okok 2\n", done.stderr
 
 
-def test_an_app_on_loopback_alone_is_named_since_its_sidecar_cannot_reach_it(tmp_path):
+@contextmanager
+def coming_up(folder: Path, *change: str) -> Iterator[subprocess.CompletedProcess[str]]:
+    """What `up` says of one service whose program is changed so, while its mesh is there."""
     pods()
-    folder = compose(tmp_path / "mesh", {"web": "9080"})
-    (folder / "server.py").write_text(SERVER.replace('("",', '("127.0.0.1",'))
+    compose(folder, {"web": "9080"})
+    (folder / "server.py").write_text(SERVER.replace(*change))
     mesh = RunningMesh(folder, interception="namespace")
     done = mesh.devmesh("up", "--runtime", "local", check=False)
     try:
-        assert "web listens on 127.0.0.1:9080 only" in done.stderr
-        assert "have it listen on 0.0.0.0" in done.stderr
+        yield done
     finally:
         mesh.devmesh("down")
+
+
+def test_an_app_on_loopback_alone_is_named_since_its_sidecar_cannot_reach_it(tmp_path):
+    with coming_up(tmp_path / "mesh", '("",', '("127.0.0.1",') as done:
+        assert "web listens on 127.0.0.1:9080 only" in done.stderr
+        assert "have it listen on 0.0.0.0" in done.stderr
 
 
 def test_an_app_that_wants_15001_is_named_with_its_own_words(tmp_path):
-    pods()
-    folder = compose(tmp_path / "mesh", {"web": "9080"})
-    (folder / "server.py").write_text(SERVER.replace("int(sys.argv[1])", "15001"))
-    mesh = RunningMesh(folder, interception="namespace")
-    done = mesh.devmesh("up", "--runtime", "local", check=False)
-    try:
+    with coming_up(tmp_path / "mesh", "int(sys.argv[1])", "15001") as done:
         assert done.returncode == 1
         assert "web exits at start" in done.stderr
         assert "Address already in use" in done.stderr
-    finally:
-        mesh.devmesh("down")

@@ -22,6 +22,7 @@ from devmesh.runtimes.local.pods import Pods
 from devmesh.runtimes.local.preload import preload
 from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.sidecar.dialer import PodConnector
+from tests.support.waiting import until
 
 LIMIT = 10  # seconds that a test waits for what must come
 ADDRESS = "127.7.250.1"
@@ -73,9 +74,7 @@ class OnePod:
 
 
 async def gone(pid: int) -> None:
-    async with asyncio.timeout(LIMIT):
-        while start_time(pid) is not None:
-            await asyncio.sleep(0.005)
+    await until(lambda: start_time(pid) is None, LIMIT)
 
 
 @contextlib.asynccontextmanager

@@ -16,6 +16,7 @@ import pytest
 from devmesh.sidecar.original_dst import original_destination
 from tests.pods.harness import ADDRESS, OnePod, gone, one_pod
 from tests.support.require import pods
+from tests.support.waiting import until
 
 CALL = "import socket; s = socket.create_connection(({host!r}, {port}), 5); s.sendall(b'hello'); print(s.recv(100).decode())"
 SERVE = """
@@ -201,13 +202,8 @@ async def test_a_paused_app_stands_still_and_goes_on(pod):
     def state() -> str:
         return Path(f"/proc/{app}/stat").read_text().rpartition(")")[2].split()[0]
 
-    async def becomes(wanted: str) -> None:
-        async with asyncio.timeout(5):
-            while state() != wanted:
-                await asyncio.sleep(0.005)
-
-    await becomes("S")
+    await until(lambda: state() == "S")
     pod.pods.signal("app", signal.SIGSTOP, everything=True)
-    await becomes("T")
+    await until(lambda: state() == "T")
     pod.pods.signal("app", signal.SIGCONT, everything=True)
-    await becomes("S")
+    await until(lambda: state() == "S")

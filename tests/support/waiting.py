@@ -6,7 +6,7 @@ from collections.abc import Callable
 LIMIT = 5  # seconds that a test waits for what must come
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT):
+async def until(condition: Callable[[], bool], seconds: float = LIMIT) -> None:
+    async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.002)
