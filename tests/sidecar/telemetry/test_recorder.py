@@ -15,6 +15,7 @@ from devmesh.sidecar.telemetry.recorder import SLICE, Telemetry
 from tests.sidecar.snapshots import cluster, listener, parsed, parsed_manager
 from tests.sidecar.telemetry.collector import collector
 from tests.sidecar.telemetry.records import CLUSTER, PRODUCTPAGE, inbound, outbound
+from tests.support.waiting import until
 
 LOGGED, SILENT = parsed_manager(access_log=[{"name": "file"}]), parsed_manager()
 
@@ -26,12 +27,6 @@ def soon(monkeypatch):
 
 def made(log_file=None, encoding="TEXT", url=None):
     return Telemetry(PRODUCTPAGE, "productpage", "spiffe://me", url, log_file, encoding)
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_a_record_is_counted_logged_and_becomes_a_span(tmp_path):
