@@ -15,7 +15,7 @@ TOOLS = "~/.cache/devmesh-tools"
 
 @dataclass(frozen=True, slots=True)
 class ConsulPorts:
-    """All on 127.0.0.1; the gossip and RPC ports are free ones too, so that two meshes run side by side."""
+    """All on 127.0.0.1; the gossip and RPC ports are each mesh's own too, so that two meshes run side by side."""
 
     http: int
     server: int

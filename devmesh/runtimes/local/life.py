@@ -11,9 +11,9 @@ from typing import IO, Any
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.contents import watch_faults
 from devmesh.runtimes.files import MeshFiles
+from devmesh.runtimes.local.claims import claim_mesh_number
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.leftovers import clean_up
-from devmesh.runtimes.local.plan import claim_mesh_number
 from devmesh.runtimes.local.supervisor import Supervisor
 
 

@@ -9,28 +9,12 @@ from pathlib import Path
 
 from devmesh.config.topology_types import Topology, Workload
 from devmesh.errors import DevmeshError
+from devmesh.runtimes.local.claims import claim_port
 from devmesh.runtimes.processes import port_in_use
 
-MESHES = 256
 GATEWAY_PORT = 8080  # where a browser finds the ingress gateway, when it is free
 OUTBOUND_PORT = 15001
 SHIFT = 20_000
-
-
-def claim_mesh_number() -> tuple[int, socket.socket]:
-    """The first number that no running mesh of this machine has, whosever it is; it is ours until the socket is closed.
-
-    An abstract name (unix(7)) belongs to the network namespace, as the addresses do that the number stands for.
-    """
-    for number in range(MESHES):
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.bind(f"\0devmesh-mesh-{number}")
-        except OSError:
-            sock.close()
-        else:
-            return number, sock
-    raise DevmeshError(f"{MESHES} meshes run already", "devmesh down in a folder that you no longer need")
 
 
 def bind(address: str, port: int, what: str) -> socket.socket:
@@ -78,6 +62,7 @@ class WorkloadPlan:
     interception: str = "proxy"  # proxy | namespace
     sockets: list[SidecarSocket] = field(default_factory=list)
     app_ports: dict[int, int] = field(default_factory=dict)
+    claims: list[socket.socket] = field(default_factory=list)
 
     def add(self, role: str, address: str, port: int, what: str, original: tuple[str, int] | None = None) -> SidecarSocket:
         sock = bind(address, port, what)
@@ -113,7 +98,7 @@ def plan_workload(workload: Workload, interception: str = "proxy") -> WorkloadPl
         plan.add("published", "127.0.0.1", published.host_port, what, (workload.ip, published.container_port))
     if not workload.published and workload.ports:
         plan.add("published", "127.0.0.1", 0, workload.name, (workload.ip, workload.ports[0]))
-    plan.app_ports = _free_ports(workload) if plan.interception == "proxy" else {port: port for port in workload.ports}
+    plan.app_ports = _claim_app_ports(plan) if plan.interception == "proxy" else {port: port for port in workload.ports}
     return plan
 
 
@@ -132,12 +117,11 @@ def shifted(port: int) -> int:
     return port + SHIFT if port < first_bindable_port() else port
 
 
-def _free_ports(workload: Workload) -> dict[int, int]:
-    """Ports for the app itself, free when looked for; the app binds them a moment later."""
-    socks = [bind("127.0.0.1", 0, "app") for _ in workload.ports]
-    found = dict(zip(workload.ports, map(port_of, socks), strict=True))
-    for sock in socks:
-        sock.close()
+def _claim_app_ports(plan: WorkloadPlan) -> dict[int, int]:
+    found = {}
+    for port in plan.workload.ports:
+        found[port], held = claim_port()
+        plan.claims.append(held)
     return found
 
 
@@ -147,5 +131,5 @@ def plan_all(topology: Topology, interception: str = "proxy") -> dict[str, Workl
 
 def close_all(plans: dict[str, WorkloadPlan]) -> None:
     for plan in plans.values():
-        for one in plan.sockets:
-            one.sock.close()
+        for sock in [*(one.sock for one in plan.sockets), *plan.claims]:
+            sock.close()

@@ -40,14 +40,16 @@ from devmesh.runtimes.contents import (
 )
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.bootstrap import app_environment, sidecar_bootstrap
+from devmesh.runtimes.local.claims import claim_port
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.leftovers import GRACE
 from devmesh.runtimes.local.managed import Managed
-from devmesh.runtimes.local.plan import WorkloadPlan, bind, bind_preferring, close_all, plan_all, port_of
+from devmesh.runtimes.local.plan import WorkloadPlan, bind_preferring, close_all, plan_all, port_of
 from devmesh.runtimes.local.pods import Pods
 from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
+REGISTRY_PORT = 8500  # Consul's own
 UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness
 
 
@@ -67,6 +69,7 @@ class Supervisor:
         self.plans: dict[str, WorkloadPlan] = {}
         self.ports: dict[str, int] = {}
         self._socks: dict[str, list[socket.socket]] = {}
+        self._claims: list[socket.socket] = []
         self._launchers = launchers
         self._pods = Pods(files, self._on_pod)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -225,7 +228,7 @@ class Supervisor:
         await self._spawn_app(self.processes[name])
 
     def _bind_own(self) -> None:
-        for name, ports in (("registry", (8500,)), ("ca", (15011,)), ("control", (15012, 15014)), ("collector", (4318, 16686))):
+        for name, ports in (("registry", (REGISTRY_PORT,)), ("ca", (15011,)), ("control", (15012, 15014)), ("collector", (4318, 16686))):
             self._socks[name] = [bind_preferring("127.0.0.1", port) for port in ports]
         for key, name, index in (
             ("registry", "registry", 0),
@@ -311,7 +314,6 @@ class Supervisor:
     # -- the parts -------------------------------------------------------------------------------------------------
 
     async def _start_registry(self, token: str) -> str:
-        url = f"http://127.0.0.1:{self.ports['registry']}"
         binary = shutil.which("consul")
         if binary is None:
             self._fork(
@@ -321,17 +323,19 @@ class Supervisor:
                 self._socks["registry"],
             )
             await self._ready("registry")
-            return url
+            return f"http://127.0.0.1:{self.ports['registry']}"
         for sock in self._socks["registry"]:
             sock.close()  # Consul binds by itself
-        spare = [bind("127.0.0.1", 0, "consul") for _ in range(2)]
-        ports = ConsulPorts(self.ports["registry"], *map(port_of, spare))
-        for sock in spare:
-            sock.close()
+        claimed = [claim_port() for _ in range(3)]
+        self._claims += [held for _, held in claimed]
+        http, server, serf = (port for port, _ in claimed)
+        if self.ports["registry"] != REGISTRY_PORT:
+            self.ports["registry"] = http
+        ports = ConsulPorts(self.ports["registry"], server, serf)
         command = consul_command(Path(binary), self.files.root / "consul", ports, token)
         process = self.processes["registry"] = Managed("registry", "consul", request={"argv": list(command.argv)})
         await self._spawn_consul(process)
-        return url
+        return f"http://127.0.0.1:{ports.http}"
 
     async def _spawn_consul(self, process: Managed) -> None:
         await self._spawn(process, process.request["argv"], os.environ.copy(), self.files.root)
