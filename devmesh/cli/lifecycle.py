@@ -6,6 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -82,6 +83,9 @@ def _print_urls(urls: dict[str, Any]) -> None:
     ]
     rows += [(f"{name} (mesh)", url) for name, url in urls["mesh"].items()]
     output.table(("SERVICE", "URL"), rows)
+    names = [urlsplit(url).netloc for url in urls["services"].values() if url.startswith("https://") and "//127.0.0.1" not in url]
+    if names:
+        output.note(f"https names lead to the gateway here: curl --cacert CA --resolve {names[0]}:127.0.0.1 ...")
 
 
 def down(

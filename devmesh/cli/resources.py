@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -124,12 +124,21 @@ def get(
         if (kind is None or _same_kind(kind, one.key.kind)) and (name is None or one.key.name == name)
     ]  # fmt: skip
     if form is not Format.table:
-        output.data({"resources": [{**one.document, "owner": one.owner, "source": {"file": one.file}} for one in found]}, form)
+        output.data({"resources": [{**redacted(one.document), "owner": one.owner, "source": {"file": one.file}} for one in found]}, form)
         return
     rows = [(one.key.kind, one.key.namespace, one.key.name, one.owner, f"{one.file}:{min(one.lines.values(), default=0)}") for one in found]
     output.table(("KIND", "NAMESPACE", "NAME", "OWNER", "SOURCE"), rows)
 
 
+def redacted(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A Secret's values are not shown, not even as the registry holds them (encrypted)."""
+    out = dict(document)
+    if (out["apiVersion"], out["kind"]) == ("v1", "Secret"):
+        out |= {part: dict.fromkeys(out[part], REDACTED) for part in ("data", "stringData") if isinstance(out.get(part), dict)}
+    return out
+
+
+REDACTED = "[redacted]"
 SHORT = {"vs": "virtualservice", "dr": "destinationrule", "gw": "gateway", "pa": "peerauthentication"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from devmesh.compiler.security import namespace_mode
-from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, secret
+from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, file_secret, secret
 from devmesh.compiler.world import ROOT_NAMESPACE, World
 from devmesh.config.durations import format_duration
 from devmesh.config.istio_destination import (
@@ -314,26 +314,19 @@ def _originated(tls: ClientTLSSettings) -> Json:
     """SIMPLE and MUTUAL: TLS to a server outside the mesh; the system's roots unless there are others or insecureSkipVerify."""
     common: Json = {"tls_params": TLS_PARAMS}
     if tls.mode == "MUTUAL":
-        common["tls_certificate_sds_secret_configs"] = [_file_secret(f"file-cert:{tls.client_certificate}~{tls.private_key}")]
+        common["tls_certificate_sds_secret_configs"] = [file_secret(f"file-cert:{tls.client_certificate}~{tls.private_key}")]
     if tls.insecure_skip_verify:
         common["validation_context"] = {}
     else:
         sans = [{"exact": san} for san in tls.subject_alt_names]
         common["combined_validation_context"] = {
             "default_validation_context": {"match_subject_alt_names": sans} if sans else {},
-            "validation_context_sds_secret_config": _file_secret(f"file-root:{tls.ca_certificates or 'system'}"),
+            "validation_context_sds_secret_config": file_secret(f"file-root:{tls.ca_certificates or 'system'}"),
         }
     config: Json = {"@type": f"{TYPE}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": common}
     if tls.sni:
         config["sni"] = tls.sni
     return {"name": "envoy.transport_sockets.tls", "typed_config": config}
-
-
-def _file_secret(name: str) -> Json:
-    """A file of the workload's, which istio-agent serves under this name."""
-    named = secret(name)
-    del named["sds_config"]["initial_fetch_timeout"]
-    return named
 
 
 def passthrough(*, inbound: bool = False) -> Json:

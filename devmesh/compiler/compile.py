@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from devmesh.compiler import clusters, endpoints
 from devmesh.compiler.clusters import rule_for, subset_policy
+from devmesh.compiler.gateways import merge_servers
 from devmesh.compiler.listeners import Listeners
+from devmesh.compiler.secrets import gateway_secrets
 from devmesh.compiler.shared import Json
 from devmesh.compiler.tables import Tables, http_ports
 from devmesh.compiler.world import World
@@ -56,9 +58,12 @@ def _sidecar(world: World, proxy: Workload, tables: Tables, listeners: Listeners
 
 def _gateway(world: World, proxy: Workload, tables: Tables, listeners: Listeners) -> Compiled:
     found, assignments = _outbound(world, proxy)
-    built = listeners.gateway()
-    routes = [table for item in built if (table := tables.gateway(item["address"]["socket_address"]["port_value"])) is not None]
-    return Compiled(Snapshot.of(built, routes, [*found, clusters.black_hole()], assignments, [names(world)]), (), tables.origins)
+    merged = merge_servers(world, proxy)
+    built = listeners.gateway(merged)
+    routes = [tables.gateway(servers) for servers in merged.tables.values()]
+    found.append(clusters.black_hole())
+    secrets = gateway_secrets(world, proxy, built, found)
+    return Compiled(Snapshot.of(built, routes, found, assignments, [names(world)], secrets), (), tables.origins)
 
 
 def _outbound(world: World, proxy: Workload) -> tuple[list[Json], list[Json]]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from devmesh.compiler.clusters import cluster_name
+from devmesh.compiler.downstream_tls import server_tls
+from devmesh.compiler.gateways import GatewayServer, MergedServers
+from devmesh.compiler.l4 import gateway_tcp_filter, gateway_tls_chains
 from devmesh.compiler.security import downstream_tls, mtls_mode, ports_of_their_own
 from devmesh.compiler.shared import HTTP_INSPECTOR, TLS_INSPECTOR, TYPE, Json, ads, http_manager, socket_address, tcp_proxy
-from devmesh.compiler.tables import Tables, gateway_servers, target_port
+from devmesh.compiler.tables import Tables
 from devmesh.compiler.world import World
 from devmesh.config.topology_types import Service, ServicePort, Workload
 
@@ -241,27 +244,57 @@ class Listeners:
 
     # -- gateway ---------------------------------------------------------------------------------------------------
 
-    def gateway(self) -> list[Json]:
-        ports = {target_port(self.world, self.proxy, server): None for _, _, server in gateway_servers(self.world, self.proxy)}
-        return [self._gateway_listener(port) for port in ports]
+    def gateway(self, merged: MergedServers) -> list[Json]:
+        """A listener for every port with something to do: a TCP or PASSTHROUGH server without a route opens none."""
+        built = [self._gateway_listener(port, merged) for port in merged.chains]
+        return [listener for listener in built if listener["filter_chains"]]
 
-    def _gateway_listener(self, port: int) -> Json:
+    def _gateway_listener(self, port: int, merged: MergedServers) -> Json:
+        chains: list[Json] = []
+        passed: set[str] = set()
+        for one in merged.servers(port):
+            if one.is_http:
+                chains.append(self._gateway_http_chain(one))
+            elif one.is_auto_passthrough:
+                continue  # check_gateway says so
+            elif one.is_passthrough:
+                chains += gateway_tls_chains(self.world, self.proxy, one, passed)
+            else:
+                chains += self._gateway_tcp_chain(one)
+        inspected = any(one.protocol in ("HTTPS", "TLS") for one in merged.servers(port))
+        return {
+            "name": f"0.0.0.0_{port}",
+            "address": socket_address("0.0.0.0", port),
+            "filter_chains": chains,
+            **({"listener_filters": [TLS_INSPECTOR]} if inspected else {}),
+            "traffic_direction": "OUTBOUND",
+            "max_connections_to_accept_per_socket_event": 1,
+        }
+
+    def _gateway_http_chain(self, one: GatewayServer) -> Json:
         manager = self._manager(
-            f"outbound_0.0.0.0_{port};",
-            {"rds": {"config_source": ads(), "route_config_name": f"http.{port}"}},
+            f"outbound_0.0.0.0_{one.port};",
+            {"rds": {"config_source": ads(), "route_config_name": one.table}},
             http_protocol_options={},
             server_name="istio-envoy",
             use_remote_address=True,
             forward_client_cert_details="SANITIZE_SET",
             set_current_client_cert_details={"subject": True, "cert": True, "dns": True, "uri": True},
         )
-        return {
-            "name": f"0.0.0.0_{port}",
-            "address": socket_address("0.0.0.0", port),
-            "filter_chains": [{"filters": [manager], "transport_socket_connect_timeout": "15s"}],
-            "traffic_direction": "OUTBOUND",
-            "max_connections_to_accept_per_socket_event": 1,
-        }
+        return _server_chain(one, manager)
+
+    def _gateway_tcp_chain(self, one: GatewayServer) -> list[Json]:
+        found = gateway_tcp_filter(self.world, self.proxy, one)
+        return [_server_chain(one, found)] if found is not None else []
+
+
+def _server_chain(one: GatewayServer, network: Json) -> Json:
+    chain: Json = {"filters": [network], "transport_socket_connect_timeout": "15s"}
+    if one.terminates_tls and one.server.tls is not None:
+        chain["transport_socket"] = server_tls(one.server.tls)
+        if one.sni_hosts:
+            chain["filter_chain_match"] = {"server_names": one.sni_hosts}
+    return chain
 
 
 def _disabled_at(ports: list[int]) -> Json:

@@ -9,6 +9,7 @@ from devmesh.config.devmesh_v1 import Fault
 from devmesh.config.istio_destination import DestinationRule
 from devmesh.config.istio_networking import Gateway, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
+from devmesh.config.kubernetes import Secret
 from devmesh.config.model import Resource
 from devmesh.config.topology import Topology
 from devmesh.config.topology_types import Service, Workload
@@ -62,6 +63,12 @@ class World:
 
     def peer_authentications(self) -> list[tuple[Resource, PeerAuthentication]]:
         return [(r, r.spec) for r in self.resources if isinstance(r.spec, PeerAuthentication)]
+
+    def secret(self, namespace: str, name: str) -> Secret | None:
+        for resource in self.resources:
+            if isinstance(resource.spec, Secret) and (resource.key.namespace, resource.key.name) == (namespace, name):
+                return resource.spec
+        return None
 
     def faults(self) -> list[Resource]:
         return [r for r in self.resources if isinstance(r.spec, Fault)]

@@ -18,9 +18,11 @@ from devmesh.config.istio_networking import (
     OutlierDetection,
     Server,
     TCPSettings,
+    TLSCertificate,
     TrafficPolicy,
     VirtualService,
 )
+from devmesh.config.kubernetes import Secret
 
 _HTTP2 = "sidecars here carry HTTP/2 as plain TCP for now"
 _ONE_MACHINE = "all workloads of this mesh are in one place"
@@ -55,6 +57,8 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (TCPSettings, "max_connection_duration"): "connections live as long as they are used",
     (TCPSettings, "idle_timeout"): "plain TCP connections have no idle timeout here",
     (MagLev, "table_size"): "the table here always has 65537 slots",
+    (TLSCertificate, "ca_certificates"): "the server's own caCertificates hold for all its certificates",
+    (Secret, "immutable"): "it can be applied again with other values",
     (Server, "bind"): "a gateway listens on its workload's address",
     (OutlierDetection, "outlier_detection_http_error_codes"): "only 5xx counts for now",
 }

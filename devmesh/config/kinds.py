@@ -9,6 +9,7 @@ from devmesh.config import istio_telemetry
 from devmesh.config.devmesh_v1 import Fault
 from devmesh.config.istio_networking import DestinationRule, Gateway, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
+from devmesh.config.kubernetes import Secret
 
 Support = Literal["full", "not_yet", "unsafe_to_ignore"]
 NETWORKING, SECURITY, TELEMETRY, EXTENSIONS = "networking.istio.io", "security.istio.io", "telemetry.istio.io", "extensions.istio.io"
@@ -30,6 +31,7 @@ class KnownKind:
     versions: tuple[str, ...]
     support: Support
     model: type[BaseModel] | None = None
+    flat: bool = False  # its fields stand beside metadata, not in a spec
 
 
 _THREE = ("v1", "v1beta1", "v1alpha3")
@@ -61,6 +63,7 @@ KINDS: tuple[KnownKind, ...] = (
     KnownKind(SMI_SPECS, "HTTPRouteGroup", ("v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"), "not_yet"),
     KnownKind(SMI_SPECS, "TCPRoute", ("v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"), "not_yet"),
     KnownKind(SMI_ACCESS, "TrafficTarget", ("v1alpha3", "v1alpha2", "v1alpha1"), "unsafe_to_ignore"),
+    KnownKind("", "Secret", ("v1",), "full", Secret, flat=True),
     KnownKind(DEVMESH, "Fault", ("v1",), "full", Fault),
     KnownKind(DEVMESH, "Scenario", ("v1",), "not_yet"),
 )

@@ -270,8 +270,7 @@ class _Builder:
             Service(name, namespace, self._vip(number), {"app": name}, tuple(mine.values()))
             for number, ((name, namespace), mine) in enumerate(ports.items(), 1)
         ]
-        http, https = port_protocol("http2", "")[0], port_protocol("https", "")[0]
-        own = (ServicePort("http2", 80, 8080, "", http, "name"), ServicePort("https", 443, 8443, "", https, "name"))
+        own = tuple(_gateway_port(*one) for one in (("http2", 80, 8080), ("https", 443, 8443), ("tcp", 31400, 31400)))
         return (
             *services,
             Service(GATEWAY, GATEWAY_NAMESPACE, self._vip(len(services) + 1), {"app": GATEWAY, "istio": "ingressgateway"}, own),
@@ -289,7 +288,7 @@ class _Builder:
             labels={"app": GATEWAY, "istio": "ingressgateway"},
             service_account=f"{GATEWAY}-service-account",
             ip=f"127.7.{self.mesh_number}.{number}",
-            ports=(8080, 8443),
+            ports=(8080, 8443, 31400),
             gateway=True,
         )
 
@@ -304,6 +303,10 @@ class _Builder:
                     self.problems.add(f"{path}.resources", f"{directory / str(name)} does not exist")
                 paths.append(directory / str(name))
         return tuple(dict.fromkeys(paths))
+
+
+def _gateway_port(name: str, port: int, target_port: int) -> ServicePort:
+    return ServicePort(name, port, target_port, "", port_protocol(name, "")[0], "name")
 
 
 def _published(port: ComposePort) -> PublishedPort:

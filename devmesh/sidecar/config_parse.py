@@ -9,6 +9,7 @@ from devmesh.sidecar.config import ConfigError, ProxyConfig
 from devmesh.sidecar.config_clusters import parse_cluster
 from devmesh.sidecar.config_listeners import parse_listener
 from devmesh.sidecar.config_routes import parse_route_table
+from devmesh.sidecar.config_secrets import parse_secret
 
 Json = Mapping[str, Any]
 T = TypeVar("T")
@@ -30,8 +31,8 @@ def parse_snapshot(snapshot: Json, namespace: str = "") -> ProxyConfig:
         clusters=clusters,
         routes=routes,
         names=_names(snapshot.get("names", ()), namespace),
-        secrets={s["name"]: dict(s) for s in snapshot.get("secrets", ())},
-        raw=dict(snapshot),
+        secrets={s["name"]: _parsed(s["name"], parse_secret, s) for s in snapshot.get("secrets", ())},
+        raw={kind: value for kind, value in snapshot.items() if kind != "secrets"},
     )
 
 

@@ -103,7 +103,7 @@ def test_the_gateway_is_always_there(tmp_path):
     assert gateway.labels == {"istio": "ingressgateway", "app": "istio-ingressgateway"}
     assert gateway.service_account == "istio-ingressgateway-service-account"
     ports = found.service("istio-ingressgateway", "istio-system").ports
-    assert [(one.name, one.port, one.target_port) for one in ports] == [("http2", 80, 8080), ("https", 443, 8443)]
+    assert [(one.name, one.port, one.target_port) for one in ports] == [("http2", 80, 8080), ("https", 443, 8443), ("tcp", 31400, 31400)]
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def five(
 @contextmanager
 def occupied() -> Iterator[None]:
     """The usual ports are somebody's: a mesh beside this one would take one that is free while a container of ours restarts."""
-    ports = (8500, 15014, 16686, 4317, 4318, 8080, 8443)
+    ports = (8500, 15014, 16686, 4317, 4318, 8080, 8443, 31400)
     with ExitStack() as held:
         for port in ports:
             with suppress(OSError):

@@ -255,6 +255,7 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
         "ports": {"registry": ports.registry, "control": ports.control, "query": ports.query, "otlp": ports.otlp},
         "parts": dict(layout.parts),
         "gateway_url": f"http://127.0.0.1:{ports.gateway}",
+        "gateway_https_port": ports.gateway_https,
         "workloads": {
             one.name: {
                 "service": one.service,

@@ -32,6 +32,7 @@ class HostPorts:
     control: int = 15014
     gateway: int = 8080
     gateway_https: int = 8443
+    gateway_tcp: int = 31400
 
     @staticmethod
     def choose(prefer: Callable[[int], int]) -> HostPorts:

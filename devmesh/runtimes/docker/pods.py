@@ -242,6 +242,11 @@ def depends_on(layout: Layout, service: Mapping[str, Any]) -> Json:
     return out
 
 
+def gateway_ports(layout: Layout) -> list[tuple[int, int]]:
+    ports = layout.ports
+    return [(ports.gateway, 8080), (ports.gateway_https, 8443), (ports.gateway_tcp, 31400)]
+
+
 def gateway(layout: Layout, workload: Workload) -> Json:
     """The ingress gateway has no app and intercepts nothing: one container on every network of the user's."""
     networks = {
@@ -251,7 +256,7 @@ def gateway(layout: Layout, workload: Workload) -> Json:
         "command": ["sidecar", f"{FOLDER}/bootstrap.json"],
         "hostname": workload.name,
         "networks": networks,
-        "ports": [f"127.0.0.1:{layout.ports.gateway}:8080", f"127.0.0.1:{layout.ports.gateway_https}:8443"],
+        "ports": [f"127.0.0.1:{published}:{own}" for published, own in gateway_ports(layout)],
         "volumes": [folder(layout.workload_folder(workload.name)), trust_volume(read_only=True)],
         "mem_limit": "512m",
         "stop_grace_period": DRAIN_GRACE,

@@ -44,7 +44,7 @@ from devmesh.runtimes.local.claims import claim_port
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.leftovers import GRACE
 from devmesh.runtimes.local.managed import Managed
-from devmesh.runtimes.local.plan import WorkloadPlan, bind_preferring, close_all, plan_all, port_of
+from devmesh.runtimes.local.plan import HTTPS_PORT, WorkloadPlan, bind_preferring, close_all, plan_all, port_of
 from devmesh.runtimes.local.pods import Pods
 from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
@@ -368,7 +368,12 @@ class Supervisor:
         access_log = self.files.access_log(workload.name)
         write_private(
             bootstrap,
-            json.dumps(sidecar_bootstrap(plan, self._servers(), self._ca_address(tokens[workload.name]), access_log), indent=1).encode(),
+            json.dumps(
+                sidecar_bootstrap(
+                    plan, self._servers(), self._ca_address(tokens[workload.name]), access_log, self.compose_file.resolve().parent
+                ),
+                indent=1,
+            ).encode(),
         )
         arguments = {"bootstrap": str(bootstrap), "sockets": [one.to_json() for one in plan.sockets]}
         self._fork(f"{workload.name}-sidecar", "sidecar", arguments, [one.sock for one in plan.sockets], kind="sidecar")
@@ -502,6 +507,7 @@ class Supervisor:
             "mesh_id": self._mesh_id,
             "ports": self.ports,
             "gateway_url": gateway.url() if gateway else None,
+            "gateway_https_port": gateway.published_port(HTTPS_PORT) if gateway else None,
             "workloads": {name: self._workload_state(plan) for name, plan in self.plans.items()},
             "processes": [process.to_json() for process in self.processes.values()],
         }
