@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from devmesh.compiler.clusters import cluster_name
 from devmesh.compiler.gateways import GatewayServer, intersection
 from devmesh.compiler.routes import gateway_name
-from devmesh.compiler.shared import Json, tcp_proxy
+from devmesh.compiler.shared import Json, config_path, tcp_proxy
 from devmesh.compiler.world import World, matches
 from devmesh.config.istio_networking import Destination, L4MatchAttributes, RouteDestination, TCPRoute, TLSMatchAttributes, VirtualService
 from devmesh.config.model import Resource
-from devmesh.config.names import expand_host
-from devmesh.config.topology_types import Workload
+from devmesh.config.names import expand_host, host_matches
+from devmesh.config.topology_types import Service, ServicePort, Workload
 
+MESH = frozenset({"mesh"})
 L4Match = L4MatchAttributes | TLSMatchAttributes
 
 
@@ -103,3 +104,55 @@ def gateway_tls_chains(world: World, proxy: Workload, one: GatewayServer, known:
                     }
                 )
     return chains
+
+
+def outbound_chains(world: World, proxy: Workload, service: Service, port: ServicePort) -> list[Json]:
+    """A sidecar's chains for one port below HTTP: what VirtualServices for the mesh say of it, else its own cluster."""
+    naming = _naming(world, proxy, service)
+    if not port.is_tls:
+        return [_outbound_tcp(world, proxy, service, port, naming)]
+    chains: list[Json] = []
+    seen: set[tuple[str, ...]] = set()
+    for resource, spec in naming:
+        for tls in spec.tls:
+            for match in tls.match:
+                if applies(match, port.port, proxy, MESH, resource.key.namespace) and match.sni_hosts not in seen:
+                    seen.add(match.sni_hosts)
+                    chain = _routed(resource, tcp_filter(world, resource, tls.route, port.port))
+                    chains.append({"filter_chain_match": {"server_names": list(match.sni_hosts)}, **chain})
+    return chains or [_own_chain(service, port)]
+
+
+def _naming(world: World, proxy: Workload, service: Service) -> list[tuple[Resource, VirtualService]]:
+    """Those for the mesh, visible here, that name the service."""
+    out = []
+    for resource, spec in world.virtual_services():
+        namespace = resource.key.namespace
+        bound = {gateway_name(name, namespace) for name in spec.gateways} or {"mesh"}
+        visible = not spec.export_to or "*" in spec.export_to or proxy.namespace in (*spec.export_to, namespace)
+        if "mesh" in bound and visible and any(host_matches(expand_host(host, namespace), service.hostname) for host in spec.hosts):
+            out.append((resource, spec))
+    return out
+
+
+def _outbound_tcp(
+    world: World, proxy: Workload, service: Service, port: ServicePort, naming: list[tuple[Resource, VirtualService]]
+) -> Json:
+    for resource, spec in naming:
+        for tcp in spec.tcp:
+            if not tcp.match or any(applies(match, port.port, proxy, MESH, resource.key.namespace) for match in tcp.match):
+                return _routed(resource, tcp_filter(world, resource, tcp.route, port.port))
+    return _own_chain(service, port)
+
+
+def _routed(resource: Resource, network: Json) -> Json:
+    config = config_path("networking.istio.io", "v1", resource.key.namespace, "virtual-service", resource.key.name)
+    metadata = {"filter_metadata": {"istio": {"config": config}}}
+    return {"filters": [network], "metadata": metadata, "transport_socket_connect_timeout": "15s"}
+
+
+def _own_chain(service: Service, port: ServicePort) -> Json:
+    """TLS to a service without an address is told by its host's name."""
+    name = cluster_name(service.hostname, port.port, "")
+    match = {"filter_chain_match": {"server_names": [service.hostname]}} if port.is_tls and not service.cluster_ip else {}
+    return {**match, "filters": [tcp_proxy(name, name)], "transport_socket_connect_timeout": "15s"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from devmesh.compiler.clusters import cluster_name
+from devmesh.compiler.entries import EntryService
 from devmesh.compiler.faults import fault_routes
 from devmesh.compiler.gateways import GatewayServer, by_specificity, intersection
 from devmesh.compiler.routes import RouteBuilder, default_route, gateway_name, hash_policy
@@ -19,6 +20,8 @@ HTTP_PROTOCOLS = frozenset({"http", "http2", "auto"})
 def domains(service: Service, namespace: str) -> list[str]:
     """The names under which a proxy of `namespace` knows a service, in istiod's order."""
     fqdn = service.hostname
+    if isinstance(service, EntryService):
+        return [fqdn, f"{fqdn}.", *([service.cluster_ip] if service.cluster_ip else [])]
     if service.namespace == namespace:
         short = [service.name, f"{service.name}.{service.namespace}.svc", f"{service.name}.{service.namespace}"]
     else:
@@ -26,9 +29,9 @@ def domains(service: Service, namespace: str) -> list[str]:
     return [fqdn, f"{fqdn}.", *short, service.cluster_ip]
 
 
-def http_ports(world: World) -> list[int]:
+def http_ports(world: World, namespace: str) -> list[int]:
     """Ports that get an outbound HTTP table, in the order in which services bring them."""
-    found = {port.port: None for service in world.services() for port in service.ports if port.protocol in ("http", "http2")}
+    found = {port.port: None for service in world.services(namespace) for port in service.ports if port.protocol in ("http", "http2")}
     return list(found)
 
 
@@ -40,7 +43,8 @@ class Tables:
         self.origins: dict[str, str] = {}
 
     def outbound(self, port: int) -> Json:
-        hosts = [host for service in self.world.services() if (host := self._service_host(service, port)) is not None]
+        services = self.world.services(self.proxy.namespace)
+        hosts = _distinct([host for service in services if (host := self._service_host(service, port)) is not None])
         if port == 80:  # where istiod puts hosts that no registry knows
             hosts += self._foreign_hosts(port, {host["name"] for host in hosts})
         hosts.sort(key=lambda host: host["name"])
@@ -81,7 +85,7 @@ class Tables:
     def _foreign_hosts(self, port: int, known: set[str]) -> list[Json]:
         """VirtualServices for hosts that no service has at this port."""
         out = []
-        services = {service.hostname for service in self.world.topology.services if any(one.port == port for one in service.ports)}
+        services = {service.hostname for service in self.world.services(self.proxy.namespace) if any(one.port == port for one in service.ports)}
         for resource, spec in self._mesh_services():
             for host in spec.hosts:
                 name = expand_host(host, resource.key.namespace)
@@ -204,6 +208,16 @@ def _specificity(resource: Resource, spec: VirtualService, hostname: str) -> int
     """How closely a VirtualService names a host: the length of its longest pattern that covers it, 0 for none."""
     patterns = [expand_host(host, resource.key.namespace) for host in spec.hosts]
     return max((len(pattern) for pattern in patterns if host_matches(pattern, hostname)), default=0)
+
+
+def _distinct(hosts: list[Json]) -> list[Json]:
+    """A host with several addresses is known by the last one, unless another host has it: Envoy takes a name and a domain once (istiod's dedupe)."""
+    kept = {host["name"]: host for host in hosts}
+    seen: set[str] = set()
+    for host in kept.values():
+        host["domains"] = [domain for domain in host["domains"] if domain not in seen]
+        seen |= set(host["domains"])
+    return list(kept.values())
 
 
 def _host(name: str, names: list[str], routes: list[Json]) -> Json:

@@ -22,6 +22,7 @@ from devmesh.config.istio_networking import (
     TrafficPolicy,
     VirtualService,
 )
+from devmesh.config.istio_service_entry import EntryEndpoint, ServiceEntry
 from devmesh.config.kubernetes import Secret
 
 _HTTP2 = "sidecars here carry HTTP/2 as plain TCP for now"
@@ -36,13 +37,8 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (HTTPRetry, "retry_remote_localities"): _ONE_MACHINE,
     (TrafficPolicy, "tunnel"): "tunnelling is not supported yet",
     (TrafficPolicy, "proxy_protocol"): "the PROXY protocol is not supported yet",
-    (
-        ClientTLSSettings,
-        "credential_name",
-    ): "there are no Kubernetes secrets: name files with clientCertificate, privateKey, caCertificates",
     (ClientTLSSettings, "ca_crl"): "revocation lists are not supported yet",
     (HTTPMatchRequest, "stat_prefix"): "there are no per-route statistics",
-    (VirtualService, "tls"): "SNI routing is not supported yet",
     (HTTPRoute, "delegate"): "delegation to another VirtualService is not supported yet, so the route is left out",
     (L4MatchAttributes, "destination_subnets"): "a service here has one address",
     (L4MatchAttributes, "source_subnet"): "all workloads of this mesh are in one place",
@@ -50,7 +46,6 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (LoadBalancerSettings, "warmup"): "new endpoints take their full share at once",
     (LoadBalancerSettings, "warmup_duration_secs"): "new endpoints take their full share at once",
     (HTTPCookie, "attributes"): "extra cookie attributes are not supported yet",
-    (VirtualService, "tcp"): "TCP routes are not supported yet: the service's own port is used",
     (DestinationRule, "export_to"): "a DestinationRule holds in every namespace here",
     (TrafficPolicy, "retry_budget"): "only connectionPool.http.maxRetries limits retries for now",
     (TCPSettings, "tcp_keepalive"): "the system's keep-alive settings are used",
@@ -58,6 +53,11 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (TCPSettings, "idle_timeout"): "plain TCP connections have no idle timeout here",
     (MagLev, "table_size"): "the table here always has 65537 slots",
     (TLSCertificate, "ca_certificates"): "the server's own caCertificates hold for all its certificates",
+    (EntryEndpoint, "network"): _ONE_MACHINE,
+    (EntryEndpoint, "locality"): _ONE_MACHINE,
+    (EntryEndpoint, "service_account"): "endpoints outside the mesh are reached without its mTLS",
+    (ServiceEntry, "workload_selector"): "the mesh's own workloads are services already",
+    (ServiceEntry, "subject_alt_names"): "name them in the DestinationRule's tls.subjectAltNames",
     (Secret, "immutable"): "it can be applied again with other values",
     (Server, "bind"): "a gateway listens on its workload's address",
     (OutlierDetection, "outlier_detection_http_error_codes"): "only 5xx counts for now",

@@ -9,6 +9,7 @@ from devmesh.config import istio_telemetry
 from devmesh.config.devmesh_v1 import Fault
 from devmesh.config.istio_networking import DestinationRule, Gateway, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
+from devmesh.config.istio_service_entry import ServiceEntry
 from devmesh.config.kubernetes import Secret
 
 Support = Literal["full", "not_yet", "unsafe_to_ignore"]
@@ -39,7 +40,7 @@ KINDS: tuple[KnownKind, ...] = (
     KnownKind(NETWORKING, "VirtualService", _THREE, "full", VirtualService),
     KnownKind(NETWORKING, "DestinationRule", _THREE, "full", DestinationRule),
     KnownKind(NETWORKING, "Gateway", _THREE, "full", Gateway),
-    KnownKind(NETWORKING, "ServiceEntry", _THREE, "not_yet"),
+    KnownKind(NETWORKING, "ServiceEntry", _THREE, "full", ServiceEntry),
     KnownKind(NETWORKING, "Sidecar", _THREE, "not_yet"),
     KnownKind(NETWORKING, "WorkloadEntry", _THREE, "not_yet"),
     KnownKind(NETWORKING, "WorkloadGroup", _THREE, "not_yet"),

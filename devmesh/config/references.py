@@ -7,6 +7,7 @@ from typing import TypeVar
 from devmesh.config.checks import NO_EFFECT, Checker
 from devmesh.config.istio_networking import Destination, DestinationRule, Gateway, TCPRoute, TLSRoute, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
+from devmesh.config.istio_service_entry import ServiceEntry
 from devmesh.config.kubernetes import Secret
 from devmesh.config.model import Resource
 from devmesh.config.names import expand_host, host_matches, hosts_overlap, service_fqdn
@@ -38,9 +39,8 @@ class World:
         return [one for one in everything if selector.items() <= dict(one.labels).items() and namespace in (None, one.namespace)]
 
     def entry_hosts(self) -> set[str]:
-        """Give the hosts of ServiceEntries: known names, although nothing is done with them yet."""
-        specs = [one.raw.get("spec") for one in self.resources if one.key.kind == "ServiceEntry"]
-        return {str(host) for spec in specs if isinstance(spec, dict) for host in spec.get("hosts") or ()}
+        """Give the hosts of ServiceEntries."""
+        return {host for _, spec in self.of_kind(ServiceEntry) for host in spec.hosts}
 
     def of_kind(self, model: type[Spec]) -> Iterator[tuple[Resource, Spec]]:
         for resource in self.resources:
