@@ -186,7 +186,7 @@ def analyze(
 ) -> None:
     """Istio's analysis messages with file:line:column; needs no running mesh."""
     compose = find_compose_file(compose_file, Path.cwd())
-    topology = load_topology(compose)
+    topology = load_topology(compose, egress_gateway=True)  # whether a mesh has one its settings say
     loaded = load(filename or [*map(str, topology.resource_paths)] or [str(compose.parent / "mesh")])
     found = [*loaded.diagnostics, *analyse(loaded.resources, topology)]
     if form is not Format.table:
@@ -211,7 +211,7 @@ def compile_(
     from devmesh.xds.schema import invalid  # noqa: PLC0415 - protobuf, only here
 
     compose = find_compose_file(file, Path.cwd())
-    topology = load_topology(compose)
+    topology = load_topology(compose, egress_gateway=True)  # whether a mesh has one its settings say
     loaded = load(resource or [*map(str, topology.resource_paths)])
     say(loaded.diagnostics)
     refuse_errors(loaded.diagnostics)

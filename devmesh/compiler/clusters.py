@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from devmesh.compiler.downstream_tls import CA_SUFFIX, credential
-from devmesh.compiler.entries import EntryService, resolve
+from devmesh.compiler.entries import EntryService, is_empty, resolve
 from devmesh.compiler.security import namespace_mode
 from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, file_secret, secret
 from devmesh.compiler.world import ROOT_NAMESPACE, World
@@ -93,8 +93,11 @@ def service_clusters(world: World, service: Service, port: ServicePort, namespac
         return [_cluster(world, service, port, "", Policy(), None, {}, at_gateway=at_gateway)]
     subsets = ["", *(subset.name for subset in rule.subsets)]
     return [
-        _cluster(world, service, port, name, subset_policy(rule, name, port.port), resource, subset_labels(rule, name), at_gateway=at_gateway)
+        _cluster(
+            world, service, port, name, subset_policy(rule, name, port.port), resource, subset_labels(rule, name), at_gateway=at_gateway
+        )
         for name in subsets
+        if not is_empty(service, subset_labels(rule, name))
     ]
 
 
@@ -107,7 +110,15 @@ def cluster_name(service: str, port: int, subset: str) -> str:
 
 
 def _cluster(
-    world: World, service: Service, port: ServicePort, subset: str, policy: Policy, resource: Resource | None, labels: dict[str, str], *, at_gateway: bool
+    world: World,
+    service: Service,
+    port: ServicePort,
+    subset: str,
+    policy: Policy,
+    resource: Resource | None,
+    labels: dict[str, str],
+    *,
+    at_gateway: bool,
 ) -> Json:
     name = cluster_name(service.hostname, port.port, subset)
     istio: Json = {"services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]}
@@ -131,7 +142,7 @@ def _cluster(
     _protocol(cluster, port)
     _load_balancer(cluster, policy.load_balancer)
     if isinstance(service, EntryService):
-        resolve(cluster, service, port, labels)
+        resolve(cluster, service, port, labels, at_gateway=at_gateway)
     _connection_pool(cluster, policy.connection_pool)
     _outlier(cluster, policy.outlier_detection)
     _tls(world, cluster, service, port, subset, policy.tls, at_gateway=at_gateway)
@@ -267,11 +278,15 @@ def _outlier(cluster: Json, outlier: OutlierDetection | None) -> None:
         cluster["common_lb_config"] = {"healthy_panic_threshold": {"value": outlier.min_health_percent}}
 
 
-def _tls(world: World, cluster: Json, service: Service, port: ServicePort, subset: str, tls: ClientTLSSettings | None, *, at_gateway: bool) -> None:
+def _tls(
+    world: World, cluster: Json, service: Service, port: ServicePort, subset: str, tls: ClientTLSSettings | None, *, at_gateway: bool
+) -> None:
     """Auto mTLS without `tls`; else what the mode says. Only gateways are served Secrets: of a sidecar's rule a credentialName means no TLS."""
     if tls is not None and tls.mode == "DISABLE":
         return
-    if tls is None and (namespace_mode(world, service.namespace) == "DISABLE" or (isinstance(service, EntryService) and service.is_external)):
+    if tls is None and (
+        namespace_mode(world, service.namespace) == "DISABLE" or (isinstance(service, EntryService) and service.is_external)
+    ):
         return
     if tls is not None and tls.mode in ("SIMPLE", "MUTUAL"):
         cluster["metadata"]["filter_metadata"]["istio"]["alpn_override"] = "false"

@@ -77,10 +77,10 @@ def _port(port: EntryPort) -> ServicePort:
     return ServicePort(port.name, port.number, port.target_port or port.number, port.protocol.lower(), protocol, "app_protocol")
 
 
-def resolve(cluster: Json, service: EntryService, port: ServicePort, labels: Mapping[str, str]) -> None:
-    """How a cluster finds its endpoints: as they stand (EDS), by DNS, or as the client addressed them."""
+def resolve(cluster: Json, service: EntryService, port: ServicePort, labels: Mapping[str, str], *, at_gateway: bool) -> None:
+    """How a cluster finds its endpoints: as they stand (EDS), by DNS, or as the client addressed them, which nobody does at a gateway."""
     kind = service.entry.resolution
-    if kind == "NONE":
+    if kind == "NONE" and not at_gateway:
         cluster["type"], cluster["lb_policy"] = "ORIGINAL_DST", "CLUSTER_PROVIDED"
         del cluster["eds_cluster_config"]
     elif kind in RESOLVED and cluster["type"] == "EDS":
@@ -88,6 +88,13 @@ def resolve(cluster: Json, service: EntryService, port: ServicePort, labels: Map
         del cluster["eds_cluster_config"]
         cluster["load_assignment"] = assignment(cluster["name"], service, port, labels)
         cluster.update(DNS_SETTINGS)
+
+
+def is_empty(service: Service, labels: Mapping[str, str]) -> bool:
+    """A subset that no endpoint found by DNS belongs to has no cluster."""
+    if not isinstance(service, EntryService) or service.entry.resolution not in RESOLVED:
+        return False
+    return not any(labels.items() <= one.labels.items() for one in _endpoints(service))
 
 
 def assignment(name: str, service: EntryService, port: ServicePort, labels: Mapping[str, str]) -> Json:

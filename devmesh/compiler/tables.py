@@ -85,7 +85,9 @@ class Tables:
     def _foreign_hosts(self, port: int, known: set[str]) -> list[Json]:
         """VirtualServices for hosts that no service has at this port."""
         out = []
-        services = {service.hostname for service in self.world.services(self.proxy.namespace) if any(one.port == port for one in service.ports)}
+        services = {
+            service.hostname for service in self.world.services(self.proxy.namespace) if any(one.port == port for one in service.ports)
+        }
         for resource, spec in self._mesh_services():
             for host in spec.hosts:
                 name = expand_host(host, resource.key.namespace)

@@ -64,9 +64,8 @@ def _check_address(check: Checker, path: str, address: str) -> None:
 def _check_resolution(check: Checker, spec: ServiceEntry) -> None:
     if spec.resolution == "DYNAMIC_DNS":
         check.no_effect("spec.resolution", "names that only the request tells are not resolved by sidecars: the whole entry is left out")
-    if spec.workload_selector is not None:
-        if spec.endpoints:
-            check.error("spec", "only one of WorkloadSelector or Endpoints is allowed in Service Entry")
+    if spec.workload_selector is not None and spec.endpoints:
+        check.error("spec", "only one of WorkloadSelector or Endpoints is allowed in Service Entry")
     if spec.resolution == "NONE" and spec.endpoints:
         check.error("spec.endpoints", "no endpoints should be provided for resolution type none")
     if spec.resolution == "STATIC" and not spec.endpoints and spec.workload_selector is None:

@@ -19,8 +19,8 @@ from devmesh.config.istio_networking import (
     Server,
     TCPSettings,
     TLSCertificate,
+    TLSMatchAttributes,
     TrafficPolicy,
-    VirtualService,
 )
 from devmesh.config.istio_service_entry import EntryEndpoint, ServiceEntry
 from devmesh.config.kubernetes import Secret
@@ -41,6 +41,7 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (HTTPMatchRequest, "stat_prefix"): "there are no per-route statistics",
     (HTTPRoute, "delegate"): "delegation to another VirtualService is not supported yet, so the route is left out",
     (L4MatchAttributes, "destination_subnets"): "a service here has one address",
+    (TLSMatchAttributes, "destination_subnets"): "a service here has one address",
     (L4MatchAttributes, "source_subnet"): "all workloads of this mesh are in one place",
     (DestinationRule, "workload_selector"): "the rule holds for every client: selecting some is not supported yet",
     (LoadBalancerSettings, "warmup"): "new endpoints take their full share at once",

@@ -265,7 +265,7 @@ def _check_rule(check: Checker, world: World, rule: DestinationRule) -> None:
 def _check_gateway(check: Checker, world: World, gateway: Gateway) -> None:
     workloads = [one for one in world.workloads(gateway.selector) if one.gateway]
     if not workloads:
-        hint = "devmesh runs one gateway, labelled istio: ingressgateway"
+        hint = "gateways are labelled istio: ingressgateway, and istio: egressgateway where the mesh has one (--set egressGateway=true)"
         check.add("error", NOT_FOUND, "spec.selector", f'Referenced selector not found: "{_text(gateway.selector)}"', hint)
         return
     serving = [one for one in world.services() if any(one.selector.items() <= dict(workload.labels).items() for workload in workloads)]

@@ -13,6 +13,7 @@ from devmesh.config.topology_types import PROTOCOL_WORDS, PublishedPort, Service
 from devmesh.errors import DevmeshError
 
 __all__ = [
+    "EGRESS_GATEWAY",
     "GATEWAY",
     "GATEWAY_NAMESPACE",
     "Healthcheck",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 GATEWAY = "istio-ingressgateway"
+EGRESS_GATEWAY = "istio-egressgateway"
 GATEWAY_NAMESPACE = "istio-system"
 _SERVICE_KEYS = ("service", "version", "namespace", "serviceAccount", "port", "protocol", "local", "resources", "inject")
 TRAFFIC_LABELS = "traffic.sidecar.istio.io/"
@@ -45,13 +47,14 @@ def load_topology(
     profiles: Iterable[str] = (),
     environ: Mapping[str, str] | None = None,
     exposed: Mapping[str, Iterable[int]] | None = None,
+    egress_gateway: bool = False,
 ) -> Topology:
     """Read a compose file; DevmeshError lists every mistake with file:line:column.
 
-    `exposed` are the ports that images expose, by compose service, for services whose file names none.
+    `exposed` are the ports that images expose, by compose service, for services whose file names none. `egress_gateway` adds one.
     """
     compose = read_compose(Path(path), os.environ if environ is None else environ, profiles)
-    return _Builder(compose, mesh_number, exposed or {}).build()
+    return _Builder(compose, mesh_number, exposed or {}, egress_gateway=egress_gateway).build()
 
 
 def check_local(topology: Topology) -> None:
@@ -88,9 +91,27 @@ class _Plan:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _GatewayPlan:
+    """A gateway as Istio's charts install it; `ports` are name, port and target port."""
+
+    name: str
+    istio: str
+    ports: tuple[tuple[str, int, int], ...]
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return {"app": self.name, "istio": self.istio}
+
+
+INGRESS = _GatewayPlan(GATEWAY, "ingressgateway", (("http2", 80, 8080), ("https", 443, 8443), ("tcp", 31400, 31400)))
+EGRESS = _GatewayPlan(EGRESS_GATEWAY, "egressgateway", (("http2", 80, 8080), ("https", 443, 8443)))
+
+
 class _Builder:
-    def __init__(self, compose: ComposeFile, mesh_number: int, exposed: Mapping[str, Iterable[int]]) -> None:
+    def __init__(self, compose: ComposeFile, mesh_number: int, exposed: Mapping[str, Iterable[int]], *, egress_gateway: bool) -> None:
         self.exposed = exposed
+        self.gateways = (INGRESS, EGRESS) if egress_gateway else (INGRESS,)
         self.compose = compose
         self.mesh_number = mesh_number
         self.problems = compose.problems
@@ -105,9 +126,9 @@ class _Builder:
         workloads = [self._addressed(workload, number) for number, workload in enumerate(workloads, 1)]
         resources = self._resource_paths()
         self.problems.raise_if_any()
-        gateway = self._gateway(len(workloads) + 1)
+        gateways = [self._gateway(one, number) for number, one in enumerate(self.gateways, len(workloads) + 1)]
         return Topology(
-            self.compose.name, str(self.compose.directory.resolve()), self._services(plans), (*workloads, gateway), resources, outside
+            self.compose.name, str(self.compose.directory.resolve()), self._services(plans), (*workloads, *gateways), resources, outside
         )
 
     def _injected(self, one: ComposeService) -> bool:
@@ -270,25 +291,25 @@ class _Builder:
             Service(name, namespace, self._vip(number), {"app": name}, tuple(mine.values()))
             for number, ((name, namespace), mine) in enumerate(ports.items(), 1)
         ]
-        own = tuple(_gateway_port(*one) for one in (("http2", 80, 8080), ("https", 443, 8443), ("tcp", 31400, 31400)))
-        return (
-            *services,
-            Service(GATEWAY, GATEWAY_NAMESPACE, self._vip(len(services) + 1), {"app": GATEWAY, "istio": "ingressgateway"}, own),
-        )
+        gateways = [
+            Service(one.name, GATEWAY_NAMESPACE, self._vip(number), one.labels, tuple(_gateway_port(*port) for port in one.ports))
+            for number, one in enumerate(self.gateways, len(services) + 1)
+        ]
+        return (*services, *gateways)
 
     def _vip(self, number: int) -> str:
         return f"240.240.{self.mesh_number}.{number}"
 
-    def _gateway(self, number: int) -> Workload:
+    def _gateway(self, one: "_GatewayPlan", number: int) -> Workload:
         return Workload(
-            name=GATEWAY,
+            name=one.name,
             namespace=GATEWAY_NAMESPACE,
-            service=GATEWAY,
+            service=one.name,
             version="latest",
-            labels={"app": GATEWAY, "istio": "ingressgateway"},
-            service_account=f"{GATEWAY}-service-account",
+            labels=one.labels,
+            service_account=f"{one.name}-service-account",
             ip=f"127.7.{self.mesh_number}.{number}",
-            ports=(8080, 8443, 31400),
+            ports=tuple(target for _, _, target in one.ports),
             gateway=True,
         )
 

@@ -43,6 +43,11 @@ def load_resources(topology: Topology, tell: Tell) -> list[StoredResource]:
     return [StoredResource.of(resource, "mesh") for resource in loaded.resources]
 
 
+def wants_egress(settings: Mapping[str, Any]) -> bool:
+    """Whether the mesh has an egress gateway (Istio's `components.egressGateways`); off unless the settings say so."""
+    return settings.get("egressGateway") is True
+
+
 def mint_tokens(file: Path, workloads: Iterable[Workload]) -> dict[str, str]:
     """A token for each workload and the control plane, by name, minted straight into the CA's store before it starts; it keeps their hashes."""
     store = TokenStore(file)

@@ -104,8 +104,10 @@ def test_a_selector_that_matches_nothing_is_a_warning(tmp_path):
 
 
 def test_hosts_of_service_entries_are_known(tmp_path):
-    entry = "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: a}, spec: {hosts: [example.com]}}\n---\n"
-    assert [one.code for one in diagnose(entry + to("{host: example.com}"), topology(tmp_path))] == ["DM0005"]
+    spec = "{hosts: [example.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}"
+    entry = f"{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: a}}, spec: {spec}}}\n---\n"
+    assert diagnose(entry + to("{host: example.com}"), topology(tmp_path)) == []
+    assert [one.code for one in diagnose(entry + to("{host: other.com}"), topology(tmp_path))] == ["IST0101"]
 
 
 GATEWAY = (

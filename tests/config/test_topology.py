@@ -188,3 +188,19 @@ def test_istios_compiler_reads_the_topology(tmp_path):
     assert done.returncode == 0, done.stderr
     names = {one["name"] for one in orjson.loads(done.stdout)["reviews-v1"]["clusters"]}
     assert "outbound|9080||reviews.default.svc.cluster.local" in names
+
+
+def test_an_egress_gateway_is_there_when_it_is_asked_for(tmp_path):
+    path = tmp_path / "compose.yaml"
+    path.write_text("services: {a: {command: run, expose: ['80']}}\n")
+    without, with_one = (load_topology(path, environ={}, egress_gateway=on) for on in (False, True))
+    assert without.workload("istio-egressgateway") is None
+    gateway = with_one.workload("istio-egressgateway")
+    assert (gateway.gateway, gateway.labels["istio"], gateway.ports) == (True, "egressgateway", (8080, 8443))
+    assert gateway.spiffe_id == "spiffe://cluster.local/ns/istio-system/sa/istio-egressgateway-service-account"
+    service = with_one.service("istio-egressgateway", "istio-system")
+    assert [(one.port, one.target_port) for one in service.ports] == [(80, 8080), (443, 8443)]
+    others = {one.ip for one in with_one.workloads if one is not gateway} | {
+        one.cluster_ip for one in with_one.services if one is not service
+    }
+    assert not {gateway.ip, service.cluster_ip} & others

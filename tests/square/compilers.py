@@ -16,6 +16,7 @@ from tests.square.normalise import normalise
 HERE = Path(__file__).parent
 CASES = sorted(path for path in (HERE / "cases").glob("*.yaml") if not path.name.endswith(".requests.yaml"))
 TOPOLOGY = HERE / "topology.json"
+WITH_EGRESS = HERE / "topology-egress.json"  # and an egress gateway, for the cases that speak of one
 # A caller, a callee and the gateway see every kind of configuration that these cases make.
 WORKLOADS = ("productpage-v1", "reviews-v1", "httpbin-v1", "istio-ingressgateway")
 
@@ -24,8 +25,20 @@ def speaks_of(case: Path, kind: str) -> bool:
     return f"kind: {kind}\n" in case.read_text()
 
 
-def topology() -> Topology:
-    value = json.loads(TOPOLOGY.read_text())
+def has_egress(case: Path) -> bool:
+    return "istio-egressgateway" in case.read_text()
+
+
+def workloads(case: Path) -> tuple[str, ...]:
+    return (*WORKLOADS, "istio-egressgateway") if has_egress(case) else WORKLOADS
+
+
+def topology_file(case: Path) -> Path:
+    return WITH_EGRESS if has_egress(case) else TOPOLOGY
+
+
+def topology(file: Path = TOPOLOGY) -> Topology:
+    value = json.loads(file.read_text())
     for service in value["services"]:
         for port in service["ports"]:
             port.setdefault("targetPort", port["port"])
@@ -35,13 +48,13 @@ def topology() -> Topology:
 def ours(case: Path) -> dict[str, Any]:
     loaded = load_text(case.read_text(), case.name)
     assert not loaded.errors, [str(one) for one in loaded.errors]
-    world = World.from_topology(topology(), loaded.resources)
-    return {name: normalise(compile_proxy(world, name).snapshot.to_json()) for name in WORKLOADS}
+    world = World.from_topology(topology(topology_file(case)), loaded.resources)
+    return {name: normalise(compile_proxy(world, name).snapshot.to_json()) for name in workloads(case)}
 
 
 def istio(case: Path, oracle: Path) -> dict[str, Any]:
-    arguments = [argument for name in WORKLOADS for argument in ("-for", name)]
-    done = subprocess.run([oracle, "-topology", TOPOLOGY, "-f", case, *arguments], capture_output=True, check=False)
+    arguments = [argument for name in workloads(case) for argument in ("-for", name)]
+    done = subprocess.run([oracle, "-topology", topology_file(case), "-f", case, *arguments], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return {name: normalise(xds) for name, xds in json.loads(done.stdout).items()}
 

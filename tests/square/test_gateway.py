@@ -11,7 +11,11 @@ from tests.square.dataplane import Place, envoy, our_sidecar, workload
 
 GATEWAY = "istio-ingressgateway"
 # Those with TLS or TCP servers are test_gateway_tls.py's.
-GATEWAYS = [case for case in CASES if speaks_of(case, "Gateway") and not re.search(r"\bmode: |protocol: TCP", case.read_text())]
+GATEWAYS = [
+    case
+    for case in CASES
+    if speaks_of(case, "Gateway") and not re.search(r"\bmode: |protocol: TCP", case.read_text()) and not speaks_of(case, "ServiceEntry")
+]
 UNBOUND = ("gateway-other-selector",)  # it selects no workload here
 TABLE = [
     Request(method, f"http://{host}{target}", headers, body)

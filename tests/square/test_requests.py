@@ -18,8 +18,10 @@ CALLER = "productpage-v1"
 
 
 def concerns_callers(case: Any) -> bool:
-    """Not of what only a gateway's own configuration follows from (test_gateway.py, test_gateway_tls.py)."""
-    return not speaks_of(case, "Gateway") or speaks_of(case, "DestinationRule") or "mesh" in case.read_text()
+    """Not of what only a gateway's own configuration follows from, or only calls outside (test_gateway.py, test_gateway_tls.py, test_service_entry.py)."""
+    return not speaks_of(case, "ServiceEntry") and (
+        not speaks_of(case, "Gateway") or speaks_of(case, "DestinationRule") or "mesh" in case.read_text()
+    )
 
 
 ROUTED = [case for case in CASES if not speaks_of(case, "PeerAuthentication") and concerns_callers(case)]

@@ -17,17 +17,17 @@ from typing import Any
 import aiohttp
 
 from devmesh.ca.files import write_private
-from devmesh.config.topology import load_topology
+from devmesh.config.topology import GATEWAY, load_topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
-from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, expire_faults, load_resources, mesh_config
+from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, expire_faults, load_resources, mesh_config, wants_egress
 from devmesh.runtimes.docker.addresses import host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
 from devmesh.runtimes.docker.compose import Compose, Project
 from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.images import FOREIGN_ROLES, ensure, image, image_names
-from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
+from devmesh.runtimes.docker.layout import HostPorts, Layout, pod_of, sidecar_of
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
 from devmesh.runtimes.docker.prepare import Secrets, Surroundings, check_services, lay_out, write_files
 from devmesh.runtimes.docker.project import as_yaml, render
@@ -71,7 +71,8 @@ class BringUp:
         with self.phase("images"):
             images = self._images(config)
         with self.phase("project"):
-            topology = load_topology(self.compose_file, profiles=profiles, exposed=self.engine.exposed_ports(image_names(config)))
+            exposed = self.engine.exposed_ports(image_names(config))
+            topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, egress_gateway=wants_egress(self.settings))
             resources = load_resources(topology, self._tell)
             layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings())
             refuse_others(layout, self.engine.containers(layout.project))
@@ -265,7 +266,7 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
                 "spiffe_id": one.spiffe_id,
                 "gateway": one.gateway,
                 "interception": INTERCEPTION,
-                "url": f"http://127.0.0.1:{ports.gateway}" if one.gateway else url_of(published.get(pod_of(one.name), {})),
+                "url": gateway_url(one.name, ports) if one.gateway else url_of(published.get(pod_of(one.name), {})),
                 "pod": one.name if one.gateway else pod_of(one.name),
                 "sidecar": one.name if one.gateway else sidecar_of(one.name),
             }
@@ -273,6 +274,11 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
         },
         "processes": [process_json(one) for one in containers],
     }
+
+
+def gateway_url(name: str, ports: HostPorts) -> str | None:
+    """Only the ingress gateway is reached from this machine."""
+    return f"http://127.0.0.1:{ports.gateway}" if name == GATEWAY else None
 
 
 def process_json(one: Container) -> Json:

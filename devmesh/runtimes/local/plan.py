@@ -7,6 +7,7 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from devmesh.config.topology import GATEWAY
 from devmesh.config.topology_types import Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.local.claims import claim_port
@@ -95,6 +96,8 @@ def plan_workload(workload: Workload, interception: str = "proxy") -> WorkloadPl
     for role in ("admin", "health", "prometheus"):
         plan.add(role, "127.0.0.1", 0, role)
     if workload.gateway:
+        if workload.name != GATEWAY:
+            return plan  # an egress gateway is called from inside only
         for port in workload.ports:  # where a browser finds them, when they are free
             sock = bind_preferring("127.0.0.1", port)
             plan.sockets.append(SidecarSocket("published", "127.0.0.1", port_of(sock), sock, (workload.ip, port)))

@@ -21,7 +21,7 @@ from typing import IO, Any
 import aiohttp
 
 from devmesh.ca.files import write_private
-from devmesh.config.topology import check_local, load_topology
+from devmesh.config.topology import GATEWAY, check_local, load_topology
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError, InternalError
 from devmesh.pods.preflight import explain, missing_tools
@@ -37,6 +37,7 @@ from devmesh.runtimes.contents import (
     load_resources,
     mesh_config,
     mint_tokens,
+    wants_egress,
 )
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.bootstrap import app_environment, sidecar_bootstrap
@@ -93,7 +94,7 @@ class Supervisor:
         self.say(event="phase_done", name=name, seconds=time.monotonic() - started)
 
     async def up(self, number: int) -> None:
-        topology = load_topology(self.compose_file, number)
+        topology = load_topology(self.compose_file, number, egress_gateway=wants_egress(self.settings))
         check_local(topology)
         resources = load_resources(topology, lambda event: self.say(**event))
         token = self.files.mesh_token()
@@ -498,7 +499,7 @@ class Supervisor:
     # -- commands --------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        gateway = next((plan for plan in self.plans.values() if plan.workload.gateway), None)
+        gateway = self.plans.get(GATEWAY)
         return {
             "supervisor": {"pid": os.getpid(), "started": start_time(os.getpid())},
             **self._launchers.state(),
