@@ -216,9 +216,14 @@ def _check_destination(check: Checker, world: World, path: str, destination: Des
     if port is None:
         hint = f"{host} has {'port' if len(numbers) == 1 else 'ports'} {', '.join(map(str, numbers))}"
         check.add("error", NOT_FOUND, f"{path}.port", f'Referenced host:port not found: "{host}:{destination.port.number}"', hint)
-    elif http and port.protocol not in ("http", "auto"):
+    elif http and port.protocol not in ("http", "auto") and not _is_gateway(world, service):
         message = f"{path}.port: an HTTP rule sends to port {port.port} of {service.hostname}, which is {_protocol(port)}"
         check.add("warning", WRONG_PROTOCOL, f"{path}.port", message, _protocol_hint(service))
+
+
+def _is_gateway(world: World, service: Service) -> bool:
+    """A gateway's port is called http2 and takes HTTP/1.1, too."""
+    return any(one.gateway for one in world.workloads(service.selector, service.namespace))
 
 
 def _check_subset(check: Checker, world: World, path: str, destination: Destination) -> None:

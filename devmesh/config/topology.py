@@ -100,7 +100,7 @@ class _GatewayPlan:
     ports: tuple[tuple[str, int, int], ...]
 
     @property
-    def labels(self) -> Mapping[str, str]:
+    def selector(self) -> Mapping[str, str]:
         return {"app": self.name, "istio": self.istio}
 
 
@@ -292,7 +292,7 @@ class _Builder:
             for number, ((name, namespace), mine) in enumerate(ports.items(), 1)
         ]
         gateways = [
-            Service(one.name, GATEWAY_NAMESPACE, self._vip(number), one.labels, tuple(_gateway_port(*port) for port in one.ports))
+            Service(one.name, GATEWAY_NAMESPACE, self._vip(number), one.selector, tuple(_gateway_port(*port) for port in one.ports))
             for number, one in enumerate(self.gateways, len(services) + 1)
         ]
         return (*services, *gateways)
@@ -306,7 +306,7 @@ class _Builder:
             namespace=GATEWAY_NAMESPACE,
             service=one.name,
             version="latest",
-            labels=one.labels,
+            labels={**one.selector, "security.istio.io/tlsMode": "disabled"},  # callers speak to its servers as these say
             service_account=f"{one.name}-service-account",
             ip=f"127.7.{self.mesh_number}.{number}",
             ports=tuple(target for _, _, target in one.ports),
