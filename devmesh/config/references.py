@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from devmesh.config.checks import NO_EFFECT, Checker
-from devmesh.config.istio_networking import Destination, DestinationRule, Gateway, HTTPRoute, TCPRoute, TLSRoute, VirtualService
+from devmesh.config.istio_networking import Destination, DestinationRule, Gateway, TCPRoute, TLSRoute, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
 from devmesh.config.istio_service_entry import ServiceEntry
 from devmesh.config.kubernetes import Secret
@@ -164,11 +164,22 @@ def _check_gateways(check: Checker, world: World, spec: VirtualService) -> None:
     namespace = check.resource.meta.namespace
     known = {f"{one.key.namespace}/{one.key.name}": gateway for one, gateway in world.of_kind(Gateway)}
     used = [(f"spec.gateways[{index}]", name) for index, name in enumerate(spec.gateways)]
-    kinds: tuple[tuple[str, Sequence[HTTPRoute | TLSRoute | TCPRoute]], ...] = (("http", spec.http), ("tls", spec.tls), ("tcp", spec.tcp))
-    for kind, routes in kinds:
-        for index, route in enumerate(routes):
-            for number, match in enumerate(route.match):
-                used += [(f"spec.{kind}[{index}].match[{number}].gateways[{place}]", name) for place, name in enumerate(match.gateways)]
+    matches = [
+        (f"spec.http[{index}].match[{number}]", match.gateways)
+        for index, one in enumerate(spec.http)
+        for number, match in enumerate(one.match)
+    ]
+    matches += [
+        (f"spec.tls[{index}].match[{number}]", match.gateways)
+        for index, one in enumerate(spec.tls)
+        for number, match in enumerate(one.match)
+    ]
+    matches += [
+        (f"spec.tcp[{index}].match[{number}]", match.gateways)
+        for index, one in enumerate(spec.tcp)
+        for number, match in enumerate(one.match)
+    ]
+    used += [(f"{path}.gateways[{place}]", name) for path, names in matches for place, name in enumerate(names)]
     for path, name in used:
         if name == MESH:
             continue

@@ -147,7 +147,7 @@ def test_gateways_of_tls_and_tcp_matches_must_exist_and_endpoints_are_not_the_me
         "tcp: [{match: [{gateways: [nope]}], route: [{destination: {host: redis}}]}], "
         "tls: [{match: [{sniHosts: [redis], gateways: [nope]}], route: [{destination: {host: redis}}]}]}}\n"
     )
-    assert [one.message for one in diagnose(text, where)] == ['Referenced gateway not found: "nope"'] * 2
+    assert [one.message.partition(": ")[2] for one in diagnose(text, where)] == ['Referenced gateway not found: "nope"'] * 2
     spec = f"hosts: [a.example], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: STATIC, endpoints: [{{address: {where.workloads[0].ip}}}]"
     (found,) = diagnose(f"{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: a}}, spec: {{{spec}}}}}\n", where)
     assert (found.code, "spec.endpoints[0].address" in found.message) == ("DM0007", True)
