@@ -19,7 +19,8 @@ from devmesh.config.loader import Loaded, load_paths, load_text
 from devmesh.config.model import COMPILER_FAILED, Diagnostic
 from devmesh.config.topology import load_topology
 from devmesh.errors import DevmeshError, InternalError
-from devmesh.mesh import Applied, Mesh, find_compose_file
+from devmesh.mesh import Applied, Mesh
+from devmesh.running import find_compose_file
 
 Sources = Annotated[list[str], typer.Option("-f", "--filename", help="File, folder, URL or - for standard input; repeatable.")]
 

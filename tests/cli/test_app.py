@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import typer
+
+from devmesh.cli.app import COMMANDS, application
 
 
 def devmesh(*arguments: str, cwd=None) -> subprocess.CompletedProcess[str]:
@@ -53,3 +56,20 @@ def test_a_shell_completes_commands():
     program = "import sys; sys.argv[0] = 'devmesh'; from devmesh.cli.app import main; main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
     assert done.stdout.split() == ["proxy-status", "proxy-config"]
+
+
+def names(app: typer.Typer) -> set[str]:
+    return set(typer.main.get_command(app).commands)
+
+
+def test_every_command_is_found_alone_and_listed_among_all():
+    listed = [name for found in COMMANDS.values() for name in found]
+    assert names(application()) == set(listed)
+    for module, found in COMMANDS.items():
+        assert names(application(found[0])) == set(found), module
+
+
+def test_up_imports_neither_the_registry_nor_a_yaml_parser():
+    program = "import sys; from devmesh.cli.app import application; application('up'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"aiohttp", "pydantic", "ruamel.yaml", "requests", "docker", "devmesh.mesh"} & set(loaded)

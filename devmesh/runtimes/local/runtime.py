@@ -18,7 +18,7 @@ from devmesh.runtimes.fetch import fetch
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.enter import enter
 from devmesh.runtimes.local.leftovers import clean_up
-from devmesh.runtimes.local.plan import OUTBOUND_PORT
+from devmesh.runtimes.local.ports import OUTBOUND_PORT
 from devmesh.runtimes.runtime import Json, LogQuery, Tell
 
 

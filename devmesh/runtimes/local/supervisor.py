@@ -46,10 +46,10 @@ from devmesh.runtimes.local.leftovers import GRACE
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.plan import WorkloadPlan, bind_preferring, close_all, plan_all, port_of
 from devmesh.runtimes.local.pods import Pods
+from devmesh.runtimes.local.ports import REGISTRY_PORT
 from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
-REGISTRY_PORT = 8500  # Consul's own
 UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness
 
 
