@@ -23,7 +23,7 @@ from devmesh.registry.resources import (
     apply_resources,
     delete_resources,
     list_resources,
-    read_json,
+    read_topology,
     write_resources,
 )
 from devmesh.running import RunningMesh
@@ -151,7 +151,7 @@ class Mesh(RunningMesh):
 
     async def topology(self) -> Topology:
         async with self.registry() as registry:
-            return Topology.from_json(await read_json(registry, "devmesh/topology"))
+            return await read_topology(registry)
 
     async def check(self, resources: Sequence[Resource]) -> list[Diagnostic]:
         """Judge new resources together with those in force."""

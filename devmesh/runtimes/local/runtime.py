@@ -55,7 +55,13 @@ class LocalRuntime:
         if self.is_up():
             await self.command({"command": "down"}, within=30)
             return True
-        return await asyncio.to_thread(clean_up, self.files)
+        state = self.files.read_state() or {}
+        found = await asyncio.to_thread(clean_up, self.files)
+        if state.get("primary"):
+            from devmesh.runtimes.local.primary import leave_primary  # noqa: PLC0415 - for the one mesh that joined another
+
+            await leave_primary(state, self.files)
+        return found
 
     async def command(self, command: Json, within: float = 15) -> Json:
         """Ask the supervisor."""
