@@ -44,7 +44,10 @@ class Healthcheck:
 
 @dataclass(frozen=True, slots=True)
 class ComposeService:
-    """`mesh` is its `x-devmesh`, as written; `command` is entrypoint and command joined, None when the image's own is meant."""
+    """`mesh` is its `x-devmesh`, as written; `command` is entrypoint and command joined, None when the image's own is meant.
+
+    `networks` has its aliases on each; `links` are (service, the name it is called by).
+    """
 
     name: str
     path: str
@@ -59,6 +62,10 @@ class ComposeService:
     depends_on: tuple[str, ...]
     replicas: int
     healthcheck: Healthcheck | None
+    networks: Mapping[str, tuple[str, ...]]
+    container_name: str | None
+    hostname: str | None
+    links: tuple[tuple[str, str], ...]
     mesh: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -199,8 +206,24 @@ class _ServiceReader:
             depends_on=self._names(value.get("depends_on"), f"{path}.depends_on"),
             replicas=self._replicas(value, path),
             healthcheck=self._healthcheck(value.get("healthcheck"), f"{path}.healthcheck"),
+            networks=self._networks(value, path),
+            container_name=self._text(value, path, "container_name"),
+            hostname=self._text(value, path, "hostname"),
+            links=tuple(_link(one) for one in self._names(value.get("links"), f"{path}.links")),
             mesh=mesh,
         )
+
+    def _networks(self, value: Mapping[str, Any], path: str) -> dict[str, tuple[str, ...]]:
+        """With their aliases; compose's `default` for a service that names none."""
+        given = value.get("networks")
+        if isinstance(given, dict):
+            at = f"{path}.networks"
+            return {
+                str(name): self._names(settings.get("aliases"), f"{at}.{name}.aliases") if isinstance(settings, dict) else ()
+                for name, settings in given.items()
+            } or {"default": ()}
+        names = self._names(given, f"{path}.networks")
+        return {} if value.get("network_mode") else dict.fromkeys(names or ("default",), ())
 
     def chosen(self, name: str, value: Any, wanted: set[str]) -> bool:
         """Say whether a service runs: one that names profiles does when one of them is asked for."""
@@ -296,6 +319,11 @@ class _ServiceReader:
         except ValueError as error:
             self.problems.add(path, f"{path}: {error}")
             return default
+
+
+def _link(text: str) -> tuple[str, str]:
+    target, _, name = text.partition(":")
+    return target, name or target
 
 
 def _as_text(value: Any) -> str:

@@ -127,7 +127,8 @@ def vip_hosts(topology: Topology, workload: Workload) -> list[str]:
     return [
         f"{name}:{service.cluster_ip}"
         for service in topology.services
-        for name in host_aliases(service.name, service.namespace, workload.namespace)
+        for given in (service.name, *service.aliases_for(workload))
+        for name in host_aliases(given, service.namespace, workload.namespace)
     ]
 
 
