@@ -52,7 +52,9 @@ def further_names(members: Iterable[Member], problems: Problems) -> FurtherNames
             continue
         elif alias.name in own:
             problems.add(
-                path, f'"{alias.name}" is given to {claimers[0].compose.name}, and is a service of the mesh', "take one of the two names away"
+                path,
+                f'"{alias.name}" is given to {claimers[0].compose.name}, and is a service of the mesh',
+                "take one of the two names away",
             )
         elif _is_whole(claimers, alias, known):
             aliases[services[0]].append(alias)

@@ -6,6 +6,10 @@ from devmesh.config.topology import load_topology
 from devmesh.errors import DevmeshError
 
 HEAD = "name: shop\nservices:\n"
+SQL_TWICE = "".join(
+    f"  {name}: {{image: x, expose: ['80'], networks: {{{network}: {{aliases: [sql]}}}}}}\n"
+    for name, network in (("a", "one"), ("b", "two"))
+)
 WEB = "  web: {image: x, expose: ['80']}\n"
 
 
@@ -79,9 +83,7 @@ def test_an_alias_that_every_version_has_is_the_services(tmp_path):
             r'compose.yaml:4:\d+: "web.default.svc" is given to db, and is a service of the mesh',
         ),
         (
-            "  web: {image: x, expose: ['80'], networks: [one, two]}\n"
-            "  a: {image: x, expose: ['80'], networks: {one: {aliases: [sql]}}}\n"
-            "  b: {image: x, expose: ['80'], networks: {two: {aliases: [sql]}}}\n",
+            "  web: {image: x, expose: ['80'], networks: [one, two]}\n" + SQL_TWICE,
             r'compose.yaml:3:\d+: "sql" means a and b to web',
         ),
     ],
@@ -94,14 +96,14 @@ def test_a_name_that_cannot_mean_one_service_is_refused_where_it_is_given(tmp_pa
 def test_a_name_may_mean_another_service_on_another_network(tmp_path):
     found = topology(
         tmp_path,
-        "  a: {image: x, expose: ['80'], networks: {one: {aliases: [sql]}}}\n"
-        "  b: {image: x, expose: ['80'], networks: {two: {aliases: [sql]}}}\n"
-        "  x: {image: x, expose: ['80'], networks: [one]}\n  y: {image: x, expose: ['80'], networks: [two]}\n",
+        SQL_TWICE + "  x: {image: x, expose: ['80'], networks: [one]}\n  y: {image: x, expose: ['80'], networks: [two]}\n",
     )
     assert (known(found, "x", "a"), known(found, "x", "b")) == (["sql"], [])
     assert (known(found, "y", "a"), known(found, "y", "b")) == ([], ["sql"])
 
 
 def test_a_hostname_of_its_own_namespace_form_or_localhost_is_nothing_new(tmp_path):
-    found = topology(tmp_path, WEB + "  db: {image: x, expose: ['80'], container_name: localhost, hostname: db.default.svc.cluster.local}\n")
+    found = topology(
+        tmp_path, WEB + "  db: {image: x, expose: ['80'], container_name: localhost, hostname: db.default.svc.cluster.local}\n"
+    )
     assert known(found, "web") == []

@@ -78,9 +78,7 @@ class Pods:
         workload, directory = plan.workload, self._files.pod(plan.workload.name)
         vips = {
             one.cluster_ip: [
-                alias
-                for name in (one.name, *one.aliases_for(workload))
-                for alias in host_aliases(name, one.namespace, workload.namespace)
+                alias for name in (one.name, *one.aliases_for(workload)) for alias in host_aliases(name, one.namespace, workload.namespace)
             ]
             for one in self._services
         }
