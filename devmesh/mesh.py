@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from devmesh.config.analysis import analyze
+from devmesh.config.compose_files import COMPOSE_NAMES
 from devmesh.config.kinds import DEVMESH
 from devmesh.config.model import Diagnostic, Resource, ResourceKey
 from devmesh.config.topology_types import Topology
@@ -36,7 +37,6 @@ from devmesh.runtimes.runtime import Runtime
 
 Json = dict[str, Any]
 Event = Callable[[Json], None]
-COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 FAULT_KIND = "Fault"
 INBOUND_LISTENER = 15006
 PROTOCOL_TEXT = {"http": "http", "http2": "tcp (h2)", "tcp": "tcp", "auto": "auto"}  # HTTP/2 is carried as bytes for now

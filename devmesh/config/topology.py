@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from devmesh.config.compose import ComposeFile, ComposePort, ComposeService, Healthcheck, pairs, read_compose, words
+from devmesh.config.compose import ComposeFile, ComposePort, ComposeService, Healthcheck, Merged, pairs, read_compose, words
 from devmesh.config.compose_names import FurtherNames, Member, further_names
 from devmesh.config.schema import suggest
 from devmesh.config.topology_types import PROTOCOL_WORDS, PublishedPort, Service, ServicePort, Topology, Workload, port_protocol
@@ -46,12 +46,13 @@ def load_topology(
     profiles: Iterable[str] = (),
     environ: Mapping[str, str] | None = None,
     exposed: Mapping[str, Iterable[int]] | None = None,
+    merged: Merged | None = None,
 ) -> Topology:
     """Read a compose file; DevmeshError lists every mistake with file:line:column.
 
-    `exposed` are the ports that images expose, by compose service, for services whose file names none.
+    `exposed` are the ports that images expose, by compose service, for services whose file names none; `merged` as `read_compose` has it.
     """
-    compose = read_compose(Path(path), os.environ if environ is None else environ, profiles)
+    compose = read_compose(Path(path), os.environ if environ is None else environ, profiles, merged)
     return _Builder(compose, mesh_number, exposed or {}).build()
 
 
@@ -253,7 +254,7 @@ class _Builder:
                 # A host port belongs to one process: the first replica has it.
                 published=tuple(_published(port) for port in one.ports if port.host_port is not None and index == 0),
                 compose_service=one.name,
-                position=self.compose.document.position(one.path),
+                position=self.compose.sources.position(one.path),
                 annotations={key: value for key, value in one.labels.items() if key.startswith(TRAFFIC_LABELS)},
                 local_error=plan.local_error,
                 networks=tuple(one.networks),

@@ -38,6 +38,7 @@ from devmesh.runtimes.contents import (
     mesh_config,
     mint_tokens,
 )
+from devmesh.runtimes.docker.compose import merged
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.bootstrap import app_environment, sidecar_bootstrap
 from devmesh.runtimes.local.claims import claim_port
@@ -93,7 +94,7 @@ class Supervisor:
         self.say(event="phase_done", name=name, seconds=time.monotonic() - started)
 
     async def up(self, number: int) -> None:
-        topology = load_topology(self.compose_file, number)
+        topology = load_topology(self.compose_file, number, merged=merged(self.compose_file))
         check_local(topology)
         resources = load_resources(topology, lambda event: self.say(**event))
         token = self.files.mesh_token()
