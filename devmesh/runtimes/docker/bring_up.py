@@ -75,8 +75,8 @@ class BringUp:
         with self.phase("project"):
             exposed = self.engine.exposed_ports(image_names(config))
             topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, merged=lambda: config)
-            resources = load_resources(topology, self._tell)
             layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings())
+            resources = load_resources(layout.topology, self._tell)
             refuse_others(layout, self.engine.containers(layout.project))
             self.project, self._layout = self._write(layout), layout
             self.files.write_state({**(self.files.read_state() or {}), **self.state(containers=False)})
