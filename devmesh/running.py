@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from devmesh.config.file_names import COMPOSE_NAMES
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.choose import runtime_of
 from devmesh.runtimes.fetch import fetch, no_answer
@@ -20,7 +21,6 @@ from devmesh.runtimes.runtime import Runtime
 
 Json = dict[str, Any]
 Event = Callable[[Json], None]
-COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 INBOUND_LISTENER = 15006
 
 

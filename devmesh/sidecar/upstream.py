@@ -510,8 +510,10 @@ class Upstreams:
             async with asyncio.timeout(target.cluster.connect_timeout):
                 await self._dialer.connect(make, host, port, bind, original=target.cluster.kind == "ORIGINAL_DST")
         except TimeoutError:
+            self._dialer.missed(host, port)
             failed("connection_timeout")
         except OSError as error:
+            self._dialer.missed(host, port)
             # asyncio's own strerror names the address; Envoy's details name the error
             text = os.strerror(error.errno) if error.errno else str(error)
             failed(f"remote_connection_failure|delayed_connect_error:_{text.replace(' ', '_')}")

@@ -67,13 +67,16 @@ class BringUp:
         profiles = self.settings.get("compose_profiles", ())
         with self.phase("plan"):
             config = self.compose.config(self.compose_file, profiles)
-            check_services(config, load_topology(self.compose_file, profiles=profiles))  # before an image is pulled in vain
+            check_services(
+                config, load_topology(self.compose_file, profiles=profiles, merged=lambda: config)
+            )  # before an image is pulled in vain
         with self.phase("images"):
             images = self._images(config)
         with self.phase("project"):
-            topology = load_topology(self.compose_file, profiles=profiles, exposed=self.engine.exposed_ports(image_names(config)))
-            resources = load_resources(topology, self._tell)
+            exposed = self.engine.exposed_ports(image_names(config))
+            topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, merged=lambda: config)
             layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings())
+            resources = load_resources(layout.topology, self._tell)
             refuse_others(layout, self.engine.containers(layout.project))
             self.project, self._layout = self._write(layout), layout
             self.files.write_state({**(self.files.read_state() or {}), **self.state(containers=False)})

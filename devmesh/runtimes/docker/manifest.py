@@ -22,7 +22,7 @@ NO_MESH_ID = "00000000-0000-0000-0000-000000000000"
 def generate(compose_file: Path, folder: Path, profiles: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> str:
     """With the default ports and the first free subnets: another `up` may choose others. Raises DevmeshError."""
     config = Compose.find(environ).config(compose_file, profiles)
-    topology = load_topology(compose_file, profiles=profiles, exposed=_exposed(config))
+    topology = load_topology(compose_file, profiles=profiles, exposed=_exposed(config), merged=lambda: config)
     images = {role: image(role, environ).reference for role in FOREIGN_ROLES} | {"devmesh": _devmesh(environ)}
     layout = lay_out(config, topology, folder, images, NO_MESH_ID, Surroundings())
     return as_yaml(render(layout), compose_file.name)

@@ -39,6 +39,7 @@ from devmesh.runtimes.contents import (
     mesh_config,
     mint_tokens,
 )
+from devmesh.runtimes.docker.compose import merged
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.bootstrap import app_environment, sidecar_bootstrap
 from devmesh.runtimes.local.claims import claim_port
@@ -97,7 +98,7 @@ class Supervisor:
         self.say(event="phase_done", name=name, seconds=time.monotonic() - started)
 
     async def up(self, number: int) -> None:
-        topology = load_topology(self.compose_file, number)
+        topology = load_topology(self.compose_file, number, merged=merged(self.compose_file))
         check_local(topology)
         self._project = topology.name
         whole = await self._find_primary(topology)
