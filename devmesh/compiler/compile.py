@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from devmesh.compiler import clusters, endpoints
 from devmesh.compiler.clusters import rule_for, subset_policy
+from devmesh.compiler.faults import cut_off
 from devmesh.compiler.listeners import Listeners
 from devmesh.compiler.shared import Json
 from devmesh.compiler.tables import Tables, http_ports
@@ -39,7 +40,7 @@ def compile_proxy(world: World, workload: str) -> Compiled:
 
 def _sidecar(world: World, proxy: Workload, tables: Tables, listeners: Listeners) -> Compiled:
     found, assignments = _outbound(world, proxy)
-    found += [clusters.black_hole(), clusters.passthrough()]
+    found += [clusters.black_hole(cut_off(world, proxy)), clusters.passthrough()]
     seen: dict[str, Json] = {}
     for service in world.services_of(proxy):
         for port in service.ports:
@@ -58,7 +59,9 @@ def _gateway(world: World, proxy: Workload, tables: Tables, listeners: Listeners
     found, assignments = _outbound(world, proxy)
     built = listeners.gateway()
     routes = [table for item in built if (table := tables.gateway(item["address"]["socket_address"]["port_value"])) is not None]
-    return Compiled(Snapshot.of(built, routes, [*found, clusters.black_hole()], assignments, [names(world)]), (), tables.origins)
+    return Compiled(
+        Snapshot.of(built, routes, [*found, clusters.black_hole(cut_off(world, proxy))], assignments, [names(world)]), (), tables.origins
+    )
 
 
 def _outbound(world: World, proxy: Workload) -> tuple[list[Json], list[Json]]:
