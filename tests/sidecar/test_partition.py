@@ -224,7 +224,9 @@ def test_mtls_on_a_connection_that_is_in_the_pool_already_stands_still_and_goes_
             }  # fmt: skip
             served = {
                 "listeners": [
-                    snapshots.listener(chain, traffic_direction="INBOUND", listener_filters=[{"name": "envoy.filters.listener.tls_inspector"}])
+                    snapshots.listener(
+                        chain, traffic_direction="INBOUND", listener_filters=[{"name": "envoy.filters.listener.tls_inspector"}]
+                    )
                 ],
                 "clusters": [snapshots.cluster("c", (("127.0.0.1", ours.port),))],
             }
@@ -273,3 +275,17 @@ async def test_a_new_tcp_connection_ends_by_the_connect_timeout():
         record = await proxy.records.next()
         assert (record.flags, record.transport_failure, record.fault_id) == (Flag.UF, "connection_timeout", "f1")
         assert 3 <= now() < 4
+
+
+@in_virtual_time
+async def test_a_half_close_waits_behind_the_bytes_before_it():
+    async with app(echo) as ours, sidecar(tcp(ours.port)) as proxy:
+        client = await proxy.connect()
+        client.send(b"a")
+        assert await client.reader.readexactly(1) == b"a"
+        cut(proxy.proxy, CUT)
+        client.send(b"b")
+        client.writer.write_eof()
+        await pass_time(1)
+        cut(proxy.proxy, {})
+        assert await client.rest() == b"bbye"

@@ -44,6 +44,8 @@ CONSUL = container("consul", "consul", workload="")
         ),
         ([replace(CONSUL, state="created")], [], [], "`up` starts it in its turn"),
         ([replace(CONSUL, state="restarting")], [], [], "the engine is at it"),
+        ([POD, replace(SIDECAR, state="paused"), replace(APP, state="paused")], [], [], "what is paused lives"),
+        ([POD, SIDECAR, replace(APP, state="paused", started=EARLY)], [], ["restart web"], "paused or not, its network is gone"),
     ],
 )
 def test_repairs(containers, stopped, expected, because):
