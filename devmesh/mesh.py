@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from devmesh.config.analysis import analyze
+from devmesh.config.injection import FAULT_KIND, FaultRequest, called, check_names, check_usage, fault_document, fault_state
 from devmesh.config.kinds import DEVMESH
 from devmesh.config.model import Diagnostic, Resource, ResourceKey
 from devmesh.config.topology_types import Topology
@@ -29,7 +29,6 @@ from devmesh.registry.resources import (
 from devmesh.running import RunningMesh
 
 Json = dict[str, Any]
-FAULT_KIND = "Fault"
 PROTOCOL_TEXT = {"http": "http", "http2": "tcp (h2)", "tcp": "tcp", "auto": "auto"}  # HTTP/2 is carried as bytes for now
 
 
@@ -44,18 +43,6 @@ class Applied:
 
     def of(self, state: str) -> list[Json]:
         return [one for one in self.sidecars if one["state"] == state]
-
-
-@dataclass(frozen=True, slots=True)
-class FaultRequest:
-    target: str
-    abort: int | None = None
-    delay: float | None = None  # seconds
-    percent: float = 100.0
-    caller: str | None = None
-    path: str | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    lifetime: float | None = None  # seconds
 
 
 def seen_h2(proxies: Mapping[str, Json]) -> dict[tuple[str, str], set[int]]:
@@ -82,10 +69,17 @@ class Mesh(RunningMesh):
         return {
             "workloads": workloads,
             "urls": await self.urls(state),
+            "faults": await self._faults_in_force(),
             "runtime": self.runtime.name,
             "supervised": self.is_up(),
             "problem": problem,
         }
+
+    async def _faults_in_force(self) -> list[Json]:
+        try:
+            return await self.faults()
+        except DevmeshError:  # of the registry, which `problem` tells of
+            return []
 
     async def workloads(self) -> list[Json]:
         """Readiness, health and sync of each: what `wait` asks again and again. Certificates' ends are `status`'s."""
@@ -124,7 +118,8 @@ class Mesh(RunningMesh):
             "service": one["service"],
             "version": one["version"],
             "namespace": one["namespace"],
-            "ready": bool(sidecar.get("ready")) and (app is None or bool(app["ready"])),
+            "ready": bool(sidecar.get("ready")) and (app is None or bool(app["ready"] and not app.get("held"))),
+            "held": bool((app or {}).get("held")),
             "healthy": bool(proxy.get("healthy")),
             "synced": bool(proxy.get("synced") and proxy.get("connected")),
             "sidecar_version": proxy.get("version_acked"),
@@ -200,34 +195,47 @@ class Mesh(RunningMesh):
     # -- faults ----------------------------------------------------------------------------------------------------
 
     async def inject(self, request: FaultRequest) -> tuple[str, Applied]:
-        """Write a Fault; unknown targets and callers are errors."""
-        topology = await self.topology()
-        services = sorted({workload.service for workload in topology.workloads if not workload.gateway})
-        known = {*services, *(workload.name for workload in topology.workloads), *(workload.service for workload in topology.workloads)}
-        for what, name in (("target", request.target), ("caller", request.caller)):
-            if name is not None and name not in (services if what == "target" else known):
-                close = difflib.get_close_matches(name, services, 1)
-                raise DevmeshError(
-                    f"unknown {what} {name!r}; services are {', '.join(services)}", f"did you mean {close[0]}?" if close else None
-                )
-        if request.abort is None and request.delay is None:
-            raise DevmeshError("a fault needs --abort STATUS or --delay DURATION", f"devmesh fault inject {request.target} --abort 503")
-        if request.abort is not None and not 200 <= request.abort <= 599:
-            raise DevmeshError(f"--abort {request.abort} is no HTTP status from 200 to 599")
-        if not 0 < request.percent <= 100:
-            raise DevmeshError(f"--percent {request.percent:g} is not between 0 and 100")
-        identity = f"{request.target}-{secrets.token_hex(3)}"
+        """Write a Fault, and have it done where it is done to apps. Raises DevmeshError for names that nobody has."""
+        check_usage(request)
+        workloads = [one.name for one in check_names(request, await self.topology())]
+        identity = "-".join(filter(None, (request.target, request.partition, secrets.token_hex(3))))
+        document = fault_document(identity, request, time.time_ns() / 1e9, len(workloads))
+        stored = StoredResource(ResourceKey(DEVMESH, FAULT_KIND, "default", identity), "fault", document, "-")
         started = time.monotonic()
-        stored = StoredResource(ResourceKey(DEVMESH, FAULT_KIND, "default", identity), "fault", _fault_document(identity, request), "-")
         async with self.registry() as registry:
             generation = await write_resources(registry, [stored])
-        return identity, await self._acknowledged(generation, started, 10)
+        applied = await self._acknowledged(generation, started, 10)
+        try:
+            await self._do_to_apps(request, workloads)
+        except DevmeshError:
+            await self.delete([("fault", stored.key)])
+            raise
+        return identity, applied
+
+    async def _do_to_apps(self, request: FaultRequest, workloads: Sequence[str]) -> None:
+        if request.kill:
+            await self.runtime.kill(workloads)
+        if not request.pause:
+            return
+        if not self.is_up():
+            raise DevmeshError("nobody keeps the mesh any more who could hold an app", "devmesh down, then devmesh up")
+        moving = set(workloads) - set(await self.runtime.hold())
+        if moving:
+            raise DevmeshError(f"{', '.join(sorted(moving))} does not run yet, or no more", f"devmesh start {request.target}")
 
     async def faults(self) -> list[Json]:
-        """Each injected fault with how often it fired, as the callees' sidecars count."""
+        """Each injected fault with its state and how often it fired: a pause and a kill count apps, the others what their sidecars met."""
         stored = [one for one in await self.resources() if one.owner == "fault"]
-        hits = await self._fault_hits() if stored else {}
-        return [{"id": one.key.name, **one.document["spec"], "hits": hits.get(one.key.name, 0)} for one in stored]
+        if not stored:
+            return []
+        counted, state = await self._fault_hits(), await self.runtime.state()
+        return [self._fault(one.key.name, one.document["spec"], counted, state) for one in stored]
+
+    def _fault(self, identity: str, spec: Json, counted: Mapping[str, int], state: Json) -> Json:
+        held = {one["name"] for one in state["processes"] if one.get("held")}
+        workloads: Mapping[str, Json] = state["workloads"]
+        apps = {name: name in held for name, one in workloads.items() if spec["target"] in (name, one["service"]) and not one["gateway"]}
+        return {"id": identity, "hits": counted.get(identity, 0), **spec, "state": fault_state(spec, apps)}
 
     async def _fault_hits(self) -> dict[str, int]:
         runtime = self.runtime
@@ -242,29 +250,15 @@ class Mesh(RunningMesh):
         return out
 
     async def clear_faults(self, identities: Sequence[str]) -> tuple[list[Json], Applied | None]:
+        """Remove these, by id or by a side, or all; each as it was. Raises DevmeshError for one that is not there."""
         faults = await self.faults()
-        gone = [one for one in faults if not identities or one["id"] in identities or one["target"] in identities]
-        unknown = [name for name in identities if not any(name in (one["id"], one["target"]) for one in faults)]
+        gone = [one for one in faults if not identities or called(one) & set(identities)]
+        unknown = [name for name in identities if not any(name in called(one) for one in faults)]
         if unknown:
             raise DevmeshError(f"no fault {', '.join(unknown)}", "devmesh fault list")
         if not gone:
             return [], None
-        keys = [("fault", ResourceKey(DEVMESH, FAULT_KIND, "default", one["id"])) for one in gone]
-        return gone, await self.delete(keys)
-
-
-def _fault_document(identity: str, request: FaultRequest) -> Json:
-    spec: Json = {"id": identity, "target": request.target}
-    if request.abort is not None:
-        spec["abort"] = {"httpStatus": request.abort, "percentage": request.percent}
-    if request.delay is not None:
-        spec["delay"] = {"fixedDelay": request.delay, "percentage": request.percent}
-    if request.caller:
-        spec["from"] = request.caller
-    if request.path:
-        spec["path"] = request.path
-    if request.headers:
-        spec["headers"] = dict(request.headers)
-    if request.lifetime is not None:
-        spec["until"] = time.time_ns() / 1e9 + request.lifetime
-    return {"apiVersion": f"{DEVMESH}/v1", "kind": FAULT_KIND, "metadata": {"name": identity, "namespace": "default"}, "spec": spec}
+        applied = await self.delete([("fault", ResourceKey(DEVMESH, FAULT_KIND, "default", one["id"])) for one in gone])
+        if any(one.get("pause") for one in gone):
+            await self.runtime.hold()
+        return gone, applied

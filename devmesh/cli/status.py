@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from devmesh.cli import output
+from devmesh.cli import fault, output
 from devmesh.cli.options import ComposeFile, Output, Timeout, seconds
 from devmesh.cli.output import Format
 from devmesh.errors import DevmeshError
@@ -39,6 +39,11 @@ def status(compose_file: ComposeFile = None, form: Output = Format.table) -> Non
         for one in answer["workloads"]
     ]  # fmt: skip
     output.table(("WORKLOAD", "SERVICE", "VERSION", "PORT", "STATE", "CERT", "RESTARTS"), rows)
+    in_force = [one for one in answer["faults"] if one["state"] != "done"]
+    if in_force:
+        output.note("\nfaults in force (devmesh fault clear):")
+        for one in in_force:
+            output.note(f"  {one['id']}: {fault.what(one)} at {fault.target(one)}")
     silent = [
         one["name"] for one in answer["workloads"] if one["calls_out"] is False and one["interception"] == "proxy" and not one["gateway"]
     ]
@@ -57,6 +62,8 @@ def _ports(one: dict[str, Any]) -> str:
 
 def _condition(one: dict[str, Any]) -> str:
     """What is not as it should be, else "ready"."""
+    if one["held"]:
+        return "paused"
     wrong = [
         name for name, is_so in (("not ready", one["ready"]), ("unhealthy", one["healthy"]), ("not in sync", one["synced"])) if not is_so
     ]

@@ -21,7 +21,7 @@ from devmesh.config.topology import load_topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
-from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, expire_faults, load_resources, mesh_config
+from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, load_resources, mesh_config
 from devmesh.runtimes.docker.addresses import host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
 from devmesh.runtimes.docker.compose import Compose, Project
@@ -31,6 +31,7 @@ from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
 from devmesh.runtimes.docker.prepare import Secrets, Surroundings, check_services, lay_out, write_files
 from devmesh.runtimes.docker.project import as_yaml, render
+from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.runtime import Json, Tell
 
@@ -284,6 +285,7 @@ def process_json(one: Container) -> Json:
         "container": one.name,
         "state": one.state,
         "ready": one.ready,
+        "held": one.state == "paused",
         "restarts": one.restarts,
         "status": one.exit_code if one.state == "exited" else None,
     }

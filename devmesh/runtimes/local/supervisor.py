@@ -34,15 +34,16 @@ from devmesh.runtimes.contents import (
     CONTROL_PLANE_WORKLOAD,
     LOOK_AGAIN_SECONDS,
     ControlPlaneView,
-    expire_faults,
     load_resources,
     mesh_config,
     mint_tokens,
 )
 from devmesh.runtimes.docker.compose import merged
+from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.bootstrap import app_environment, sidecar_bootstrap
 from devmesh.runtimes.local.claims import claim_port
+from devmesh.runtimes.local.holding import Holding, kill_app
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.leftovers import GRACE
 from devmesh.runtimes.local.managed import Managed
@@ -75,6 +76,7 @@ class Supervisor:
         self._claims: list[socket.socket] = []
         self._launchers = launchers
         self._pods = Pods(files, self._on_pod)
+        self._holding = Holding(lambda: [one for one in self.processes.values() if one.kind == "app"], self._pods)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.stopping = asyncio.Event()
         self._mesh_id = str(uuid.uuid4())
@@ -312,12 +314,11 @@ class Supervisor:
         self._send(process)
 
     def _send(self, process: Managed) -> None:
-        process.ready, process.status, process.born = False, None, time.monotonic()
+        process.begin(time.monotonic())
         self._launchers.fork(process.request, process.sockets, pod=process.kind == "pod")
 
     def _exited(self, process: Managed, status: int) -> None:
-        process.ready, process.status = False, status
-        process.changed.set()
+        process.ended(status)
         if not process.wanted or self.stopping.is_set() or self._comes_with_its_pod(process):
             return
         self._task(self._restart(process, process.next_wait(time.monotonic())), f"restart {process.name}")
@@ -422,7 +423,7 @@ class Supervisor:
         argv = list(workload.command)
         if argv[0] in ("python", "python3"):
             argv[0] = sys.executable
-        process = self.processes[workload.name] = Managed(workload.name, "app")
+        process = self.processes[workload.name] = Managed(workload.name, "app", listens=bool(plan.app_ports))
         process.request = {
             "argv": argv,
             "environment": app_environment(plan, self._servers()),
@@ -437,7 +438,7 @@ class Supervisor:
         await self._spawn(process, process.request["argv"], process.request["environment"], Path(process.request["cwd"]))
 
     def _start_in_pod(self, process: Managed) -> None:
-        process.born, process.ready, process.status = time.monotonic(), False, None
+        process.begin(time.monotonic())
         fd = os.open(self.files.log(process.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             self._pods.start_app(process.name, process.request, fd)
@@ -447,7 +448,7 @@ class Supervisor:
             os.close(fd)
 
     async def _spawn(self, process: Managed, argv: list[str], environment: dict[str, str], cwd: Path) -> None:
-        process.born, process.ready, process.status = time.monotonic(), False, None
+        process.begin(time.monotonic())
         fd = os.open(self.files.log(process.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             child = await asyncio.create_subprocess_exec(
@@ -578,6 +579,8 @@ class Supervisor:
         try:
             command = json.loads(await reader.readline() or b"{}")
             answer = await self._run_command(command)
+        except DevmeshError as error:
+            answer = {"error": error.message}
         except (ValueError, KeyError) as error:
             answer = {"error": str(error)}
         with contextlib.suppress(ConnectionError):
@@ -592,6 +595,9 @@ class Supervisor:
             self.stopping.set()
             await self.stop()
             return {"stopped": True}
+        if command["command"] == "hold":
+            async with Registry(f"http://127.0.0.1:{self.ports['registry']}", self.files.mesh_token()) as registry:
+                return {"held": await self.hold(registry)}
         names = [name for name, plan in self.plans.items() if command.get("target") in (name, plan.workload.service)]
         if not names:
             return {"error": f"no workload or service {command.get('target')!r}"}
@@ -599,7 +605,19 @@ class Supervisor:
             await self._act(command["command"], self.processes[name])
         return {"workloads": names}
 
+    async def hold(self, registry: Registry) -> dict[str, str]:
+        """Stop and let go what faults in the registry say."""
+        before = {name: process.held for name, process in self.processes.items()}
+        held = await self._holding.look(registry)
+        if before != {name: process.held for name, process in self.processes.items()}:
+            self.save()
+        return held
+
     async def _act(self, action: str, process: Managed) -> None:
+        if action == "kill":
+            if not await kill_app(process, self._pods):
+                raise ValueError(f"{process.name} does not run")
+            return
         process.wanted = False
         if action in ("stop", "restart") and process.pid:
             await asyncio.to_thread(stop_all, [(process.pid, process.started)], GRACE)
