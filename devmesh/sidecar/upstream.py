@@ -162,6 +162,8 @@ class UpstreamConnection(Handler):
             if end < 4:
                 if len(data) > MAX_HEAD:
                     raise FramingError("response head too large")
+                if b"\n\n" in data or b"\n\r\n" in data:
+                    raise FramingError("bare LF")  # a head that never ends
                 self._buffer = data
                 return None, b""
             head, self._keep = parse_response(data[:end])
