@@ -94,7 +94,7 @@ async def test_of_two_pauses_the_last_to_go_lets_go(registry):
         await holding.look(registry)
         await delete_resources(registry, [("fault", both[1].key)])
         assert await holding.look(registry) == {"api-v1": "f1"}
-        assert state(api.pid) == "T"
+        await until(lambda: state(api.pid) == "T")
 
 
 @pytest.mark.parametrize(
