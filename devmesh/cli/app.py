@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from devmesh.cli import completion, fault, inspect, lifecycle, manifest, output, resources, traces
+from devmesh.cli import completion, fault, inspect, lifecycle, manifest, output, profile, resources, traces
 from devmesh.errors import DevmeshError
 
 # Typer carries a Click of its own, whose exceptions are not those of the `click` package and have no public name: a usage error's parent.
@@ -26,6 +26,7 @@ inspect.register(app)
 completion.register(app)
 app.add_typer(fault.app, name="fault")
 app.add_typer(manifest.app, name="manifest")
+app.add_typer(profile.app, name="profile")
 app.add_typer(traces.app, name="traces")
 
 

@@ -11,7 +11,7 @@ import typer
 
 from devmesh import __version__
 from devmesh.cli import output
-from devmesh.cli.options import Compose, ComposeFile, Output, Timeout, seconds
+from devmesh.cli.options import Compose, ComposeFile, Files, Output, Profile, SetFlags, Timeout, seconds, settings
 from devmesh.cli.output import Format
 from devmesh.errors import DevmeshError, UsageError
 from devmesh.mesh import Mesh
@@ -19,7 +19,6 @@ from devmesh.runtimes.choose import choose
 from devmesh.runtimes.runtime import LogQuery
 
 INTERCEPTIONS = ("auto", "namespace", "proxy")
-PROFILES = ("default", "demo", "minimal", "remote", "empty")
 
 
 def register(app: typer.Typer) -> None:
@@ -36,14 +35,15 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    file: ComposeFile = None,
+    file: Files = None,
     runtime: Annotated[
         str | None,
         typer.Option(
             help="docker, local, or auto: docker where an engine answers. [default: $DEVMESH_RUNTIME, else auto]", show_default=False
         ),
     ] = None,
-    profile: Annotated[str, typer.Option(help="Istio's profile: demo samples every trace, default 1 %.")] = "demo",
+    profile: Profile = None,
+    set_: SetFlags = None,
     interception: Annotated[
         str, typer.Option(help="namespace (pods, apps unmodified), proxy (HTTP_PROXY), or auto: namespace where the machine allows it.")
     ] = "auto",
@@ -52,12 +52,11 @@ def up(
     ] = None,
 ) -> None:
     """Bring the mesh up and return when every workload is ready."""
-    if profile not in PROFILES:
-        raise UsageError(f"--profile {profile!r} is none of {', '.join(PROFILES)}")
     if interception not in INTERCEPTIONS:
         raise UsageError(f"--interception {interception!r} is none of {', '.join(INTERCEPTIONS)}")
+    compose, choices = settings(profile, file, set_)
     chosen, why = choose(runtime)
-    mesh = Mesh.of(file)
+    mesh = Mesh.of(compose)
 
     def tell(event: dict[str, Any]) -> None:
         if event["event"] == "phase_done":
@@ -70,9 +69,12 @@ def up(
         elif event["event"] == "done":
             output.note(f"  {'ready':<26} {event['seconds']:6.2f} s\n")
 
-    output.note(f"devmesh {__version__}: {mesh.compose_file.parent.name}, runtime {chosen}" + (f" ({why})" if why else ""))
-    settings = {"profile": profile, "interception": interception, "runtime": chosen, "compose_profiles": compose_profile or []}
-    mesh.up(settings, tell)
+    output.note(
+        f"devmesh {__version__}: {mesh.compose_file.parent.name}, profile {choices.profile}, runtime {chosen}"
+        + (f" ({why})" if why else "")
+    )
+    told = {"interception": interception, "runtime": chosen, "compose_profiles": compose_profile or []}
+    mesh.up({**choices.to_json(), **told}, tell)
     _print_urls(asyncio.run(mesh.status())["urls"])
 
 
@@ -121,6 +123,8 @@ def status(compose_file: ComposeFile = None, form: Output = Format.table) -> Non
         output.note("they call nobody, or ignore HTTP_PROXY and http_proxy: then their calls bypass\nthe mesh (docs/differences.md)")
     output.note("")
     _print_urls(answer["urls"])
+    if profile := answer["settings"].get("profile"):
+        output.note(f"\nprofile {profile}; devmesh profile dump --running shows every setting")
 
 
 def _ports(one: dict[str, Any]) -> str:

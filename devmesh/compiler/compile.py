@@ -39,7 +39,7 @@ def compile_proxy(world: World, workload: str) -> Compiled:
 
 def _sidecar(world: World, proxy: Workload, tables: Tables, listeners: Listeners) -> Compiled:
     found, assignments = _outbound(world, proxy)
-    found += [clusters.black_hole(), clusters.passthrough()]
+    found += [clusters.black_hole(world.settings), clusters.passthrough(world.settings)]
     seen: dict[str, Json] = {}
     for service in world.services_of(proxy):
         for port in service.ports:
@@ -47,7 +47,7 @@ def _sidecar(world: World, proxy: Workload, tables: Tables, listeners: Listeners
             known = seen.setdefault(cluster["name"], cluster)
             if known is not cluster:
                 known["metadata"]["filter_metadata"]["istio"]["services"] += cluster["metadata"]["filter_metadata"]["istio"]["services"]
-    found += [*seen.values(), clusters.passthrough(inbound=True)]
+    found += [*seen.values(), clusters.passthrough(world.settings, inbound=True)]
     routes = [tables.outbound(port) for port in http_ports(world)]
     routes += [tables.auto(s, p) for s in world.topology.services for p in s.ports if p.protocol == "auto"]
     everything = [*listeners.outbound(), listeners.inbound()]
@@ -58,7 +58,9 @@ def _gateway(world: World, proxy: Workload, tables: Tables, listeners: Listeners
     found, assignments = _outbound(world, proxy)
     built = listeners.gateway()
     routes = [table for item in built if (table := tables.gateway(item["address"]["socket_address"]["port_value"])) is not None]
-    return Compiled(Snapshot.of(built, routes, [*found, clusters.black_hole()], assignments, [names(world)]), (), tables.origins)
+    return Compiled(
+        Snapshot.of(built, routes, [*found, clusters.black_hole(world.settings)], assignments, [names(world)]), (), tables.origins
+    )
 
 
 def _outbound(world: World, proxy: Workload) -> tuple[list[Json], list[Json]]:

@@ -9,12 +9,13 @@ from typing import Any
 
 from devmesh.config.compose import ComposeFile, ComposePort, ComposeService, Healthcheck, pairs, read_compose, words
 from devmesh.config.schema import suggest
-from devmesh.config.topology_types import PROTOCOL_WORDS, PublishedPort, Service, ServicePort, Topology, Workload, port_protocol
+from devmesh.config.topology_types import PROTOCOL_WORDS, Gateways, PublishedPort, Service, ServicePort, Topology, Workload, port_protocol
 from devmesh.errors import DevmeshError
 
 __all__ = [
     "GATEWAY",
     "GATEWAY_NAMESPACE",
+    "Gateways",
     "Healthcheck",
     "PublishedPort",
     "Service",
@@ -45,13 +46,14 @@ def load_topology(
     profiles: Iterable[str] = (),
     environ: Mapping[str, str] | None = None,
     exposed: Mapping[str, Iterable[int]] | None = None,
+    gateways: Gateways | None = None,
 ) -> Topology:
     """Read a compose file; DevmeshError lists every mistake with file:line:column.
 
-    `exposed` are the ports that images expose, by compose service, for services whose file names none.
+    `gateways` None: those of Istio's default profile. `exposed` are the ports that images expose, by compose service, for services whose file names none.
     """
     compose = read_compose(Path(path), os.environ if environ is None else environ, profiles)
-    return _Builder(compose, mesh_number, exposed or {}).build()
+    return _Builder(compose, mesh_number, exposed or {}, gateways or Gateways()).build()
 
 
 def check_local(topology: Topology) -> None:
@@ -89,8 +91,9 @@ class _Plan:
 
 
 class _Builder:
-    def __init__(self, compose: ComposeFile, mesh_number: int, exposed: Mapping[str, Iterable[int]]) -> None:
+    def __init__(self, compose: ComposeFile, mesh_number: int, exposed: Mapping[str, Iterable[int]], gateways: Gateways) -> None:
         self.exposed = exposed
+        self.gateways = gateways
         self.compose = compose
         self.mesh_number = mesh_number
         self.problems = compose.problems
@@ -105,9 +108,10 @@ class _Builder:
         workloads = [self._addressed(workload, number) for number, workload in enumerate(workloads, 1)]
         resources = self._resource_paths()
         self.problems.raise_if_any()
-        gateway = self._gateway(len(workloads) + 1)
+        if self.gateways.ingress:
+            workloads.append(self._gateway(len(workloads) + 1))
         return Topology(
-            self.compose.name, str(self.compose.directory.resolve()), self._services(plans), (*workloads, gateway), resources, outside
+            self.compose.name, str(self.compose.directory.resolve()), self._services(plans), tuple(workloads), resources, outside
         )
 
     def _injected(self, one: ComposeService) -> bool:
@@ -270,6 +274,8 @@ class _Builder:
             Service(name, namespace, self._vip(number), {"app": name}, tuple(mine.values()))
             for number, ((name, namespace), mine) in enumerate(ports.items(), 1)
         ]
+        if not self.gateways.ingress:
+            return tuple(services)
         http, https = port_protocol("http2", "")[0], port_protocol("https", "")[0]
         own = (ServicePort("http2", 80, 8080, "", http, "name"), ServicePort("https", 443, 8443, "", https, "name"))
         return (

@@ -21,7 +21,7 @@ from typing import IO, Any
 import aiohttp
 
 from devmesh.ca.files import write_private
-from devmesh.config.topology import check_local, load_topology
+from devmesh.config.topology import Gateways, check_local, load_topology
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError, InternalError
 from devmesh.pods.preflight import explain, missing_tools
@@ -34,6 +34,7 @@ from devmesh.runtimes.contents import (
     LOOK_AGAIN_SECONDS,
     ControlPlaneView,
     expire_faults,
+    kept_settings,
     load_resources,
     mesh_config,
     mint_tokens,
@@ -93,7 +94,7 @@ class Supervisor:
         self.say(event="phase_done", name=name, seconds=time.monotonic() - started)
 
     async def up(self, number: int) -> None:
-        topology = load_topology(self.compose_file, number)
+        topology = load_topology(self.compose_file, number, gateways=Gateways.of(self.settings))
         check_local(topology)
         resources = load_resources(topology, lambda event: self.say(**event))
         token = self.files.mesh_token()
@@ -500,6 +501,7 @@ class Supervisor:
             "interception": self.interception,
             "compose_file": str(self.compose_file),
             "mesh_id": self._mesh_id,
+            "settings": kept_settings(self.settings),
             "ports": self.ports,
             "gateway_url": gateway.url() if gateway else None,
             "workloads": {name: self._workload_state(plan) for name, plan in self.plans.items()},
