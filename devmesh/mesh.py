@@ -71,6 +71,7 @@ class Mesh(RunningMesh):
             "urls": await self.urls(state),
             "faults": await self._faults_in_force(),
             "runtime": self.runtime.name,
+            "settings": state.get("settings", {}),
             "supervised": self.is_up(),
             "problem": problem,
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,11 +70,11 @@ class RunningMesh:
             await asyncio.to_thread(shutil.rmtree, self.files.root, ignore_errors=True)
         return stopped
 
-    def manifest(self, profiles: Sequence[str]) -> str:
-        """The project that the Docker runtime makes of the compose file. Raises DevmeshError."""
+    def manifest(self, settings: Json) -> str:
+        """The project that the Docker runtime makes of the compose file under these settings of `up`. Raises DevmeshError."""
         from devmesh.runtimes.docker.manifest import generate  # noqa: PLC0415 - the SDK is slow to import and one command needs it
 
-        return generate(self.compose_file, self.files.root / "docker", profiles)
+        return generate(self.compose_file, self.files.root / "docker", settings)
 
     async def act(self, action: str, target: str) -> list[str]:
         """restart, stop or start the apps of a service or workload; the workloads it did it to."""

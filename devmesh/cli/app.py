@@ -21,6 +21,7 @@ COMMANDS = {
     "completion": ("completion",),
     "fault": ("fault",),
     "manifest": ("manifest",),
+    "profile": ("profile",),
     "traces": ("traces",),
 }
 

@@ -12,13 +12,13 @@ from devmesh import __version__
 from devmesh.cli import output
 from devmesh.cli.options import Compose, ComposeFile, Output, seconds
 from devmesh.cli.output import Format
+from devmesh.cli.settings import Files, Profile, SetFlags, settings
 from devmesh.errors import UsageError
 from devmesh.running import RunningMesh
 from devmesh.runtimes.choose import choose
 from devmesh.runtimes.runtime import LogQuery
 
 INTERCEPTIONS = ("auto", "namespace", "proxy")
-PROFILES = ("default", "demo", "minimal", "remote", "empty")
 
 
 def register(app: typer.Typer) -> None:
@@ -32,14 +32,15 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    file: ComposeFile = None,
+    file: Files = None,
     runtime: Annotated[
         str | None,
         typer.Option(
             help="docker, local, or auto: docker where an engine answers. [default: $DEVMESH_RUNTIME, else auto]", show_default=False
         ),
     ] = None,
-    profile: Annotated[str, typer.Option(help="Istio's profile: demo samples every trace, default 1 %.")] = "demo",
+    profile: Profile = None,
+    set_: SetFlags = None,
     interception: Annotated[
         str, typer.Option(help="namespace (pods, apps unmodified), proxy (HTTP_PROXY), or auto: namespace where the machine allows it.")
     ] = "auto",
@@ -48,12 +49,11 @@ def up(
     ] = None,
 ) -> None:
     """Bring the mesh up and return when every workload is ready."""
-    if profile not in PROFILES:
-        raise UsageError(f"--profile {profile!r} is none of {', '.join(PROFILES)}")
     if interception not in INTERCEPTIONS:
         raise UsageError(f"--interception {interception!r} is none of {', '.join(INTERCEPTIONS)}")
+    compose, choices = settings(profile, file, set_)
     chosen, why = choose(runtime)
-    mesh = RunningMesh.of(file)
+    mesh = RunningMesh.of(compose)
 
     def tell(event: dict[str, Any]) -> None:
         if event["event"] == "phase_done":
@@ -66,9 +66,12 @@ def up(
         elif event["event"] == "done":
             output.note(f"  {'ready':<26} {event['seconds']:6.2f} s\n")
 
-    output.note(f"devmesh {__version__}: {mesh.compose_file.parent.name}, runtime {chosen}" + (f" ({why})" if why else ""))
-    settings = {"profile": profile, "interception": interception, "runtime": chosen, "compose_profiles": compose_profile or []}
-    mesh.up(settings, tell)
+    output.note(
+        f"devmesh {__version__}: {mesh.compose_file.parent.name}, profile {choices.profile}, runtime {chosen}"
+        + (f" ({why})" if why else "")
+    )
+    told = {"interception": interception, "runtime": chosen, "compose_profiles": compose_profile or []}
+    mesh.up({**choices.to_json(), **told}, tell)
     output.urls(asyncio.run(mesh.urls(mesh.state())))
 
 

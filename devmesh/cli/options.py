@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from devmesh.cli import output
 from devmesh.cli.output import Format
 from devmesh.config.durations import parse_duration
 from devmesh.errors import DevmeshError, UsageError
 from devmesh.running import RunningMesh
+
+if TYPE_CHECKING:
+    from devmesh.config.model import Diagnostic
 
 ComposeFile = Annotated[Path | None, typer.Option("-f", "--file", "--compose-file", help="The compose file; default: compose.yaml here.")]
 # Where -f is `--filename` or `--follow`, as kubectl and Compose have it, the mesh's compose file has only its long name.
@@ -26,6 +31,11 @@ def service_names() -> list[str]:
     except DevmeshError:
         return []
     return sorted({name for workload, one in workloads.items() for name in (workload, one["service"])})
+
+
+def say(diagnostics: Iterable[Diagnostic]) -> None:
+    for one in diagnostics:
+        output.note(output.literal(str(one)) + (f"\n  hint: {output.literal(one.hint)}" if one.hint else ""))
 
 
 def seconds(text: str, option: str) -> float:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from devmesh.cli import output
-from devmesh.cli.options import Compose, ComposeFile, Output, Timeout, seconds
+from devmesh.cli.options import Compose, ComposeFile, Output, Timeout, say, seconds
 from devmesh.cli.output import Format
 from devmesh.config.analysis import analyze as analyse
 from devmesh.config.loader import Loaded, load_paths, load_text
@@ -46,13 +46,6 @@ def load(sources: Sequence[str]) -> Loaded:
         else:
             parts.append(load_paths([source]))
     return Loaded(tuple(r for part in parts for r in part.resources), tuple(d for part in parts for d in part.diagnostics))
-
-
-def say(diagnostics: Sequence[Diagnostic]) -> None:
-    for one in diagnostics:
-        output.note(output.literal(str(one)))
-        if one.hint:
-            output.note(output.literal(f"  hint: {one.hint}"))
 
 
 def refuse_errors(diagnostics: Sequence[Diagnostic]) -> None:

@@ -54,6 +54,8 @@ def status(compose_file: ComposeFile = None, form: Output = Format.table) -> Non
         output.note("they call nobody, or ignore HTTP_PROXY and http_proxy: then their calls bypass\nthe mesh (docs/differences.md)")
     output.note("")
     output.urls(answer["urls"])
+    if profile := answer["settings"].get("profile"):
+        output.note(f"\nprofile {profile}; devmesh profile dump --running shows every setting")
 
 
 def _ports(one: dict[str, Any]) -> str:

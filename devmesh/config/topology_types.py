@@ -62,6 +62,19 @@ class PublishedPort:
 
 
 @dataclass(frozen=True, slots=True)
+class Gateways:
+    """Which of Istio's two gateways a mesh has; its profile and settings decide (devmesh.config.operator)."""
+
+    ingress: bool = True
+    egress: bool = False
+
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> "Gateways":
+        """From what a runtime is given."""
+        return Gateways(ingress=bool(settings.get("ingressGateway", True)), egress=bool(settings.get("egressGateway", False)))
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """`addresses` are its own by network, `ip` first, where a runtime has networks. `annotations` are the labels that Istio has as annotations, `traffic.sidecar.istio.io/...`. `networks` are the compose file's. `command` is None when there is nothing to run locally: the gateway, or what `local_error` says (`check_local` raises it)."""
 

@@ -22,7 +22,7 @@ from typing import IO, Any
 import aiohttp
 
 from devmesh.ca.files import write_private
-from devmesh.config.topology import check_local, load_topology
+from devmesh.config.topology import Gateways, check_local, load_topology
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError, InternalError
 from devmesh.pods.preflight import explain, missing_tools
@@ -34,6 +34,7 @@ from devmesh.runtimes.contents import (
     CONTROL_PLANE_WORKLOAD,
     LOOK_AGAIN_SECONDS,
     ControlPlaneView,
+    kept_settings,
     load_resources,
     mesh_config,
     mint_tokens,
@@ -100,7 +101,7 @@ class Supervisor:
         self.say(event="phase_done", name=name, seconds=time.monotonic() - started)
 
     async def up(self, number: int) -> None:
-        topology = load_topology(self.compose_file, number, merged=merged(self.compose_file))
+        topology = load_topology(self.compose_file, number, merged=merged(self.compose_file), gateways=Gateways.of(self.settings))
         check_local(topology)
         self._project = topology.name
         whole = await self._find_primary(topology)
@@ -543,6 +544,7 @@ class Supervisor:
             "interception": self.interception,
             "compose_file": str(self.compose_file),
             "mesh_id": self._mesh_id,
+            "settings": kept_settings(self.settings),
             "ports": self.ports,
             "project": self._project,
             "primary": str(self._primary.folder) if self._primary else None,
