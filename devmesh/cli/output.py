@@ -52,7 +52,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def note(message: str) -> None:
-    err.print(message)
+    """A line as it is: builds, apps and users write brackets too."""
+    err.print(message, markup=False)
 
 
 def error(problem: DevmeshError) -> None:

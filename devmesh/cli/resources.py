@@ -49,9 +49,9 @@ def load(sources: Sequence[str]) -> Loaded:
 
 def say(diagnostics: Sequence[Diagnostic]) -> None:
     for one in diagnostics:
-        output.note(output.literal(str(one)))
+        output.note(str(one))
         if one.hint:
-            output.note(output.literal(f"  hint: {one.hint}"))
+            output.note(f"  hint: {one.hint}")
 
 
 def refuse_errors(diagnostics: Sequence[Diagnostic]) -> None:
