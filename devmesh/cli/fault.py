@@ -10,13 +10,20 @@ from typing import Annotated, Any
 import typer
 
 from devmesh.cli import output
-from devmesh.cli.options import ComposeFile, Output, fault_names, seconds, service_names
+from devmesh.cli.options import ComposeFile, Output, seconds, service_names
 from devmesh.cli.output import Format
 from devmesh.config.injection import FaultRequest, check_usage
 from devmesh.errors import DevmeshError, UsageError
 from devmesh.mesh import Mesh
 
 app = typer.Typer(help="Break things on purpose, and heal them.", no_args_is_help=True)
+
+
+def fault_names() -> list[str]:
+    try:
+        return [one.key.name for one in asyncio.run(Mesh.of().resources()) if one.owner == "fault"]
+    except DevmeshError:
+        return []
 
 
 @app.command()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from devmesh.cli import output
 from devmesh.cli.output import Format
 from devmesh.config.durations import parse_duration
 from devmesh.errors import DevmeshError, UsageError
-from devmesh.mesh import Mesh
+from devmesh.running import RunningMesh
+
+if TYPE_CHECKING:
+    from devmesh.config.model import Diagnostic
 
 ComposeFile = Annotated[Path | None, typer.Option("-f", "--file", "--compose-file", help="The compose file; default: compose.yaml here.")]
 # Where -f is `--filename` or `--follow`, as kubectl and Compose have it, the mesh's compose file has only its long name.
@@ -23,17 +27,15 @@ Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait for ac
 def service_names() -> list[str]:
     """What a shell completes a service or workload with: those of the mesh that is up here."""
     try:
-        workloads = Mesh.of().state()["workloads"]
+        workloads = RunningMesh.of().state()["workloads"]
     except DevmeshError:
         return []
     return sorted({name for workload, one in workloads.items() for name in (workload, one["service"])})
 
 
-def fault_names() -> list[str]:
-    try:
-        return [one.key.name for one in asyncio.run(Mesh.of().resources()) if one.owner == "fault"]
-    except DevmeshError:
-        return []
+def say(diagnostics: Iterable[Diagnostic]) -> None:
+    for one in diagnostics:
+        output.note(output.literal(str(one)) + (f"\n  hint: {output.literal(one.hint)}" if one.hint else ""))
 
 
 def seconds(text: str, option: str) -> float:

@@ -12,6 +12,7 @@ from devmesh.ca.identity import SpiffeId
 from devmesh.ca.tokens import TokenStore
 from devmesh.config.analysis import analyze, merge
 from devmesh.config.loader import load_paths
+from devmesh.config.operator.settings import choose
 from devmesh.config.topology_types import Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.registry.resources import StoredResource
@@ -19,6 +20,7 @@ from devmesh.runtimes.runtime import Json, Tell
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 CONTROL_PLANE_WORKLOAD = "controlplane"
+KEPT_SETTINGS = ("profile", "ingressGateway", "egressGateway", "addons", "mesh_config", "operator")
 LOOK_AGAIN_SECONDS = 0.02
 
 
@@ -46,9 +48,14 @@ def mint_tokens(file: Path, workloads: Iterable[Workload]) -> dict[str, str]:
 
 
 def mesh_config(settings: Mapping[str, Any], mesh_id: str) -> Json:
-    """MeshConfig of the profile, the user's settings over it."""
-    demo = {"tracing_sampling": 100.0} if settings.get("profile", "demo") == "demo" else {}
-    return {**demo, "mesh_id": mesh_id, "access_log_file": "/dev/stdout", **settings.get("mesh_config", {})}
+    """MeshConfig as the control plane reads it: what `up` was told, else what its profile says."""
+    chosen = settings.get("mesh_config")
+    return {**(choose(settings.get("profile")).mesh_config() if chosen is None else chosen), "mesh_id": mesh_id}
+
+
+def kept_settings(settings: Mapping[str, Any]) -> Json:
+    """What `state.json` says of how the mesh was brought up, for `status` and for whoever looks later."""
+    return {key: settings[key] for key in KEPT_SETTINGS if key in settings}
 
 
 class ControlPlaneView:

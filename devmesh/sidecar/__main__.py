@@ -147,8 +147,9 @@ class Sidecar:
             return
         from devmesh.sidecar.dns import NameServer, machine_resolvers  # noqa: PLC0415 - only pods need its library
 
-        aliases = {name: (address,) for name, address in self.running.bootstrap.alias_names.items()}
-        server = NameServer(lambda: self.running.proxy.config.names, aliases, machine_resolvers())
+        bootstrap = self.running.bootstrap
+        extra = dict.fromkeys(bootstrap.refused_names, ()) | {name: (address,) for name, address in bootstrap.alias_names.items()}
+        server = NameServer(lambda: self.running.proxy.config.names, extra, machine_resolvers())
         try:
             for spec in self._dns:
                 await server.listen(spec.sock)

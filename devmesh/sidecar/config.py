@@ -228,6 +228,7 @@ class HttpManager:
     set_current_client_cert: bool = False
     upgrades: frozenset[str] = frozenset()
     max_request_headers_kb: int = 60
+    max_headers_count: int = 100
     stream_idle_timeout: float | None = 300.0
     request_timeout: float | None = None
     idle_timeout: float | None = 3600.0

@@ -82,8 +82,10 @@ def new_request_id(rng: random.Random) -> bytes:
 
 
 def upgrade(pairs: Headers) -> bytes:
+    """What the client would go over to; h2c is passed over, as by Envoy: the server may keep to HTTP/1.1 (RFC 9110 section 7.8)."""
     connection = (get_header(pairs, b"connection") or b"").lower()
-    return (get_header(pairs, b"upgrade") or b"").lower() if b"upgrade" in connection else b""
+    wanted = (get_header(pairs, b"upgrade") or b"").lower() if b"upgrade" in connection else b""
+    return b"" if wanted == b"h2c" else wanted
 
 
 def drop_hop_by_hop(pairs: Headers) -> None:

@@ -259,7 +259,8 @@ class Router:
         exchange = self.exchange
         if attempt is self.attempt and exchange.response_started and not exchange.ended:
             exchange.active = True
-            exchange.record.bytes_sent += len(data)
+            if exchange.response_body is not None:
+                exchange.record.bytes_sent = exchange.response_body.content
             exchange.downstream.send_data(data)
 
     def response_end(self, attempt: Attempt) -> None:

@@ -162,6 +162,8 @@ class UpstreamConnection(Handler):
             if end < 4:
                 if len(data) > MAX_HEAD:
                     raise FramingError("response head too large")
+                if b"\n\n" in data or b"\n\r\n" in data:
+                    raise FramingError("bare LF")  # a head that never ends
                 self._buffer = data
                 return None, b""
             head, self._keep = parse_response(data[:end])
@@ -517,8 +519,10 @@ class Upstreams:
                 original = target.cluster.kind == "ORIGINAL_DST"
                 await self._dialer.connect(lambda: self.partitions.first(address, inner()), host, port, bind, original=original)
         except TimeoutError:
+            self._dialer.missed(host, port)
             failed("connection_timeout")
         except OSError as error:
+            self._dialer.missed(host, port)
             # asyncio's own strerror names the address; Envoy's details name the error
             text = os.strerror(error.errno) if error.errno else str(error)
             failed(f"remote_connection_failure|delayed_connect_error:_{text.replace(' ', '_')}")

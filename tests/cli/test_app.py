@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
+from devmesh.cli.app import COMMANDS, application
 from devmesh.runtimes.files import MeshFiles
 
 
@@ -71,3 +73,20 @@ def test_a_shell_completes_faults_with_the_services_and_workloads_of_the_mesh_he
         {"workloads": {"reviews-v1": {"service": "reviews"}, "reviews-v2": {"service": "reviews"}, "web": {"service": "web"}}}
     )
     assert completed("devmesh fault inject --partition web re", tmp_path) == ["reviews", "reviews-v1", "reviews-v2"]
+
+
+def names(app: typer.Typer) -> set[str]:
+    return set(typer.main.get_command(app).commands)
+
+
+def test_every_command_is_found_alone_and_listed_among_all():
+    listed = [name for found in COMMANDS.values() for name in found]
+    assert names(application()) == set(listed)
+    for module, found in COMMANDS.items():
+        assert names(application(found[0])) == set(found), module
+
+
+def test_up_imports_no_client_of_registry_or_engine():
+    program = "import sys; from devmesh.cli.app import application; application('up'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"aiohttp", "requests", "docker", "devmesh.mesh"} & set(loaded)

@@ -1,6 +1,7 @@
 import pytest
 
-from devmesh.cli.options import fault_names, seconds, service_names
+from devmesh.cli.fault import fault_names
+from devmesh.cli.options import seconds, service_names
 from devmesh.errors import UsageError
 
 

@@ -18,7 +18,9 @@ def test_the_registrys_form_loses_nothing_a_proxy_needs(tmp_path):
 def test_the_contract_of_the_architecture_page_holds(tmp_path):
     form = topology(tmp_path).to_json()
     assert {"name", "namespace", "clusterIP", "selector", "ports"} == set(form["services"][0])
-    assert {"name", "namespace", "ip", "labels", "serviceAccount", "gateway", "service", "version", "ports"} == set(form["workloads"][0])
+    assert {"name", "namespace", "ip", "labels", "serviceAccount", "gateway", "service", "version", "ports", "networks"} == set(
+        form["workloads"][0]
+    )
 
 
 def test_a_topology_written_by_hand_needs_only_what_istios_compiler_needs():

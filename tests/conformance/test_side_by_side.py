@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import string
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -31,6 +32,7 @@ LOGGED = {
     "user_agent": "%REQ(USER-AGENT)%",
     "x_forwarded_for": "%REQ(X-FORWARDED-FOR)%",
     "bytes_received": "%BYTES_RECEIVED%",
+    "bytes_sent": "%BYTES_SENT%",
 }
 SECONDS = 5
 
@@ -55,8 +57,12 @@ class Backend:
                 if b" /silent" in head:
                     self.ended.put_nowait(await reader.read())
                     break
+                if b"chunked" in head:
+                    await reader.readuntil(b"0\r\n\r\n")
                 if b"content-length: 10" not in head:
-                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                    extra = b"".join(b"x: %d\r\n" % number for number in range(100)) if b" /many" in head else b""
+                    coding = b"transfer-encoding: gzip" if b" /gzip" in head else b"content-length: 2"
+                    writer.write(b"HTTP/1.1 200 OK\r\n" + coding + b"\r\n" + extra + b"\r\nok")
         writer.close()
         self._writers.discard(writer)
 
@@ -171,7 +177,35 @@ def _plain(value: Any) -> Any:
 
 
 AGENT = "user-agent: me\r\nx-forwarded-for: 192.0.2.9\r\n\r\n"
+POST, GET, LAST = "POST /x HTTP/1.1\r\nhost: a\r\n", "GET /x HTTP/1.1\r\n", "0\r\n\r\n"
+CODINGS = ("gzip", "identity", "", "gzip, chunked", "chunked\r\ntransfer-encoding: chunked")
+MALFORMED = {
+    "garbage": "\x16\x03\x01hello\r\n\r\n",
+    "101 headers": GET + "host: a\r\n" + "".join(f"x: {number}\r\n" for number in range(100)) + "\r\n",
+    "100 headers": GET + "host: a\r\n" + "".join(f"x: {number}\r\n" for number in range(99)) + "\r\n",
+    "61 KiB of headers": f"{GET}host: a\r\nx: {'a' * 62_000}\r\n\r\n",
+    "no Host": GET + "user-agent: me\r\n\r\n",
+    "a Host that Connection names": GET + "host: a\r\nconnection: Host, close\r\n\r\n",
+    "both framings": f"{POST}content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n{LAST}",
+    "two lengths": POST + "content-length: 3\r\ncontent-length: 3\r\n\r\nabc",
+    "a negative length": POST + "content-length: -3\r\n\r\n",
+    "no chunk": POST + "transfer-encoding: chunked\r\n\r\nzz\r\n\r\n",
+    "white space before the colon": GET + "host : a\r\n\r\n",
+    "no path": "OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n",
+    "a tunnel": "CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n",
+    "an upgrade nobody allows": GET + "host: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    "an upgrade to h2c": GET + "host: a\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMA\r\n\r\n",
+    **{f"coding {coding!r}": f"{POST}transfer-encoding: {coding}\r\n\r\n{LAST}" for coding in CODINGS},
+    **{f"version {version}": f"GET /x {version}\r\nhost: a\r\n\r\n" for version in ("HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "http/1.1", "HTTP/1")},
+    **{f"a value with {character!r}": f"{GET}host: a\r\nx: a{character}b\r\n\r\n" for character in "\0\x01\x1f\x7f\t\x80"},
+    **{f"a Host with {character!r}": f"{GET}host: a{character}b\r\n\r\n" for character in string.punctuation + "\x80"},
+    **{f"a name with {character!r}": f"{GET}host: a\r\nx{character}y: b\r\n\r\n" for character in string.punctuation},
+}  # fmt: skip
 CONVERSATIONS = {
+    **MALFORMED,
+    "chunks with an extension": f"{POST}transfer-encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n{LAST}",
+    "an answer of 101 headers": "GET /many HTTP/1.1\r\nhost: a\r\n\r\n",
+    "an answer in gzip coding": "GET /gzip HTTP/1.1\r\nhost: a\r\n\r\n",
     "half a body": "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf",
     "half a head": "POST /x HTTP/1.1\r\nhost: a\r\n",
     "half a gRPC message": "POST /x HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc\r\ncontent-length: 10\r\n\r\nhalf",
@@ -200,7 +234,7 @@ async def test_both_answer_and_log_alike(tmp_path: Path) -> None:
     for which, answers in found.items():
         async with running(which, tmp_path) as (caller, _):
             for name, data in CONVERSATIONS.items():
-                answers[name] = await answered(caller, data.encode())
+                answers[name] = await answered(caller, data.encode("latin-1"))
     for name, theirs in found["envoy"].items():
         assert found["ours"][name] == theirs, name
     assert found["ours"]["half a body"][1]["response_code_details"] == "request_overall_timeout"

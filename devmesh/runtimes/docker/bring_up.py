@@ -17,11 +17,11 @@ from typing import Any
 import aiohttp
 
 from devmesh.ca.files import write_private
-from devmesh.config.topology import load_topology
+from devmesh.config.topology import GATEWAY, Gateways, load_topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
-from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, load_resources, mesh_config
+from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, kept_settings, load_resources, mesh_config
 from devmesh.runtimes.docker.addresses import host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
 from devmesh.runtimes.docker.compose import Compose, Project
@@ -65,16 +65,19 @@ class BringUp:
 
     async def run(self) -> Json:
         """The state of the mesh that is up."""
-        profiles = self.settings.get("compose_profiles", ())
+        profiles, gateways = self.settings.get("compose_profiles", ()), Gateways.of(self.settings)
         with self.phase("plan"):
             config = self.compose.config(self.compose_file, profiles)
-            check_services(config, load_topology(self.compose_file, profiles=profiles))  # before an image is pulled in vain
+            check_services(
+                config, load_topology(self.compose_file, profiles=profiles, merged=lambda: config, gateways=gateways)
+            )  # before an image is pulled in vain
         with self.phase("images"):
             images = self._images(config)
         with self.phase("project"):
-            topology = load_topology(self.compose_file, profiles=profiles, exposed=self.engine.exposed_ports(image_names(config)))
-            resources = load_resources(topology, self._tell)
+            exposed = self.engine.exposed_ports(image_names(config))
+            topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, merged=lambda: config, gateways=gateways)
             layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings())
+            resources = load_resources(layout.topology, self._tell)
             refuse_others(layout, self.engine.containers(layout.project))
             self.project, self._layout = self._write(layout), layout
             self.files.write_state({**(self.files.read_state() or {}), **self.state(containers=False)})
@@ -90,7 +93,7 @@ class BringUp:
         if self._layout is None:
             return {}
         found = self.engine.containers(self._layout.project) if containers else ()
-        return state_of(self._layout, self.compose_file, found)
+        return {**state_of(self._layout, self.compose_file, found), "settings": kept_settings(self.settings)}
 
     def _images(self, config: Mapping[str, Any]) -> dict[str, str]:
         def tell(reference: str, text: str) -> None:
@@ -255,7 +258,7 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
         "mesh_id": layout.mesh_id,
         "ports": {"registry": ports.registry, "control": ports.control, "query": ports.query, "otlp": ports.otlp},
         "parts": dict(layout.parts),
-        "gateway_url": f"http://127.0.0.1:{ports.gateway}",
+        "gateway_url": f"http://127.0.0.1:{ports.gateway}" if layout.topology.workload(GATEWAY) else None,
         "workloads": {
             one.name: {
                 "service": one.service,

@@ -34,7 +34,7 @@ from devmesh.runtimes.docker.layout import (
 )
 from devmesh.runtimes.docker.parts import address
 from devmesh.runtimes.docker.pod import SIDECAR_UID
-from devmesh.runtimes.docker.pods import FOLDER, refuse
+from devmesh.runtimes.docker.pods import FOLDER, refuse, refused_names
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 ROOT_FILE = "/var/lib/devmesh/trust/root.pem"
@@ -230,7 +230,8 @@ def _control_files(layout: Layout, token: str, own_token: str, secrets: Secrets)
 def bootstrap_of(layout: Layout, workload: Workload, servers: Servers) -> dict[str, Any]:
     addresses = [] if workload.gateway else [f"{workload.ip}:{port}" for port in workload.ports]
     bootstrap = sidecar_bootstrap(workload, servers, ca_address(layout), "/dev/stdout", {one: one for one in addresses})
-    return bootstrap | {"sockets": [*data_sockets(workload), *OWN_SOCKETS]}
+    refused = [] if workload.gateway else refused_names(layout.topology, workload)
+    return bootstrap | {"sockets": [*data_sockets(workload), *OWN_SOCKETS], "refused_names": refused}
 
 
 OWN_SOCKETS: tuple[dict[str, Any], ...] = (

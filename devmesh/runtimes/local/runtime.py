@@ -19,7 +19,7 @@ from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.enter import enter
 from devmesh.runtimes.local.holding import let_go
 from devmesh.runtimes.local.leftovers import clean_up
-from devmesh.runtimes.local.plan import OUTBOUND_PORT
+from devmesh.runtimes.local.ports import OUTBOUND_PORT
 from devmesh.runtimes.runtime import Json, LogQuery, Tell
 
 
@@ -56,7 +56,13 @@ class LocalRuntime:
         if self.is_up():
             await self.command({"command": "down"}, within=30)
             return True
-        return await asyncio.to_thread(clean_up, self.files)
+        state = self.files.read_state() or {}
+        found = await asyncio.to_thread(clean_up, self.files)
+        if state.get("primary"):
+            from devmesh.runtimes.local.primary import leave_primary  # noqa: PLC0415 - for the one mesh that joined another
+
+            await leave_primary(state, self.files)
+        return found
 
     async def command(self, command: Json, within: float = 15) -> Json:
         """Ask the supervisor."""

@@ -15,28 +15,31 @@ import socket
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import aiohttp
 
 from devmesh.ca.files import write_private
-from devmesh.config.topology import check_local, load_topology
+from devmesh.config.topology import Gateways, check_local, load_topology
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError, InternalError
 from devmesh.pods.preflight import explain, missing_tools
 from devmesh.registry.client import Registry
 from devmesh.registry.consul import ConsulPorts, consul_command
-from devmesh.registry.resources import replace_owner, write_mesh
+from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
 from devmesh.runtimes.bootstrap import Servers
 from devmesh.runtimes.contents import (
     CONTROL_PLANE_WORKLOAD,
     LOOK_AGAIN_SECONDS,
     ControlPlaneView,
+    kept_settings,
     load_resources,
     mesh_config,
     mint_tokens,
 )
+from devmesh.runtimes.docker.compose import merged
 from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.bootstrap import app_environment, sidecar_bootstrap
@@ -47,10 +50,11 @@ from devmesh.runtimes.local.leftovers import GRACE
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.plan import WorkloadPlan, bind_preferring, close_all, plan_all, port_of
 from devmesh.runtimes.local.pods import Pods
+from devmesh.runtimes.local.ports import REGISTRY_PORT
+from devmesh.runtimes.local.primary import Primary, View, leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
-REGISTRY_PORT = 8500  # Consul's own
 UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness
 
 
@@ -78,6 +82,8 @@ class Supervisor:
         self.stopping = asyncio.Event()
         self._mesh_id = str(uuid.uuid4())
         self.interception = "proxy"
+        self._primary: Primary | None = None
+        self._project = ""
 
     # -- up --------------------------------------------------------------------------------------------------------
 
@@ -95,16 +101,62 @@ class Supervisor:
         self.say(event="phase_done", name=name, seconds=time.monotonic() - started)
 
     async def up(self, number: int) -> None:
-        topology = load_topology(self.compose_file, number)
+        topology = load_topology(self.compose_file, number, merged=merged(self.compose_file), gateways=Gateways.of(self.settings))
         check_local(topology)
-        resources = load_resources(topology, lambda event: self.say(**event))
-        token = self.files.mesh_token()
+        self._project = topology.name
+        whole = await self._find_primary(topology)
+        topology = whole.ours if whole else topology
+        resources = [] if whole else load_resources(topology, lambda event: self.say(**event))
         async with self.phase("plan"):
             self._launchers.listen(self._on_launcher)
-            self._bind_own()
-            await self._plan(topology)
+            if self._primary is None:
+                self._bind_own()
+            await self._plan(topology, whole.whole if whole else topology)
             for plan in self.plans.values():
                 await self._start_app(plan)
+        tokens = await (self._join(self._primary, topology) if self._primary else self._start_own(topology, resources))
+        async with self.phase("sidecars"):
+            for plan in self.plans.values():
+                self._start_sidecar(plan, tokens)
+            self.save()
+            await self._all_ready("sidecar")
+        async with self.phase("apps"):
+            failed = [name for name in await asyncio.gather(*(self._app_listens(plan) for plan in self.plans.values())) if name]
+        async with self.phase("in sync"):
+            await self._synced(failed)
+        self.save()
+        if failed:
+            raise self._exit_at_start(failed)
+        self.say(event="done", seconds=time.monotonic() - self._began)
+
+    async def _find_primary(self, topology: Topology) -> View | None:
+        """Profile `remote`: the mesh whose control plane is to be ours. What lies beside our compose file configures nothing there, as in Istio."""
+        address = self.settings.get("remote_pilot_address")
+        if not address:
+            return None
+        self._primary = Primary.of(address, self.files)
+        view = await self._primary.view(topology)
+        for path in topology.resource_paths:
+            self.say(
+                event="note", message=f"{path} is not read: the configuration is the first mesh's (devmesh apply -f {path.name} adds to it)"
+            )
+        self.ports, self._mesh_id = dict(self._primary.state["ports"]), self._primary.state["mesh_id"]
+        self.settings = {**self.settings, "mesh_config": dict(view.settings)}
+        write_private(self.files.token, self._primary.token.encode())
+        return view
+
+    async def _join(self, primary: Primary, topology: Topology) -> dict[str, Path]:
+        """Make the first mesh know our workloads; where each one's token is."""
+        async with self.phase(f"control plane of {primary.folder.name}"):
+            await self._loaded_or_fail()
+            (self.files.root / "root.pem").write_bytes(primary.root)
+            tokens = self._keep_tokens(await primary.tokens(plan.workload for plan in self.plans.values()))
+            await primary.join(topology)
+        return tokens
+
+    async def _start_own(self, topology: Topology, resources: list[StoredResource]) -> dict[str, Path]:
+        """Registry, CA, collector and control plane; where each workload's token is."""
+        token = self.files.mesh_token()
         async with self.phase("registry, CA, collector"):
             await self._loaded_or_fail()
             registry_url = await self._start_registry(token)
@@ -125,27 +177,15 @@ class Supervisor:
                 await replace_owner(registry, "mesh", resources)
                 await expire_faults(registry)
             self._start_control(registry_url, tokens)
-        async with self.phase("sidecars"):
-            for plan in self.plans.values():
-                self._start_sidecar(plan, tokens)
-            self.save()
-            await self._all_ready("sidecar")
-        async with self.phase("apps"):
-            failed = [name for name in await asyncio.gather(*(self._app_listens(plan) for plan in self.plans.values())) if name]
-        async with self.phase("in sync"):
-            await self._synced(token, failed)
-        self.save()
-        if failed:
-            raise self._exit_at_start(failed)
-        self.say(event="done", seconds=time.monotonic() - self._began)
+        return tokens
 
-    async def _plan(self, topology: Topology) -> None:
+    async def _plan(self, topology: Topology, whole: Topology) -> None:
         """Choose the interception: pods where they can be made, which only making them tells."""
         wanted = self.settings.get("interception", "auto")
         refusal = missing_tools() if self._launchers.make_pods else None
         if self._launchers.make_pods and refusal is None:
             self.plans = plan_all(topology, "namespace")
-            problem = await self._make_pods(topology)
+            problem = await self._make_pods(whole)
             if problem is None:
                 self.interception = "namespace"
                 return
@@ -157,8 +197,8 @@ class Supervisor:
             self.say(event="note", message=f"interception proxy: {refusal}")
         self.plans = plan_all(topology)
 
-    async def _make_pods(self, topology: Topology) -> str | None:
-        self._pods.know(topology)
+    async def _make_pods(self, whole: Topology) -> str | None:
+        self._pods.know(whole)
         started = time.monotonic()
         for plan in self.plans.values():
             if plan.interception == "namespace":
@@ -343,9 +383,12 @@ class Supervisor:
         process.ready = True
 
     def _tokens(self) -> dict[str, Path]:
+        return self._keep_tokens(mint_tokens(self.files.root / "ca" / "tokens.json", (plan.workload for plan in self.plans.values())))
+
+    def _keep_tokens(self, tokens: Mapping[str, str]) -> dict[str, Path]:
         """Where each workload's is."""
         out = {}
-        for name, token in mint_tokens(self.files.root / "ca" / "tokens.json", (plan.workload for plan in self.plans.values())).items():
+        for name, token in tokens.items():
             out[name] = self.files.workload(name) / "token"
             write_private(out[name], token.encode())
         return out
@@ -479,11 +522,11 @@ class Supervisor:
             return process.name
         return process.name if process.status is not None else None
 
-    async def _synced(self, token: str, failed: list[str]) -> None:
+    async def _synced(self, failed: list[str]) -> None:
         """Until the control plane has every sidecar's acknowledgement and the health of every workload whose app has not failed."""
         wanted = {name for name, plan in self.plans.items() if not plan.workload.gateway and name not in failed}
         deadline = self._began + UP_TIMEOUT
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
         async with aiohttp.ClientSession(headers=headers) as session:
             view = ControlPlaneView(session, f"http://127.0.0.1:{self.ports['control']}")
             while missing := await view.missing(self.plans, wanted):
@@ -501,8 +544,11 @@ class Supervisor:
             "interception": self.interception,
             "compose_file": str(self.compose_file),
             "mesh_id": self._mesh_id,
+            "settings": kept_settings(self.settings),
             "ports": self.ports,
-            "gateway_url": gateway.url() if gateway else None,
+            "project": self._project,
+            "primary": str(self._primary.folder) if self._primary else None,
+            "gateway_url": gateway.url() if gateway else self._primary.state["gateway_url"] if self._primary else None,
             "workloads": {name: self._workload_state(plan) for name, plan in self.plans.items()},
             "processes": [process.to_json() for process in self.processes.values()],
         }
@@ -591,6 +637,7 @@ class Supervisor:
             found = [(p.pid, p.started) for p in self.processes.values() if p.kind in kinds and p.pid]
             await asyncio.to_thread(stop_all, found, GRACE)
         self._pods.close()
+        await leave_primary(self.state(), self.files)
         await self._launchers.end()
         for path in (self.files.state, self.files.control_socket):
             path.unlink(missing_ok=True)

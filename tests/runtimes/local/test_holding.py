@@ -94,7 +94,7 @@ async def test_of_two_pauses_the_last_to_go_lets_go(registry):
         await holding.look(registry)
         await delete_resources(registry, [("fault", both[1].key)])
         assert await holding.look(registry) == {"api-v1": "f1"}
-        assert state(api.pid) == "T"
+        await until(lambda: state(api.pid) == "T")
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,7 @@ async def test_a_held_app_is_stopped_at_once(registry):
         await Holding(lambda: [api], NONE).look(registry)
         await until(lambda: state(api.pid) == "T")
         await asyncio.to_thread(stop_all, [(api.pid, api.started)], 60.0)
+        await until(lambda: api.status is not None)
         assert api.status == -signal.SIGTERM, "it need not be killed"
 
 
