@@ -147,4 +147,7 @@ def clear(
         return
     for one in gone:
         typer.echo(f"{one['id']}: cleared, fired {one['hits']} times")
-    output.note(f"{len(applied.of('acked'))} sidecars acknowledged" if applied else "no faults in force")
+    if applied is None:
+        output.note("no faults in force")
+    elif applied.sidecars:
+        output.note(f"{len(applied.of('acked'))} sidecars acknowledged")
