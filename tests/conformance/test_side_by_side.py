@@ -18,7 +18,6 @@ import pytest
 from devmesh.sidecar.config_parse import parse_snapshot
 from devmesh.sidecar.listener import SocketSpec
 from devmesh.sidecar.proxy import Proxy
-from devmesh.sidecar.telemetry.access_log import json_line, text_line
 from tests.conformance.envoy_mesh import Caller, EnvoyCaller, OurCaller, _Records, free_socket, port_of
 from tests.support import require
 
