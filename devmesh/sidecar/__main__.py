@@ -27,8 +27,8 @@ from devmesh.sidecar.bootstrap import ADMIN_ROLES, DATA_ROLES, Bootstrap, Listen
 from devmesh.sidecar.config import Cluster, ProxyConfig
 from devmesh.sidecar.config_parse import parse_snapshot
 from devmesh.sidecar.dialer import Dialer, PodDialer
-from devmesh.sidecar.names import serving
 from devmesh.sidecar.listener import SocketSpec
+from devmesh.sidecar.names import serving
 from devmesh.sidecar.proxy import Proxy
 from devmesh.sidecar.running import ProxyIdentity, Running
 from devmesh.sidecar.telemetry.recorder import Telemetry
