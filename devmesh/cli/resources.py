@@ -12,14 +12,15 @@ from typing import Annotated, Any
 import typer
 
 from devmesh.cli import output
-from devmesh.cli.options import Compose, ComposeFile, Output, Timeout, seconds
+from devmesh.cli.options import Compose, ComposeFile, Output, Timeout, say, seconds
 from devmesh.cli.output import Format
 from devmesh.config.analysis import analyze as analyse
 from devmesh.config.loader import Loaded, load_paths, load_text
 from devmesh.config.model import COMPILER_FAILED, Diagnostic
 from devmesh.config.topology import load_topology
 from devmesh.errors import DevmeshError, InternalError
-from devmesh.mesh import Applied, Mesh, find_compose_file
+from devmesh.mesh import Applied, Mesh
+from devmesh.running import find_compose_file
 from devmesh.runtimes.docker.compose import merged
 
 Sources = Annotated[list[str], typer.Option("-f", "--filename", help="File, folder, URL or - for standard input; repeatable.")]
@@ -45,13 +46,6 @@ def load(sources: Sequence[str]) -> Loaded:
         else:
             parts.append(load_paths([source]))
     return Loaded(tuple(r for part in parts for r in part.resources), tuple(d for part in parts for d in part.diagnostics))
-
-
-def say(diagnostics: Sequence[Diagnostic]) -> None:
-    for one in diagnostics:
-        output.note(str(one))
-        if one.hint:
-            output.note(f"  hint: {one.hint}")
 
 
 def refuse_errors(diagnostics: Sequence[Diagnostic]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from devmesh.compiler import clusters, endpoints
 from devmesh.compiler.clusters import rule_for, subset_policy
+from devmesh.compiler.faults import cut_off
 from devmesh.compiler.listeners import Listeners
 from devmesh.compiler.shared import Json
 from devmesh.compiler.tables import Tables, http_ports
@@ -40,7 +41,7 @@ def compile_proxy(world: World, workload: str) -> Compiled:
 
 def _sidecar(world: World, proxy: Workload, tables: Tables, listeners: Listeners) -> Compiled:
     found, assignments = _outbound(world, proxy)
-    found += [clusters.black_hole(), clusters.passthrough()]
+    found += [clusters.black_hole(world.settings, cut_off(world, proxy)), clusters.passthrough(world.settings)]
     seen: dict[str, Json] = {}
     for service in world.services_of(proxy):
         for port in service.ports:
@@ -48,7 +49,7 @@ def _sidecar(world: World, proxy: Workload, tables: Tables, listeners: Listeners
             known = seen.setdefault(cluster["name"], cluster)
             if known is not cluster:
                 known["metadata"]["filter_metadata"]["istio"]["services"] += cluster["metadata"]["filter_metadata"]["istio"]["services"]
-    found += [*seen.values(), clusters.passthrough(inbound=True)]
+    found += [*seen.values(), clusters.passthrough(world.settings, inbound=True)]
     routes = [tables.outbound(port) for port in http_ports(world)]
     routes += [tables.auto(s, p) for s in world.topology.services for p in s.ports if p.protocol == "auto"]
     everything = [*listeners.outbound(), listeners.inbound()]
@@ -59,7 +60,8 @@ def _gateway(world: World, proxy: Workload, tables: Tables, listeners: Listeners
     found, assignments = _outbound(world, proxy)
     built = listeners.gateway()
     routes = [table for item in built if (table := tables.gateway(item["address"]["socket_address"]["port_value"])) is not None]
-    return Compiled(Snapshot.of(built, routes, [*found, clusters.black_hole()], assignments, [names(world, proxy)]), (), tables.origins)
+    built_clusters = [*found, clusters.black_hole(world.settings, cut_off(world, proxy))]
+    return Compiled(Snapshot.of(built, routes, built_clusters, assignments, [names(world, proxy)]), (), tables.origins)
 
 
 def _outbound(world: World, proxy: Workload) -> tuple[list[Json], list[Json]]:

@@ -63,7 +63,7 @@ class Tables:
         routes = self._mesh_routes(service.hostname, port)
         if not routes:
             name = cluster_name(service.hostname, port, "")
-            route = default_route(name, f"{service.hostname}:{port}/*")
+            route = default_route(name, f"{service.hostname}:{port}/*", self.world.settings.default_http_retry_policy)
             hashing = hash_policy(self.world, service, port, "", self.proxy.namespace)
             if hashing is not None:
                 route["route"]["hash_policy"] = [hashing]

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devmesh.config.file_names import COMPOSE_NAMES, OVERRIDE_NAMES
 from devmesh.config.interpolation import interpolate
 from devmesh.config.model import SourcePosition
 from devmesh.config.yaml import Document, read_documents
 
-COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
-# compose-go's DefaultOverrideFileNames, in its order.
-OVERRIDE_NAMES = ("compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml")
 MAX_DEPTH = 16  # files that lead to files; compose refuses a circle itself
 
 

@@ -10,12 +10,13 @@ from typing import Any
 from devmesh.config.compose import ComposeFile, ComposePort, ComposeService, Healthcheck, Merged, pairs, read_compose, words
 from devmesh.config.compose_names import FurtherNames, Member, further_names
 from devmesh.config.schema import suggest
-from devmesh.config.topology_types import PROTOCOL_WORDS, PublishedPort, Service, ServicePort, Topology, Workload, port_protocol
+from devmesh.config.topology_types import PROTOCOL_WORDS, Gateways, PublishedPort, Service, ServicePort, Topology, Workload, port_protocol
 from devmesh.errors import DevmeshError
 
 __all__ = [
     "GATEWAY",
     "GATEWAY_NAMESPACE",
+    "Gateways",
     "Healthcheck",
     "PublishedPort",
     "Service",
@@ -47,13 +48,15 @@ def load_topology(
     environ: Mapping[str, str] | None = None,
     exposed: Mapping[str, Iterable[int]] | None = None,
     merged: Merged | None = None,
+    gateways: Gateways | None = None,
 ) -> Topology:
     """Read a compose file; DevmeshError lists every mistake with file:line:column.
 
-    `exposed` are the ports that images expose, by compose service, for services whose file names none; `merged` as `read_compose` has it.
+    `gateways` None: those of Istio's default profile. `exposed` are the ports that images expose, by compose service, for services whose
+    file names none; `merged` as `read_compose` has it.
     """
     compose = read_compose(Path(path), os.environ if environ is None else environ, profiles, merged)
-    return _Builder(compose, mesh_number, exposed or {}).build()
+    return _Builder(compose, mesh_number, exposed or {}, gateways or Gateways()).build()
 
 
 def check_local(topology: Topology) -> None:
@@ -91,8 +94,9 @@ class _Plan:
 
 
 class _Builder:
-    def __init__(self, compose: ComposeFile, mesh_number: int, exposed: Mapping[str, Iterable[int]]) -> None:
+    def __init__(self, compose: ComposeFile, mesh_number: int, exposed: Mapping[str, Iterable[int]], gateways: Gateways) -> None:
         self.exposed = exposed
+        self.gateways = gateways
         self.compose = compose
         self.mesh_number = mesh_number
         self.problems = compose.problems
@@ -110,10 +114,11 @@ class _Builder:
             (Member(plan.compose, (plan.service, plan.namespace), plan.names) for plan in plans if plan.names and plan.ports), self.problems
         )
         self.problems.raise_if_any()
-        gateway = self._gateway(len(workloads) + 1)
+        if self.gateways.ingress:
+            workloads.append(self._gateway(len(workloads) + 1))
         services = self._services(plans, names)
         directory = str(self.compose.directory.resolve())
-        return Topology(self.compose.name, directory, services, (*workloads, gateway), resources, outside, names.versions)
+        return Topology(self.compose.name, directory, services, tuple(workloads), resources, outside, names.versions)
 
     def _injected(self, one: ComposeService) -> bool:
         """Opting out, by `x-devmesh` or by the label that Istio's injector reads."""
@@ -276,6 +281,8 @@ class _Builder:
             Service(name, namespace, self._vip(number), {"app": name}, tuple(mine.values()), names.aliases.get((name, namespace), ()))
             for number, ((name, namespace), mine) in enumerate(ports.items(), 1)
         ]
+        if not self.gateways.ingress:
+            return tuple(services)
         http, https = port_protocol("http2", "")[0], port_protocol("https", "")[0]
         own = (ServicePort("http2", 80, 8080, "", http, "name"), ServicePort("https", 443, 8443, "", https, "name"))
         return (

@@ -1,6 +1,6 @@
 """A compose file as Kubernetes would see it: services with VIPs and ports, workloads with addresses, labels and identities."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +62,19 @@ class PublishedPort:
 
 
 @dataclass(frozen=True, slots=True)
+class Gateways:
+    """Which of Istio's two gateways a mesh has; its profile and settings decide (devmesh.config.operator)."""
+
+    ingress: bool = True
+    egress: bool = False
+
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> "Gateways":
+        """From what a runtime is given."""
+        return Gateways(ingress=bool(settings.get("ingressGateway", True)), egress=bool(settings.get("egressGateway", False)))
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """`addresses` are its own by network, `ip` first, where a runtime has networks. `annotations` are the labels that Istio has as annotations, `traffic.sidecar.istio.io/...`. `networks` are the compose file's. `command` is None when there is nothing to run locally: the gateway, or what `local_error` says (`check_local` raises it)."""
 
@@ -116,6 +129,23 @@ class Topology:
 
     def workload(self, name: str) -> Workload | None:
         return next((one for one in self.workloads if one.name == name), None)
+
+    def joined(self, others: Iterable["Topology"]) -> "Topology":
+        """With what remote meshes add (profile `remote`): a service of the same name and namespace is one service, as in Istio's multicluster mesh.
+
+        The first one's address, selector and ports win; a workload's name is its first owner's.
+        """
+        services = {(one.name, one.namespace): one for one in self.services}
+        workloads = {one.name: one for one in self.workloads}
+        for other in others:
+            for one in other.services:
+                known = services.setdefault((one.name, one.namespace), one)
+                have = {port.port for port in known.ports}
+                more = tuple(port for port in one.ports if port.port not in have)
+                services[one.name, one.namespace] = replace(known, ports=(*known.ports, *more))
+            for workload in other.workloads:
+                workloads.setdefault(workload.name, workload)
+        return replace(self, services=tuple(services.values()), workloads=tuple(workloads.values()))
 
     def with_h2(self, seen: Mapping[tuple[str, str], Collection[int]]) -> "Topology":
         """Say of sniffed ports what their traffic said; `seen` maps (service, namespace) to ports where HTTP/2 was spoken."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from devmesh.ca.client import CaAddress
+from devmesh.ca.address import CaAddress
 from devmesh.ca.identity import TRUST_DOMAIN, SpiffeId
 from devmesh.errors import InternalError
 

@@ -16,11 +16,11 @@ from typing import Any
 import aiohttp
 
 from devmesh.ca.files import write_private
-from devmesh.config.topology import load_topology
+from devmesh.config.topology import GATEWAY, Gateways, load_topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
-from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, expire_faults, load_resources, mesh_config
+from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, kept_settings, load_resources, mesh_config
 from devmesh.runtimes.docker.addresses import host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
 from devmesh.runtimes.docker.compose import Compose, Project
@@ -30,6 +30,7 @@ from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
 from devmesh.runtimes.docker.prepare import Secrets, Surroundings, check_services, lay_out, write_files
 from devmesh.runtimes.docker.project import as_yaml, render, without_waiting
+from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.runtime import Json, Tell
 
@@ -64,17 +65,17 @@ class BringUp:
 
     async def run(self) -> Json:
         """The state of the mesh that is up."""
-        profiles = self.settings.get("compose_profiles", ())
+        profiles, gateways = self.settings.get("compose_profiles", ()), Gateways.of(self.settings)
         with self.phase("plan"):
             config = self.compose.config(self.compose_file, profiles)
             check_services(
-                config, load_topology(self.compose_file, profiles=profiles, merged=lambda: config)
+                config, load_topology(self.compose_file, profiles=profiles, merged=lambda: config, gateways=gateways)
             )  # before an image is pulled in vain
         with self.phase("images"):
             images = self._images(config)
         with self.phase("project"):
             exposed = self.engine.exposed_ports(image_names(config))
-            topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, merged=lambda: config)
+            topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, merged=lambda: config, gateways=gateways)
             layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings())
             resources = load_resources(layout.topology, self._tell)
             refuse_others(layout, self.engine.containers(layout.project))
@@ -91,7 +92,7 @@ class BringUp:
         if self._layout is None:
             return {}
         found = self.engine.containers(self._layout.project) if containers else ()
-        return state_of(self._layout, self.compose_file, found)
+        return {**state_of(self._layout, self.compose_file, found), "settings": kept_settings(self.settings)}
 
     def _images(self, config: Mapping[str, Any]) -> dict[str, str]:
         def tell(reference: str, text: str) -> None:
@@ -166,7 +167,9 @@ class BringUp:
         async with self._view(layout) as view:
             while missing := await view.missing(names, ()):
                 if time.monotonic() > deadline:
-                    raise DevmeshError(f"not every sidecar was ready after {UP_TIMEOUT:g} s:\n" + "\n".join(missing) + f"\n{REST_RUNS}", "devmesh logs")
+                    raise DevmeshError(
+                        f"not every sidecar was ready after {UP_TIMEOUT:g} s:\n" + "\n".join(missing) + f"\n{REST_RUNS}", "devmesh logs"
+                    )
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     @contextlib.asynccontextmanager
@@ -284,7 +287,7 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
         "mesh_id": layout.mesh_id,
         "ports": {"registry": ports.registry, "control": ports.control, "query": ports.query, "otlp": ports.otlp},
         "parts": dict(layout.parts),
-        "gateway_url": f"http://127.0.0.1:{ports.gateway}",
+        "gateway_url": f"http://127.0.0.1:{ports.gateway}" if layout.topology.workload(GATEWAY) else None,
         "workloads": {
             one.name: {
                 "service": one.service,
@@ -312,6 +315,7 @@ def process_json(one: Container) -> Json:
         "state": one.state,
         # A sidecar's health check may not have run yet; whether it is in sync says more (mesh.py).
         "ready": one.ready or (one.labels.get(ROLE_LABEL) in ("sidecar", "gateway") and (one.state, one.health) == ("running", "starting")),
+        "held": one.state == "paused",
         "restarts": one.restarts,
         "status": one.exit_code if one.state == "exited" else None,
     }

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from devmesh.errors import DevmeshError
+from devmesh.registry.client import Registry
 from devmesh.runtimes.docker.bring_up import REST_RUNS, BringUp, process_json, url_of
 from devmesh.runtimes.docker.compose import Compose, Project
 from devmesh.runtimes.docker.engine import Container, Engine
+from devmesh.runtimes.docker.holding import hold, kill_app
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.processes import start_time, stop_all
@@ -134,6 +136,21 @@ class DockerRuntime:
             else:
                 engine.start(one.id)
         return [one.labels[WORKLOAD_LABEL] for one in found]
+
+    async def kill(self, workloads: Sequence[str]) -> None:
+        await asyncio.to_thread(self._kill, workloads)
+
+    def _kill(self, workloads: Sequence[str]) -> None:
+        engine = Engine.connect()
+        for one in (found for name in workloads for found in self._apps(name)):
+            if one.state not in ("running", "paused"):
+                raise DevmeshError(f"{one.labels[WORKLOAD_LABEL]} does not run", f"devmesh start {one.labels[WORKLOAD_LABEL]}")
+            kill_app(engine, one)
+
+    async def hold(self) -> list[str]:
+        state = self.files.running_state()
+        async with Registry(f"http://127.0.0.1:{state['ports']['registry']}", self.files.mesh_token()) as registry:
+            return await hold(registry, state["project"], self.files)
 
     def _apps(self, target: str) -> list[Container]:
         workloads: Mapping[str, Json] = self.files.running_state()["workloads"]
