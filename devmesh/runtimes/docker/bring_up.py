@@ -23,7 +23,7 @@ from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
 from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, kept_settings, load_resources, mesh_config
 from devmesh.runtimes.docker.addresses import host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
-from devmesh.runtimes.docker.compose import Compose, Project
+from devmesh.runtimes.docker.compose import NO_SPACE, SPACE_HINT, Compose, Project
 from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.images import FOREIGN_ROLES, ensure, image, image_names
 from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
@@ -266,8 +266,8 @@ def prefer_port(port: int) -> int:
 
 def compose_failed(what: str, log: Path) -> DevmeshError:
     lines = [line for line in last_lines(log, 40) if "level=warning" not in line]
-    wrong = [line for line in lines if "rror" in line] or lines[-8:]
-    return DevmeshError(f"docker compose {what} failed:\n" + "\n".join(wrong), f"see {log}")
+    wrong = "\n".join([line for line in lines if "rror" in line] or lines[-8:])
+    return DevmeshError(f"docker compose {what} failed:\n{wrong}", SPACE_HINT if NO_SPACE in wrong.lower() else f"see {log}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.bring_up import FOLDER_LABEL, ended, own_services, process_json, refuse_others
+from devmesh.runtimes.docker.bring_up import FOLDER_LABEL, compose_failed, ended, own_services, process_json, refuse_others
 from devmesh.runtimes.docker.engine import Container
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
 from devmesh.runtimes.docker.project import render, without_waiting
@@ -74,3 +74,14 @@ def test_only_an_app_that_ended_is_a_job_that_is_done():
     found = [replace(container(""), labels=labels, state=state) for state in ("running", "exited")]
     assert ended(found) == {"web"}
     assert ended([replace(container(""), labels={ROLE_LABEL: "sidecar", WORKLOAD_LABEL: "web"}, state="exited")]) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"), [("Error response from daemon: mkdir /x: no space left on device", "docker system prune"), ("Error: port taken", "see ")]
+)
+def test_what_compose_could_not_start_is_told_with_what_to_do(tmp_path: Path, line: str, hint: str):
+    log = tmp_path / "compose.log"
+    log.write_text(f" Container a  Starting\n{line}\n")
+    error = compose_failed("up", log)
+    assert error.message == f"docker compose up failed:\n{line}"
+    assert hint in (error.hint or "")
