@@ -381,12 +381,11 @@ def test_a_down_while_up_runs_ends_it_and_leaves_nothing(docker_engine, docker_e
 
 
 def test_two_projects_are_up_at_once(five, docker_environment, devmesh_image, tmp_path):
-    (tmp_path / "compose.yaml").write_text(
-        "name: Odd-name_2\nservices: {web: {image: '${REDIS_IMAGE}', expose: ['6379']}}\n".replace("Odd", "odd")
-    )
+    (tmp_path / "compose.yaml").write_text("name: odd-name_2\nservices: {consul: {image: '${REDIS_IMAGE}', expose: ['6379']}}\n")
     with running(tmp_path, "auto", "docker", docker_environment) as other:
         assert page(five).startswith("web: api")
         assert other.json("status")["workloads"][0]["ready"]
+        assert other.state()["parts"]["consul"] == "mesh-consul", "a user's service keeps its name"
         assert not set(other.state()["ports"].values()) & set(five.state()["ports"].values())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.bring_up import FOLDER_LABEL, compose_failed, ended, own_services, process_json, refuse_others
+from devmesh.runtimes.docker.bring_up import FOLDER_LABEL, compose_failed, ended, has_failed, own_services, process_json, refuse_others
 from devmesh.runtimes.docker.engine import Container
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
 from devmesh.runtimes.docker.project import render, without_waiting
@@ -77,7 +77,8 @@ def test_only_an_app_that_ended_is_a_job_that_is_done():
 
 
 @pytest.mark.parametrize(
-    ("line", "hint"), [("Error response from daemon: mkdir /x: no space left on device", "docker system prune"), ("Error: port taken", "see ")]
+    ("line", "hint"),
+    [("Error response from daemon: mkdir /x: no space left on device", "docker system prune"), ("Error: port taken", "see ")],
 )
 def test_what_compose_could_not_start_is_told_with_what_to_do(tmp_path: Path, line: str, hint: str):
     log = tmp_path / "compose.log"
@@ -85,3 +86,13 @@ def test_what_compose_could_not_start_is_told_with_what_to_do(tmp_path: Path, li
     error = compose_failed("up", log)
     assert error.message == f"docker compose up failed:\n{line}"
     assert hint in (error.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_code", "failed"),
+    [("running", 0, False), ("exited", 0, False), ("exited", 3, True), ("restarting", 1, True), ("restarting", 0, True), ("dead", 0, True)],
+)
+def test_an_app_that_ends_badly_or_again_and_again_has_failed(state: str, exit_code: int, *, failed: bool):
+    one = replace(container(""), labels={ROLE_LABEL: "app"}, state=state, exit_code=exit_code)
+    assert has_failed(one) is failed
+    assert not has_failed(replace(one, labels={ROLE_LABEL: "sidecar"})), "the keeper's business"
