@@ -29,6 +29,7 @@ from devmesh.registry.resources import (
     read_json,
     write_resources,
 )
+from devmesh.runtimes.addons import ADDONS
 from devmesh.runtimes.choose import runtime_of
 from devmesh.runtimes.fetch import fetch, no_answer
 from devmesh.runtimes.files import MeshFiles
@@ -255,7 +256,9 @@ class Mesh:
         """Where the mesh's own servers are, for people."""
         ports = self.state()["ports"]
         names = {"consul": "registry", "jaeger": "query", "control": "control"}
-        return {name: f"http://127.0.0.1:{ports[key]}" for name, key in names.items()}
+        return {name: f"http://127.0.0.1:{ports[key]}" for name, key in names.items()} | {
+            name: f"http://127.0.0.1:{ports[name]}" for name in ADDONS if name in ports
+        }
 
     async def _bound_services(self) -> dict[str, str]:
         """Service -> path below the gateway's URL, from the gateway's own compiled routes."""

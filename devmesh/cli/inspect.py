@@ -14,6 +14,7 @@ from devmesh.cli.options import Compose, ComposeFile, Output
 from devmesh.cli.output import Format
 from devmesh.errors import DevmeshError, UsageError
 from devmesh.mesh import Mesh
+from devmesh.runtimes.addons import ADDONS
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 # What stands behind the service belongs to the command, options too.
@@ -152,8 +153,10 @@ def shell(service: str, compose_file: Compose = None) -> None:
 
 
 def dashboard(page: str, compose_file: Compose = None) -> None:
-    """Open a page of the mesh in the browser, and print where it is: jaeger, consul or control."""
+    """Open a page of the mesh in the browser, and print where it is: jaeger, consul, control, or an addon's: prometheus, grafana."""
     urls: dict[str, str] = Mesh.of(compose_file).mesh_urls()
+    if page in ADDONS and page not in urls:
+        raise DevmeshError(f"this mesh has no {page}", f"devmesh down, then devmesh up --set addonComponents.{page}.enabled=true")
     if page not in urls:
         raise DevmeshError(f"no page {page!r}", f"devmesh dashboard {' | '.join(sorted(urls))}")
     typer.echo(urls[page])

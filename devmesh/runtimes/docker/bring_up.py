@@ -21,6 +21,7 @@ from devmesh.config.topology import GATEWAY, Gateways, load_topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
+from devmesh.runtimes.addons import ADDONS
 from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, expire_faults, kept_settings, load_resources, mesh_config
 from devmesh.runtimes.docker.addresses import host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
@@ -41,6 +42,7 @@ LOOK_SECONDS = 0.3  # between looks at the containers
 FOLDER_LABEL = "com.docker.compose.project.working_dir"
 REST_RUNS = "The rest of the mesh runs."
 START_INTERVAL_SINCE = (25, 0)
+AWAITED = ("sidecar", "gateway", *ADDONS)
 
 
 class BringUp:
@@ -54,6 +56,7 @@ class BringUp:
         self._layout: Layout | None = None
         self._began = time.monotonic()
         self._mesh_id = str(uuid.uuid4())
+        self._addons: tuple[str, ...] = tuple(settings.get("addons", ()))
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -76,7 +79,7 @@ class BringUp:
             exposed = self.engine.exposed_ports(image_names(config))
             topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, gateways=gateways)
             resources = load_resources(topology, self._tell)
-            layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings())
+            layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings(), self._addons)
             refuse_others(layout, self.engine.containers(layout.project))
             self.project, self._layout = self._write(layout), layout
             self.files.write_state({**(self.files.read_state() or {}), **self.state(containers=False)})
@@ -98,7 +101,7 @@ class BringUp:
         def tell(reference: str, text: str) -> None:
             self._tell({"event": "note", "message": f"{reference}: {text}"})
 
-        roles = [image(role) for role in FOREIGN_ROLES]
+        roles = [image(role) for role in (*FOREIGN_ROLES, *self._addons)]
         self.engine.with_client(lambda client: ensure(client, roles, tell))
         ours = self.engine.with_client(lambda client: ensure_devmesh(client, self.compose.command, tell))
         self._users_images(config, tell)
@@ -171,7 +174,7 @@ class BringUp:
                 if seen.ready and not missing:
                     return
                 if time.monotonic() > deadline:
-                    what = "\n".join(missing or ["a sidecar is not ready"])
+                    what = "\n".join(missing or ["a sidecar or an addon is not ready"])
                     raise DevmeshError(f"not everything was ready after {UP_TIMEOUT:g} s:\n{what}\n{REST_RUNS}", "devmesh status")
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
@@ -190,16 +193,16 @@ class BringUp:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """`ended`: workloads whose app has done its work (one-shot jobs); `ready`: every sidecar and gateway is."""
+    """`ended`: workloads whose app has done its work (one-shot jobs); `ready`: every sidecar, gateway and addon is."""
 
     ended: frozenset[str]
     ready: bool
 
     @staticmethod
     def of(containers: Collection[Container]) -> Seen:
-        roles = {role: [one for one in containers if one.labels.get(ROLE_LABEL) == role] for role in ("app", "sidecar", "gateway")}
+        roles = {role: [one for one in containers if one.labels.get(ROLE_LABEL) == role] for role in ("app", *AWAITED)}
         ended = frozenset(one.labels[WORKLOAD_LABEL] for one in roles["app"] if one.state == "exited")
-        return Seen(ended, ready=all(one.ready for one in (*roles["sidecar"], *roles["gateway"])))
+        return Seen(ended, ready=all(one.ready for role in AWAITED for one in roles[role]))
 
 
 def has_failed(one: Container) -> bool:
@@ -255,7 +258,8 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
         "compose_file": str(compose_file),
         "rendered": str(layout.folder / "compose.yaml"),
         "mesh_id": layout.mesh_id,
-        "ports": {"registry": ports.registry, "control": ports.control, "query": ports.query, "otlp": ports.otlp},
+        "ports": {"registry": ports.registry, "control": ports.control, "query": ports.query, "otlp": ports.otlp}
+        | {name: getattr(ports, name) for name in layout.addons},
         "parts": dict(layout.parts),
         "gateway_url": f"http://127.0.0.1:{ports.gateway}" if layout.topology.workload(GATEWAY) else None,
         "workloads": {

@@ -8,7 +8,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from devmesh.runtimes.docker.layout import CONTROL_NETWORK, HOST_NETWORK, OWN_VOLUMES, REGISTRY_NETWORK, Json, Layout, pod_of
+from devmesh.runtimes.docker.layout import ADDON_VOLUMES, CONTROL_NETWORK, HOST_NETWORK, OWN_VOLUMES, REGISTRY_NETWORK, Json, Layout, pod_of
 from devmesh.runtimes.docker.parts import render_parts
 from devmesh.runtimes.docker.pods import depends_on, gateway, triple
 
@@ -28,7 +28,7 @@ def render(layout: Layout) -> Json:
     for name in layout.topology.outside:
         services[name] = _outside(layout, layout.config["services"][name])
     kept = {key: layout.config[key] for key in KEPT if layout.config.get(key)}
-    volumes = kept.pop("volumes", {}) | {name: {} for name in OWN_VOLUMES}
+    volumes = kept.pop("volumes", {}) | {name: {} for name in (*OWN_VOLUMES, *(ADDON_VOLUMES[one] for one in layout.addons))}
     return {"name": layout.project, "services": services, "networks": _networks(layout), "volumes": volumes, **kept}
 
 

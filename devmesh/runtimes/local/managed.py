@@ -16,7 +16,7 @@ class Managed:
     """`kind` decides who starts it again and in what order it is stopped."""
 
     name: str
-    kind: str  # app | sidecar | pod | consul | ours
+    kind: str  # app | sidecar | pod | consul | addon | ours
     pid: int = 0
     started: int = 0
     ready: bool = False
