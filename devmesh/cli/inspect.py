@@ -12,9 +12,9 @@ import typer
 from devmesh.cli import output
 from devmesh.cli.options import Compose, ComposeFile, Output
 from devmesh.cli.output import Format
+from devmesh.config.addon_names import ADDONS
 from devmesh.errors import DevmeshError, UsageError
 from devmesh.mesh import Mesh
-from devmesh.runtimes.addons import ADDONS
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 # What stands behind the service belongs to the command, options too.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from devmesh.cli.options import Files, Profile, SetFlags, settings
+from devmesh.cli.settings import Files, Profile, SetFlags, settings
 from devmesh.mesh import Mesh
 
 app = typer.Typer(name="manifest", help="What a mesh is made of.", no_args_is_help=True)

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 from ruamel.yaml import YAML
 
-from devmesh.cli.options import Compose, SetFlags, say
+from devmesh.cli.options import Compose, say
+from devmesh.cli.settings import SetFlags
 from devmesh.config.operator.files import HINT, sort_files
 from devmesh.config.operator.merge import Json, steps_of
 from devmesh.config.operator.profiles import ISTIO_DEFAULT, PROFILES

@@ -19,7 +19,9 @@ from devmesh.config.loader import Loaded, load_paths, load_text
 from devmesh.config.model import COMPILER_FAILED, Diagnostic
 from devmesh.config.topology import load_topology
 from devmesh.errors import DevmeshError, InternalError
-from devmesh.mesh import Applied, Mesh, find_compose_file
+from devmesh.mesh import Applied, Mesh
+from devmesh.running import find_compose_file
+from devmesh.runtimes.docker.compose import merged
 
 Sources = Annotated[list[str], typer.Option("-f", "--filename", help="File, folder, URL or - for standard input; repeatable.")]
 
@@ -170,7 +172,7 @@ def analyze(
 ) -> None:
     """Istio's analysis messages with file:line:column; needs no running mesh."""
     compose = find_compose_file(compose_file, Path.cwd())
-    topology = load_topology(compose)
+    topology = load_topology(compose, merged=merged(compose))
     loaded = load(filename or [*map(str, topology.resource_paths)] or [str(compose.parent / "mesh")])
     found = [*loaded.diagnostics, *analyse(loaded.resources, topology)]
     if form is not Format.table:
@@ -195,7 +197,7 @@ def compile_(
     from devmesh.xds.schema import invalid  # noqa: PLC0415 - protobuf, only here
 
     compose = find_compose_file(file, Path.cwd())
-    topology = load_topology(compose)
+    topology = load_topology(compose, merged=merged(compose))
     loaded = load(resource or [*map(str, topology.resource_paths)])
     say(loaded.diagnostics)
     refuse_errors(loaded.diagnostics)

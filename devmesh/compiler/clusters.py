@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from devmesh.compiler.security import namespace_mode
@@ -353,13 +354,17 @@ def passthrough(settings: MeshSettings, *, inbound: bool = False) -> Json:
     return cluster
 
 
-def black_hole(settings: MeshSettings) -> Json:
-    return {
+def black_hole(settings: MeshSettings, cut_off: Mapping[str, str]) -> Json:
+    """`cut_off`: the addresses that partitions keep this proxy from, with the fault of each; our own sidecar reads them."""
+    cluster: Json = {
         "name": "BlackHoleCluster",
         "alt_stat_name": "BlackHoleCluster;",
         "type": "STATIC",
         "connect_timeout": settings.connect_timeout,
     }
+    if cut_off:
+        cluster["metadata"] = {"filter_metadata": {"devmesh": {"partition": dict(cut_off)}}}
+    return cluster
 
 
 def inbound(world: World, service: Service, port: ServicePort) -> Json:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from devmesh.ca.files import write_private
-from devmesh.config.operator.effects import ADDONS
+from devmesh.config.addon_names import ADDONS, GRAFANA, PROMETHEUS
 from devmesh.config.topology_types import Workload
 from devmesh.runtimes.packaged import compose_folder
 
-__all__ = ["ADDONS"]
+__all__ = ["ADDONS", "GRAFANA", "PROMETHEUS"]
 Json = dict[str, Any]
-PROMETHEUS, GRAFANA = "prometheus", "grafana"
 PORTS: Mapping[str, int] = {PROMETHEUS: 9090, GRAFANA: 3000}
 READY: Mapping[str, str] = {PROMETHEUS: "/-/ready", GRAFANA: "/api/health"}
 # Istio's addon asks every 15 s; one machine has few targets and somebody who waits.
@@ -60,7 +59,7 @@ def prometheus_config(folder: str) -> Json:
     """`folder` is where Prometheus finds the targets, which it reads again whenever they change."""
 
     def job(name: str, path: str) -> Json:
-        return {"job_name": name, "metrics_path": path, "file_sd_configs": [{"files": [f"{folder}/{name}.json"]}]}
+        return {"job_name": name, "metrics_path": path, "file_sd_configs": [{"files": [f"{folder}/{name}*.json"]}]}
 
     return {
         "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS - 1}s"},
@@ -72,10 +71,21 @@ SIDECARS, CONTROL = "envoy-stats", "istiod"
 
 
 def write_prometheus(folder: Path, seen_as: str, sidecars: Iterable[Target], control: Target) -> None:
-    """`prometheus.yml` and its targets; `seen_as` is the folder as Prometheus sees it."""
+    """`prometheus.yml` and its targets; `seen_as` is the folder as Prometheus sees it. Meshes that had joined an earlier `up` are forgotten."""
+    for path in folder.glob(f"{SIDECARS}-*.json"):
+        path.unlink()
     _write(folder / "prometheus.yml", prometheus_config(seen_as))
     _write(folder / f"{SIDECARS}.json", [_group(one) for one in sidecars])
     _write(folder / f"{CONTROL}.json", [_group(control)])
+
+
+def scrape_remote(folder: Path, project: str, sidecars: Iterable[Target]) -> None:
+    """Have the first mesh's Prometheus, whose settings are in `folder`, ask a remote mesh's sidecars too."""
+    _write(folder / f"{SIDECARS}-{project}.json", [_group(one) for one in sidecars])
+
+
+def forget_remote(folder: Path, project: str) -> None:
+    (folder / f"{SIDECARS}-{project}.json").unlink(missing_ok=True)
 
 
 def _group(target: Target) -> Json:

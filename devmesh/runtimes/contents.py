@@ -1,10 +1,7 @@
-"""What a mesh is brought up with, whichever runtime it is: its resources, its settings, faults with an end, and when it is in sync."""
+"""What a mesh is brought up with, whichever runtime it is: its resources, its settings, and when it is in sync."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,14 +15,12 @@ from devmesh.config.loader import load_paths
 from devmesh.config.operator.settings import choose
 from devmesh.config.topology_types import Topology, Workload
 from devmesh.errors import DevmeshError
-from devmesh.registry.client import Registry
-from devmesh.registry.resources import StoredResource, delete_resources, list_resources
+from devmesh.registry.resources import StoredResource
 from devmesh.runtimes.runtime import Json, Tell
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 CONTROL_PLANE_WORKLOAD = "controlplane"
-KEPT_SETTINGS = ("profile", "ingressGateway", "egressGateway", "addons", "mesh_config", "operator")
-FAULT_CHECK_SECONDS = 1.0
+KEPT_SETTINGS = ("profile", "ingressGateway", "egressGateway", "addons", "remotePilotAddress", "mesh_config", "operator")
 LOOK_AGAIN_SECONDS = 0.02
 
 
@@ -61,28 +56,6 @@ def mesh_config(settings: Mapping[str, Any], mesh_id: str) -> Json:
 def kept_settings(settings: Mapping[str, Any]) -> Json:
     """What `state.json` says of how the mesh was brought up, for `status` and for whoever looks later."""
     return {key: settings[key] for key in KEPT_SETTINGS if key in settings}
-
-
-async def expire_faults(registry: Registry) -> None:
-    """Remove the faults whose time is over."""
-    now = time.time_ns() / 1e9
-    gone = [
-        (one.owner, one.key)
-        for one in await list_resources(registry, "fault")
-        if float(one.document.get("spec", {}).get("until") or now + 1) <= now
-    ]
-    if gone:
-        await delete_resources(registry, gone)
-
-
-async def watch_faults(registry_url: str, token: str, stopping: asyncio.Event) -> None:
-    """Remove faults whose time is over, once a second, until `stopping`."""
-    async with Registry(registry_url, token) as registry:
-        while not stopping.is_set():
-            with contextlib.suppress(DevmeshError):
-                await expire_faults(registry)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), FAULT_CHECK_SECONDS)
 
 
 class ControlPlaneView:

@@ -47,6 +47,14 @@ class Runtime(Protocol):
         """restart, stop or start the apps of a service or workload; the workloads it did it to."""
         ...
 
+    async def kill(self, workloads: Sequence[str]) -> None:
+        """SIGKILL to these workloads' apps, each dead when it returns; what starts them again is what always does. Raises DevmeshError when one does not run."""
+        ...
+
+    async def hold(self) -> list[str]:
+        """Make those apps stand still that faults in the registry say, and no others; the workloads whose app does. Raises DevmeshError."""
+        ...
+
     async def ask_sidecar(self, workload: str, face: str, path: str) -> str:
         """GET from a sidecar's `admin` or `prometheus` port. Raises DevmeshError."""
         ...

@@ -59,6 +59,10 @@ class Downstream(Handler):
     def send_informational(self, head: ResponseHead) -> None:
         raise NotImplementedError
 
+    def last(self) -> None:
+        """No request after this one: the connection closes behind the answer."""
+        raise NotImplementedError
+
     def pause_reading(self) -> None:
         raise NotImplementedError
 
@@ -115,7 +119,8 @@ class Exchange:
     ) -> None:
         self.proxy, self.downstream, self.manager, self.stream, self.head = proxy, downstream, manager, stream, head
         self.started = proxy.now()
-        record = self.record = Record(stream.direction, proxy.wall_ns(), head.method, head.target, head.authority)
+        target = head.target if head.method != b"CONNECT" else b""  # it names an authority, no path
+        record = self.record = Record(stream.direction, proxy.wall_ns(), head.method, target, head.authority)
         record.downstream_remote, record.downstream_local = stream.remote, stream.local
         record.requested_server_name = stream.server_name
         self.request_done = complete
@@ -144,6 +149,9 @@ class Exchange:
         if self.host is None or self.head.method == b"CONNECT":
             self.reply(replies.ROUTE_NOT_FOUND)
             return
+        if self.head.target[:1] != b"/":  # OPTIONS *
+            self.reply(replies.NO_PATH)
+            return
         if needs_tls(self.host, self.head):
             self._redirect(TLS_REDIRECT, None)
             return
@@ -155,6 +163,7 @@ class Exchange:
         if isinstance(route.action, RouteAction):
             self.router = Router(self, route.action)
         if self.upgrade and not self._may_upgrade(route):
+            self.downstream.last()  # what follows may be the other protocol already
             self.reply(replies.UPGRADE_REFUSED)
             return
         policy = route.fault or self.manager.fault
@@ -246,7 +255,6 @@ class Exchange:
         if self.ended:
             return  # the answer overtook it
         self.active = True
-        self.record.bytes_received += len(data)
         if self.router is not None:
             self.router.data(data)
 
@@ -269,7 +277,7 @@ class Exchange:
         return headers.EditContext(
             head.headers,
             response,
-            self.stream.remote,
+            record.downstream_remote,
             self.stream.local,
             upstream_host=record.upstream_host,
             method=head.method,
@@ -277,6 +285,7 @@ class Exchange:
             target=head.target,
             status=record.status,
             route_name=record.route_name,
+            direct_remote=self.stream.remote,
         )
 
     def _edit_response(self, pairs: Headers) -> None:

@@ -163,6 +163,7 @@ class Router:
             attempt.record.span_id = proxy.rng.randbytes(8)
         record.attempts.append(attempt.record)
         record.upstream_host = pool.endpoint
+        record.fault_id = proxy.upstreams.partitions.cut.get(pool.target.endpoint.address, "")
         proxy.sweep.add(exchange)
         if not attempt.start(exchange.head.method):
             exchange.reply(replies.OVERFLOW)
@@ -174,9 +175,8 @@ class Router:
             ip, port = exchange.stream.original
             return upstreams.http_pool(cluster, Endpoint(ip, cluster.original_dst_port or port), exchange.head.authority)
         if self._hash is None:
-            self._hash = request_hash(
-                self.action.hash_policies, exchange.head, exchange.stream.remote.rpartition(":")[0], exchange.proxy.rng
-            )
+            source = exchange.record.downstream_remote.rpartition(":")[0]
+            self._hash = request_hash(self.action.hash_policies, exchange.head, source, exchange.proxy.rng)
         retry = self.action.retry
         tries = retry.host_selection_attempts if retry is not None and retry.previous_hosts else 0
         endpoint = upstreams.choose(cluster, self._hash.value, self.tried if tries else frozenset(), tries)
@@ -258,7 +258,8 @@ class Router:
         exchange = self.exchange
         if attempt is self.attempt and exchange.response_started and not exchange.ended:
             exchange.active = True
-            exchange.record.bytes_sent += len(data)
+            if exchange.response_body is not None:
+                exchange.record.bytes_sent = exchange.response_body.content
             exchange.downstream.send_data(data)
 
     def response_end(self, attempt: Attempt) -> None:

@@ -29,7 +29,7 @@ class RunningMesh:
     interception: str = "auto"
     runtime: str = "local"
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    settings: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()  # further arguments of `up`
 
     def devmesh(self, *arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -50,7 +50,7 @@ class RunningMesh:
 
     def up(self) -> None:
         how = ["--interception", self.interception] if self.runtime == "local" else []
-        self.devmesh("up", "--runtime", self.runtime, *how, *(word for one in self.settings for word in ("--set", one)))
+        self.devmesh("up", "--runtime", self.runtime, *how, *self.settings)
         state = orjson.loads((self.folder / ".devmesh" / "state.json").read_bytes())
         self.gateway = state["gateway_url"]
 

@@ -62,7 +62,7 @@ def five(
     folder = tmp_path_factory.mktemp("docker") / "five"
     shutil.copytree(ROOT / "tests" / "e2e" / "five", folder)
     own_name(folder)
-    with occupied(), running(folder, "auto", "docker", docker_environment, ("addonComponents.prometheus.enabled=true",)) as mesh:
+    with occupied(), running(folder, "auto", "docker", docker_environment, ("--set", "addonComponents.prometheus.enabled=true")) as mesh:
         yield mesh
 
 
@@ -204,6 +204,31 @@ def test_a_restart_of_a_part_or_a_sidecar_under_traffic_fails_no_request(five, n
         five.devmesh("wait", "--timeout", "60s")
         _, said = traffic.communicate("\n", timeout=30)
     assert traffic.returncode == 0, said
+
+
+def test_silence_pauses_and_kills_are_the_engines_and_end_with_their_faults(docker_engine, five):
+    address = url(five)
+
+    def hits() -> int:
+        return sum(one["hits"] for one in five.json("fault", "list")["faults"])
+
+    five.devmesh("fault", "inject", "--partition", "web", "api")
+    with subprocess.Popen(["curl", "-s", "-m", "25", address], stdout=subprocess.PIPE, text=True) as waiting:
+        until(lambda: hits() > 0)
+        five.devmesh("fault", "clear")
+        assert waiting.communicate()[0].startswith("web: api"), "what waited goes through when it heals"
+    worker = docker_engine.containers.get(five.container("worker"))
+    five.devmesh("fault", "inject", "worker", "--pause")
+    worker.reload()
+    assert worker.status == "paused"
+    five.devmesh("fault", "clear", "worker")
+    worker.reload()
+    assert worker.status == "running"
+    before = worker.attrs["State"]["StartedAt"]
+    five.devmesh("fault", "inject", "worker", "--kill")
+    worker.reload()
+    assert (worker.status, worker.attrs["State"]["StartedAt"] > before) == ("running", True), "restart: always"
+    five.devmesh("fault", "clear")
 
 
 def test_a_shell_command_runs_in_the_apps_own_container(five):

@@ -43,7 +43,7 @@ def unmodified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh
     shutil.copytree(UNMODIFIED, folder)
     environment = {**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off"}
     subprocess.run(["go", "build", "-o", "reviews", "reviews.go"], cwd=folder, env=environment, check=True)
-    addons = ("addonComponents.prometheus.enabled=true",) if shutil.which("prometheus") else ()
+    addons = ("--set", "addonComponents.prometheus.enabled=true") if shutil.which("prometheus") else ()
     with running(folder, "namespace", settings=addons) as mesh:
         yield mesh
 

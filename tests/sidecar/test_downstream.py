@@ -159,7 +159,11 @@ async def test_connection_close_is_kept_by_both():
     [
         (b"GET / HTTP/1.1\r\n\r\n", 400, "missing_host_header"),
         (b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400, "http1.codec_error"),
-        (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400, "http1.codec_error"),
+        (
+            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "http1.content_length_and_chunked_not_allowed",
+        ),
         (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\nabc", 400, "http1.codec_error"),
         (b"GET / HTTP/1.1\nhost: a\n\n", 400, "http1.codec_error"),
         (b"GET / HTTP/1.1\r\nhost: a\n", 400, "http1.codec_error"),

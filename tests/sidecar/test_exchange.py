@@ -283,7 +283,13 @@ async def test_an_upstream_that_closes_in_the_middle_cuts_the_answer():
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"a" * 120_000],
+    [
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"a" * 120_000,
+        b"HTTP/1.1 200 OK\ncontent-length: 2\n\nok",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\n\r\nok",
+    ],
 )
 async def test_an_upstream_that_speaks_no_http_is_a_502(garbage):
     async with app(answering(garbage)) as ours, sidecar(one_route(ours.port)) as proxy:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from devmesh.config.addon_names import ADDONS
 from devmesh.config.durations import format_duration, parse_duration
 from devmesh.config.model import Diagnostic, SourcePosition
-from devmesh.config.operator.effects import ADDONS, EGRESS, INGRESS, NO_EFFECT, without_effect
+from devmesh.config.operator.effects import EGRESS, INGRESS, NO_EFFECT, without_effect
 from devmesh.config.operator.files import SettingsFile
 from devmesh.config.operator.merge import Json, SetFlag, Step, merged, set_path
 from devmesh.config.operator.profiles import UP_DEFAULT, profile
@@ -16,6 +17,7 @@ from devmesh.config.operator.schema import SPEC, Setting, check
 from devmesh.errors import DevmeshError, UsageError
 
 NO_CONTROL_PLANE = "devmesh profile dump {name} shows it; as a base: --set components.pilot.enabled=true"
+REMOTE, REMOTE_PILOT = "remote", "values.global.remotePilotAddress"
 DEFAULT_SAMPLING = 1.0  # percent; istiod's PILOT_TRACE_SAMPLING
 
 
@@ -75,10 +77,17 @@ class MeshChoices:
 
     @property
     def addons(self) -> tuple[str, ...]:
-        """Grafana without Prometheus would have nothing to show."""
+        """Grafana without Prometheus would have nothing to show; a remote mesh's sidecars are in the first one's Prometheus."""
+        if self.profile == REMOTE:
+            return ()
         given = self.at("addonComponents") or {}
         on = [name for name in ADDONS if (given.get(name) or {}).get("enabled") is True]
         return ADDONS if "grafana" in on else tuple(on)
+
+    @property
+    def remote_pilot_address(self) -> str:
+        """The folder of the mesh to be joined; "" for a mesh with a control plane of its own."""
+        return str(self.at(REMOTE_PILOT) or "") if self.profile == REMOTE else ""
 
     def to_json(self) -> Json:
         """What a runtime is given and `state.json` keeps."""
@@ -87,6 +96,7 @@ class MeshChoices:
             "ingressGateway": self.ingress_gateway,
             "egressGateway": self.egress_gateway,
             "addons": list(self.addons),
+            "remotePilotAddress": self.remote_pilot_address,
             "mesh_config": self.mesh_config(),
             "operator": dict(self.operator),
         }
@@ -144,6 +154,16 @@ def _implied(choices: MeshChoices) -> Iterator[Diagnostic]:
     if "grafana" in choices.addons and (given.get("prometheus") or {}).get("enabled") is False:
         words = "addonComponents.prometheus.enabled is false and has no effect: grafana shows what prometheus keeps"
         yield Diagnostic("warning", NO_EFFECT, None, words)
+    if choices.at(REMOTE_PILOT) and choices.profile != REMOTE:
+        yield Diagnostic("warning", NO_EFFECT, None, f"{REMOTE_PILOT} has no effect here: only profile {REMOTE} joins another mesh")
+    if choices.profile == REMOTE:
+        on = [name for name, is_on in ((INGRESS, choices.ingress_gateway), (EGRESS, choices.egress_gateway)) if is_on]
+        for name in (one for one in ADDONS if (given.get(one) or {}).get("enabled") is True):
+            yield Diagnostic(
+                "warning", NO_EFFECT, None, f"addonComponents.{name} has no effect here: the first mesh's serves a remote one too"
+            )
+        for name in on:
+            yield Diagnostic("warning", NO_EFFECT, None, f"{name} has no effect here: the first mesh's gateways serve a remote one too")
 
 
 def refuse_nothing(choices: MeshChoices) -> None:
@@ -153,10 +173,10 @@ def refuse_nothing(choices: MeshChoices) -> None:
             f"profile {choices.profile} has no control plane here (components.pilot.enabled is false): nothing would be meshed",
             NO_CONTROL_PLANE.format(name=choices.profile),
         )
-    if choices.profile == "remote":
+    if choices.profile == REMOTE and not choices.remote_pilot_address:
         raise DevmeshError(
-            "profile remote is not supported yet: it would join the control plane of another mesh, and a mesh here has its own",
-            "devmesh up --profile minimal is the same with a control plane",
+            "profile remote joins the control plane of another mesh, and nothing says which",
+            f"devmesh up --set profile=remote --set {REMOTE_PILOT}=../folder-of-the-first-mesh",
         )
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devmesh.config.compose import Merged
+from devmesh.config.compose_files import override_of
 from devmesh.errors import DevmeshError
 
 OLDEST = (2, 20)
@@ -66,7 +68,7 @@ class Compose:
         """The user's file as compose understands it: interpolated, merged, paths absolute. Raises DevmeshError with compose's own words."""
         chosen = [word for profile in profiles for word in ("--profile", profile)]
         done = subprocess.run(
-            [*self.command, "-f", str(file), *chosen, "config", "--format", "json"],
+            [*self.command, *files_of(file), *chosen, "config", "--format", "json"],
             capture_output=True, text=True, check=False, cwd=file.parent,
         )  # fmt: skip
         if done.returncode != 0:
@@ -77,7 +79,7 @@ class Compose:
     def follow(self, file: Path, arguments: Sequence[str], tell: Callable[[str], None]) -> None:
         """Run to the end on the user's own file, telling each line. Raises DevmeshError with the last ones."""
         last: deque[str] = deque(maxlen=12)
-        command = [*self.command, "--progress", "plain", "-f", str(file), *arguments]
+        command = [*self.command, "--progress", "plain", *files_of(file), *arguments]
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=file.parent
         ) as process:
@@ -109,6 +111,27 @@ class Compose:
         if done.returncode != 0:
             raise DevmeshError(f"docker compose {arguments[0]} failed: {_plain(done.stderr)}")
         return done.stdout
+
+
+def files_of(file: Path) -> list[str]:
+    """The flags for the user's own file and its override: with one `-f`, compose would look for none."""
+    return [word for one in (file, override_of(file)) if one is not None for word in ("-f", str(one))]
+
+
+def merged(file: Path, profiles: Sequence[str] = ()) -> Merged:
+    """The project as compose understands it, for `load_topology`; it needs compose, and no engine."""
+
+    def ask() -> dict[str, Any]:
+        try:
+            compose = Compose.find()
+        except DevmeshError as error:
+            raise DevmeshError(
+                f"{file} is made of several files (include, extends, an override), which compose reads: {error.message}",
+                "install the compose plugin (no engine is needed for it), or write the services into one file",
+            ) from error
+        return compose.config(file, profiles)
+
+    return ask
 
 
 def environment() -> dict[str, str]:

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devmesh.config.addon_names import ADDONS
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.addons import ADDONS
-from devmesh.runtimes.contents import watch_faults
 from devmesh.runtimes.docker.engine import SERVICE_LABEL, Container, Engine
+from devmesh.runtimes.docker.holding import hold
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
+from devmesh.runtimes.faults import watch_faults
 from devmesh.runtimes.files import MeshFiles
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 3.0
 AWAY_SECONDS = 1.0  # between looks for an engine that is away
 AT_ONCE = 1  # seconds of grace for a sidecar whose namespace is gone: there is nothing to drain
-ALIVE = ("running", "restarting")
+ALIVE = ("running", "paused", "restarting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,8 @@ async def keep(files: MeshFiles) -> None:
     keeper = Keeper(state["project"])
     for work in (keeper.follow, keeper.repair):
         threading.Thread(target=work, daemon=True, name=work.__name__).start()
-    await watch_faults(f"http://127.0.0.1:{state['ports']['registry']}", files.mesh_token(), stopping)
+    registry_url = f"http://127.0.0.1:{state['ports']['registry']}"
+    await watch_faults(registry_url, files.mesh_token(), stopping, lambda registry: hold(registry, state["project"], files))
 
 
 def main() -> None:

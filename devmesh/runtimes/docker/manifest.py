@@ -23,10 +23,12 @@ def generate(compose_file: Path, folder: Path, settings: Mapping[str, Any], envi
     """`settings` are `up`'s. With the default ports and the first free subnets: another `up` may choose others. Raises DevmeshError."""
     profiles = settings.get("compose_profiles", ())
     config = Compose.find(environ).config(compose_file, profiles)
-    topology = load_topology(compose_file, profiles=profiles, exposed=_exposed(config), gateways=Gateways.of(settings))
+    topology = load_topology(
+        compose_file, profiles=profiles, exposed=_exposed(config), merged=lambda: config, gateways=Gateways.of(settings)
+    )
     addons = settings.get("addons", ())
     images = {role: image(role, environ).reference for role in (*FOREIGN_ROLES, *addons)} | {"devmesh": _devmesh(environ)}
-    layout = lay_out(config, topology, folder, images, NO_MESH_ID, Surroundings(), addons)
+    layout = lay_out(config, topology, folder, images, NO_MESH_ID, Surroundings(), addons=addons)
     return as_yaml(render(layout), compose_file.name)
 
 

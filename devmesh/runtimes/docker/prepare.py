@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from devmesh.ca.files import private_directory, write_private
+from devmesh.config.addon_names import ADDONS
 from devmesh.config.topology import Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.registry.consul import ConsulPlace, ConsulPorts, consul_config
@@ -27,6 +28,7 @@ from devmesh.runtimes.docker.layout import (
     OWN_VOLUMES,
     REGISTRY_NETWORK,
     HostPorts,
+    Joins,
     Layout,
     networks_of,
     own_names,
@@ -37,7 +39,9 @@ from devmesh.runtimes.docker.layout import (
 )
 from devmesh.runtimes.docker.parts import address
 from devmesh.runtimes.docker.pod import SIDECAR_UID
-from devmesh.runtimes.docker.pods import FOLDER, refuse
+from devmesh.runtimes.docker.pods import FOLDER, addresses_by_name, refuse, refused_names
+from devmesh.runtimes.docker.primary import DockerPrimary
+from devmesh.runtimes.primary import View
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 ROOT_FILE = "/var/lib/devmesh/trust/root.pem"
@@ -54,6 +58,27 @@ class Surroundings:
     start_interval: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """A project that joins a first mesh, and the whole mesh as it will be."""
+
+    primary: DockerPrimary
+    view: View
+
+    def ports(self) -> HostPorts:
+        found = self.primary.state["ports"]
+        own = {name: found[name] for name in ("registry", "query", "otlp", "control", *self.addons())}
+        return HostPorts(**own)
+
+    def addons(self) -> tuple[str, ...]:
+        """The first mesh's, which are ours to look at."""
+        return tuple(name for name in ADDONS if name in self.primary.state["ports"])
+
+    def joins(self) -> Joins:
+        state = self.primary.state
+        return Joins(self.primary.project, str(self.primary.folder), self.primary.trust_volume, self.view.whole, state["gateway_url"])
+
+
 def lay_out(
     config: Mapping[str, Any],
     topology: Topology,
@@ -61,10 +86,13 @@ def lay_out(
     images: Mapping[str, str],
     mesh_id: str,
     surroundings: Surroundings,
+    joining: Joining | None = None,
     addons: Sequence[str] = (),
 ) -> Layout:
     """Raises DevmeshError for networks that cannot be used."""
     check_services(config, topology)
+    if joining:
+        config = joining.primary.joined(config, {one.compose_service for one in topology.workloads})
     project = str(config["name"])
     services: Mapping[str, Any] = config["services"]
     meshed = {one.compose_service for one in topology.workloads}
@@ -73,7 +101,9 @@ def lay_out(
     declared = config.get("networks") or {}
     networks = tuple(dict.fromkeys([*used, *declared])) or ("default",)
     with_default = {**dict(config), "networks": {name: declared.get(name) for name in networks}}
-    subnets = plan_subnets(with_default, project, surroundings.existing, surroundings.routes, len(topology.workloads))
+    subnets = plan_subnets(
+        with_default, project, surroundings.existing, surroundings.routes, len(topology.workloads), () if joining else OWN_NETWORKS
+    )
     addresses = Addresses(subnets, given(services, topology))
     users = set(published_ports(services))
     placed = with_addresses(topology, config, addresses, networks)
@@ -84,8 +114,8 @@ def lay_out(
         topology=placed,
         addresses=addresses,
         networks=networks,
-        parts=own_names(names, addons),
-        ports=HostPorts.choose(lambda port: surroundings.prefer(0 if port in users else port)),
+        parts=joining.primary.state["parts"] if joining else own_names(names, addons),
+        ports=joining.ports() if joining else HostPorts.choose(lambda port: surroundings.prefer(0 if port in users else port)),
         images=images,
         mesh_id=mesh_id,
         start_interval=surroundings.start_interval,
@@ -94,7 +124,8 @@ def lay_out(
             for one in placed.workloads
             if one.ports and not one.gateway and not services[one.compose_service].get("ports")
         },
-        addons=tuple(addons),
+        addons=joining.addons() if joining else tuple(addons),
+        joins=joining.joins() if joining else None,
     )
 
 
@@ -169,12 +200,13 @@ class Secrets:
         self.write(path, json.dumps(value, indent=1).encode(), uid)
 
 
-def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: Secrets) -> None:
-    """Everything below `layout.folder` except the project itself."""
+def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: Secrets, tokens: Mapping[str, str] | None = None) -> None:
+    """Everything below `layout.folder` except the project itself. `tokens` by workload, where the first mesh's CA has given them."""
     private_directory(layout.folder)
-    _consul_files(layout, token, secrets)
-    tokens = _ca_files(layout, token, secrets)
-    _control_files(layout, token, tokens[CONTROL_PLANE_WORKLOAD], secrets)
+    if tokens is None:
+        _consul_files(layout, token, secrets)
+        tokens = _ca_files(layout, token, secrets)
+        _control_files(layout, token, tokens[CONTROL_PLANE_WORKLOAD], secrets)
     servers = servers_of(layout, access_log_encoding)
     for workload in layout.topology.workloads:
         folder = layout.workload_folder(workload.name)
@@ -218,9 +250,16 @@ def _ca_files(layout: Layout, token: str, secrets: Secrets) -> dict[str, str]:
     return tokens
 
 
+def scrape_targets(layout: Layout) -> list[Target]:
+    """Every sidecar by its address on the network that Prometheus is on."""
+    return [Target.of(one, f"{layout.addresses.of(CONTROL_NETWORK, container_of(one))}:15090") for one in layout.topology.workloads]
+
+
 def _addon_files(layout: Layout) -> None:
+    if layout.joins:
+        return
     if PROMETHEUS in layout.addons:
-        sidecars = [Target.of(one, f"{layout.addresses.of(CONTROL_NETWORK, container_of(one))}:15090") for one in layout.topology.workloads]
+        sidecars = scrape_targets(layout)
         control = control_plane(f"{address(layout, 'control', HOST_NETWORK)}:15014")
         write_prometheus(layout.part_folder(PROMETHEUS), FOLDER, sidecars, control)
     if GRAFANA in layout.addons:
@@ -255,7 +294,11 @@ def _control_files(layout: Layout, token: str, own_token: str, secrets: Secrets)
 def bootstrap_of(layout: Layout, workload: Workload, servers: Servers) -> dict[str, Any]:
     addresses = [] if workload.gateway else [f"{workload.ip}:{port}" for port in workload.ports]
     bootstrap = sidecar_bootstrap(workload, servers, ca_address(layout), "/dev/stdout", {one: one for one in addresses})
-    return bootstrap | {"sockets": [*data_sockets(workload), *OWN_SOCKETS]}
+    sockets = {"sockets": [*data_sockets(workload), *OWN_SOCKETS]}
+    if workload.gateway:
+        return bootstrap | sockets
+    names = {"refused_names": refused_names(layout, workload), "alias_names": addresses_by_name(layout, workload)}
+    return bootstrap | sockets | names
 
 
 OWN_SOCKETS: tuple[dict[str, Any], ...] = (

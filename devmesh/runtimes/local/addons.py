@@ -79,13 +79,16 @@ def _port(usual: int) -> tuple[int, socket.socket | None]:
 def write_settings(addons: Mapping[str, Addon], plans: Mapping[str, WorkloadPlan], control_port: int) -> None:
     """Called again with whatever workloads there are then: Prometheus notices."""
     if (prometheus := addons.get(PROMETHEUS)) is not None:
-        sidecars = [
-            Target.of(plan.workload, f"127.0.0.1:{face.port}") for plan in plans.values() if (face := plan.socket("prometheus")) is not None
-        ]
         control = control_plane(f"127.0.0.1:{control_port}")
-        write_prometheus(prometheus.folder, str(prometheus.folder), sidecars, control)
+        write_prometheus(prometheus.folder, str(prometheus.folder), targets(plans), control)
         if (grafana := addons.get(GRAFANA)) is not None:
             write_grafana(grafana.folder, str(grafana.folder), f"http://127.0.0.1:{prometheus.port}")
+
+
+def targets(plans: Mapping[str, WorkloadPlan]) -> list[Target]:
+    return [
+        Target.of(plan.workload, f"127.0.0.1:{face.port}") for plan in plans.values() if (face := plan.socket("prometheus")) is not None
+    ]
 
 
 def command(addon: Addon) -> list[str]:

@@ -13,7 +13,7 @@ SHOP = "name: shop\nservices:\n  web: {image: web, expose: ['9080']}\n"
 
 
 def container(folder: str) -> Container:
-    return Container("web", "id", "shop-web-1", "running", "", 0, "", 0, "", {FOLDER_LABEL: folder}, "", {})
+    return Container("web", "id", "shop-web-1", "running", "", 0, "", 0, "", {FOLDER_LABEL: folder}, "", "no", {})
 
 
 def test_a_project_of_the_same_name_from_elsewhere_is_left_alone(tmp_path: Path):

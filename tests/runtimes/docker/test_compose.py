@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.compose import Compose, Project, environment
+from devmesh.runtimes.docker.compose import Compose, Project, environment, files_of, merged
 
 
 def program(folder: Path, name: str, script: str) -> dict[str, str]:
@@ -65,3 +65,15 @@ def test_a_rendered_project_is_named_whatever_the_users_variables_say(tmp_path, 
     assert not {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"} & environment().keys()
     command = Compose(("docker", "compose"), (2, 20)).arguments(Project("shop", Path("/x.yaml")), "down")
     assert command == ["docker", "compose", "--project-name", "shop", "--file", "/x.yaml", "down"]
+
+
+def test_an_override_is_named_to_compose_beside_the_file(tmp_path):
+    (tmp_path / "compose.override.yml").write_text("services: {}\n")
+    assert files_of(tmp_path / "compose.yaml") == ["-f", str(tmp_path / "compose.yaml"), "-f", str(tmp_path / "compose.override.yml")]
+    assert files_of(tmp_path / "other.yaml") == ["-f", str(tmp_path / "other.yaml")]
+
+
+def test_a_project_of_several_files_without_compose_is_an_error_that_says_what_it_is_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DevmeshError, match=r"made of several files .* which compose reads: docker compose 2.20 or later is needed"):
+        merged(tmp_path / "compose.yaml")()

@@ -12,7 +12,7 @@ EARLY, LATE = "2026-11-29T03:00:00.5Z", "2026-11-29T03:00:00.51Z"
 
 def container(service, role, state="running", at=EARLY, workload="web", error=""):
     labels = {"devmesh.role": role} | ({"devmesh.workload": workload} if workload else {})
-    return Container(service, f"id-{service}", service, state, "", 0, error, 0, at, labels, "", {})
+    return Container(service, f"id-{service}", service, state, "", 0, error, 0, at, labels, "", "no", {})
 
 
 POD = container("web-pod", "pod", at=LATE)
@@ -44,6 +44,8 @@ CONSUL = container("consul", "consul", workload="")
         ),
         ([replace(CONSUL, state="created")], [], [], "`up` starts it in its turn"),
         ([replace(CONSUL, state="restarting")], [], [], "the engine is at it"),
+        ([POD, replace(SIDECAR, state="paused"), replace(APP, state="paused")], [], [], "what is paused lives"),
+        ([POD, SIDECAR, replace(APP, state="paused", started=EARLY)], [], ["restart web"], "paused or not, its network is gone"),
     ],
 )
 def test_repairs(containers, stopped, expected, because):
