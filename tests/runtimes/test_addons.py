@@ -5,11 +5,22 @@ import os
 import re
 import stat
 import subprocess
+from fnmatch import fnmatch
 
 import pytest
 
 from devmesh.config.topology_types import Workload
-from devmesh.runtimes.addons import DATASOURCE, Target, control_plane, dashboards, datasources, write_grafana, write_prometheus
+from devmesh.runtimes.addons import (
+    DATASOURCE,
+    Target,
+    control_plane,
+    dashboards,
+    datasources,
+    forget_remote,
+    scrape_remote,
+    write_grafana,
+    write_prometheus,
+)
 from tests.support.dashboards import NEVER, filled, queries
 from tests.support.require import tool
 
@@ -22,7 +33,7 @@ def test_every_sidecar_is_a_target_with_the_labels_of_a_pod(tmp_path):
     write_prometheus(tmp_path, "/etc/x", TARGETS, CONTROL)
     config = json.loads((tmp_path / "prometheus.yml").read_bytes())
     jobs = {one["job_name"]: (one["metrics_path"], one["file_sd_configs"][0]["files"]) for one in config["scrape_configs"]}
-    assert jobs == {"envoy-stats": ("/stats/prometheus", ["/etc/x/envoy-stats.json"]), "istiod": ("/metrics", ["/etc/x/istiod.json"])}
+    assert jobs == {"envoy-stats": ("/stats/prometheus", ["/etc/x/envoy-stats*.json"]), "istiod": ("/metrics", ["/etc/x/istiod*.json"])}
     labels = {"app": "reviews", "version": "v2", "namespace": "shop", "pod": "reviews-v2"}
     assert json.loads((tmp_path / "envoy-stats.json").read_bytes()) == [{"targets": ["10.0.0.1:15090"], "labels": labels}]
     assert json.loads((tmp_path / "istiod.json").read_bytes())[0]["labels"]["app"] == "istiod"
@@ -43,6 +54,21 @@ def test_targets_are_written_again_only_when_they_change(tmp_path):
     assert (tmp_path / "envoy-stats.json").stat().st_ino == before
     write_prometheus(tmp_path, "/x", [*TARGETS, Target.of(REVIEWS, "10.0.0.2:15090")], CONTROL)
     assert len(json.loads((tmp_path / "envoy-stats.json").read_bytes())) == 2
+
+
+def test_a_remote_meshs_sidecars_are_targets_from_when_it_joins_until_it_leaves_or_the_first_mesh_comes_up_again(tmp_path):
+    write_prometheus(tmp_path, "/x", TARGETS, CONTROL)
+    before = set(tmp_path.iterdir())
+    scrape_remote(tmp_path, "desk", TARGETS)
+    (added,) = set(tmp_path.iterdir()) - before
+    assert fnmatch(f"/x/{added.name}", "/x/envoy-stats*.json")
+    assert json.loads(added.read_bytes())[0]["targets"] == ["10.0.0.1:15090"]
+    forget_remote(tmp_path, "desk")
+    forget_remote(tmp_path, "desk")
+    assert set(tmp_path.iterdir()) == before
+    scrape_remote(tmp_path, "desk", TARGETS)
+    write_prometheus(tmp_path, "/x", TARGETS, CONTROL)
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_an_addons_own_user_may_read_everything_whatever_the_umask(tmp_path):

@@ -26,7 +26,9 @@ def layout_of(
     for service in config["services"].values():
         service.setdefault("networks", None if service.get("network_mode") else {"default": None})
     topology = load_topology(path, profiles=["site"], environ={}, exposed=exposed)
-    return lay_out(config, topology, folder, IMAGES | {name: f"{name}:1" for name in addons}, MESH_ID, Surroundings(**surroundings), addons)
+    return lay_out(
+        config, topology, folder, IMAGES | {name: f"{name}:1" for name in addons}, MESH_ID, Surroundings(**surroundings), addons=addons
+    )
 
 
 def layout_from(directory: Path, text: str, **options: Any) -> Layout:
