@@ -60,7 +60,7 @@ def up(
             output.note(f"  {event['name']:<26} {event['seconds']:6.2f} s")
         elif event["event"] == "diagnostic":
             place = ":".join(str(part) for part in (event["file"], event["line"], event["column"]) if part)
-            output.note(f"  {place}: {event['severity']} \\[{event['code']}] {event['message']}")
+            output.note(f"  {place}: {event['severity']} [{event['code']}] {event['message']}")
         elif event["event"] == "note":
             output.note(f"  {event['message']}")
         elif event["event"] == "done":

@@ -35,7 +35,7 @@ def service_names() -> list[str]:
 
 def say(diagnostics: Iterable[Diagnostic]) -> None:
     for one in diagnostics:
-        output.note(output.literal(str(one)) + (f"\n  hint: {output.literal(one.hint)}" if one.hint else ""))
+        output.note(str(one) + (f"\n  hint: {one.hint}" if one.hint else ""))
 
 
 def seconds(text: str, option: str) -> float:

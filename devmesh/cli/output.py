@@ -61,7 +61,8 @@ def urls(found: dict[str, Any]) -> None:
 
 
 def note(message: str) -> None:
-    err.print(message)
+    """A line as it is: builds, apps and users write brackets too."""
+    err.print(message, markup=False)
 
 
 def error(problem: DevmeshError) -> None:

@@ -20,7 +20,7 @@ from devmesh.runtimes.runtime import Json, Tell
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 CONTROL_PLANE_WORKLOAD = "controlplane"
-KEPT_SETTINGS = ("profile", "ingressGateway", "egressGateway", "addons", "mesh_config", "operator")
+KEPT_SETTINGS = ("profile", "ingressGateway", "egressGateway", "addons", "remotePilotAddress", "mesh_config", "operator")
 LOOK_AGAIN_SECONDS = 0.02
 
 

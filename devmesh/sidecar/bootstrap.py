@@ -84,7 +84,7 @@ class Bootstrap:
     admin_token: str | None
     aliases: Mapping[str, str] = field(default_factory=dict)  # what an address means on this machine: the host's loopback, for a pod
     shift: tuple[int, int] = (0, 0)  # ports of workloads below the first are on this machine that much higher
-    alias_names: Mapping[str, str] = field(default_factory=dict)  # host name -> one of `aliases`
+    alias_names: Mapping[str, str] = field(default_factory=dict)  # further host name -> its address, perhaps one of `aliases`
     refused_names: tuple[str, ...] = ()  # host names that have an address, past the mesh, and are answered with none
     excluded: frozenset[Address] = frozenset()  # destinations that pass unseen, as Istio's excludeOutboundIPRanges
 

@@ -277,7 +277,7 @@ class Exchange:
         return headers.EditContext(
             head.headers,
             response,
-            self.stream.remote,
+            record.downstream_remote,
             self.stream.local,
             upstream_host=record.upstream_host,
             method=head.method,
@@ -285,6 +285,7 @@ class Exchange:
             target=head.target,
             status=record.status,
             route_name=record.route_name,
+            direct_remote=self.stream.remote,
         )
 
     def _edit_response(self, pairs: Headers) -> None:

@@ -5,7 +5,10 @@ The names of a head are collected once, since most heads carry nothing of what i
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import random
+import socket
 
 from devmesh.sidecar.config import HttpManager
 from devmesh.sidecar.message import Headers, RequestHead, get_header, remove_header, set_header
@@ -59,13 +62,17 @@ def prepare(
         if not names.isdisjoint(TOLD):
             given[:] = [pair for pair in given if pair[0] not in TOLD]
         set_header(given, b"x-envoy-external-address", remote.rpartition(":")[0].encode())
-    elif b"x-forwarded-proto" not in names:
-        given.append((b"x-forwarded-proto", b"https" if client is not None else b"http"))
-    if edge or b"x-request-id" not in names:
+    else:
+        if b"x-forwarded-proto" not in names:
+            given.append((b"x-forwarded-proto", b"https" if client is not None else b"http"))
+        if b"x-forwarded-for" in names:
+            forwarded = joined(given, b"x-forwarded-for")
+            set_header(given, b"x-forwarded-for", forwarded)
+            record.downstream_remote = last_forwarded(forwarded) or record.downstream_remote
+    request_id = b"" if edge or b"x-request-id" not in names else get_header(given, b"x-request-id") or b""
+    if not request_id:
         request_id = new_request_id(rng)
         set_header(given, b"x-request-id", request_id)
-    else:
-        request_id = get_header(given, b"x-request-id") or b""
     record.request_id = request_id
     if client is not None or b"x-forwarded-client-cert" in names:
         client_certificate(given, manager, client, own)
@@ -117,8 +124,29 @@ def _connection_options(pairs: Headers) -> set[bytes]:
 
 def append_forwarded_for(pairs: Headers, remote: str) -> None:
     address = remote.rpartition(":")[0].encode()
-    given = get_header(pairs, b"x-forwarded-for")
+    given = joined(pairs, b"x-forwarded-for")
     set_header(pairs, b"x-forwarded-for", given + b"," + address if given else address)
+
+
+def joined(pairs: Headers, name: bytes) -> bytes:
+    """A list's lines as one, as Envoy keeps the headers it knows (RFC 9110 section 5.3)."""
+    return b",".join([value for key, value in pairs if key == name])
+
+
+def last_forwarded(forwarded: bytes) -> str:
+    """Who asked the proxy before us, `address:0`, as Envoy with no trusted hops takes it from x-forwarded-for; empty when it is no address."""
+    return _address(forwarded.rpartition(b",")[2].strip(b" \t"))
+
+
+@functools.lru_cache(maxsize=256)  # callers are few, and each asks often
+def _address(text: bytes) -> str:
+    try:
+        found = ipaddress.ip_address(text.decode("latin-1"))
+    except ValueError:
+        return ""
+    if isinstance(found, ipaddress.IPv4Address):
+        return f"{found}:0"
+    return f"[{socket.inet_ntop(socket.AF_INET6, found.packed)}]:0"  # ::ffff:192.0.2.1 as everybody writes it
 
 
 def client_certificate(pairs: Headers, manager: HttpManager, peer: Peer | None, own: str) -> None:

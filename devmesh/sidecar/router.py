@@ -175,9 +175,8 @@ class Router:
             ip, port = exchange.stream.original
             return upstreams.http_pool(cluster, Endpoint(ip, cluster.original_dst_port or port), exchange.head.authority)
         if self._hash is None:
-            self._hash = request_hash(
-                self.action.hash_policies, exchange.head, exchange.stream.remote.rpartition(":")[0], exchange.proxy.rng
-            )
+            source = exchange.record.downstream_remote.rpartition(":")[0]
+            self._hash = request_hash(self.action.hash_policies, exchange.head, source, exchange.proxy.rng)
         retry = self.action.retry
         tries = retry.host_selection_attempts if retry is not None and retry.previous_hosts else 0
         endpoint = upstreams.choose(cluster, self._hash.value, self.tried if tries else frozenset(), tries)

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import string
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class Backend:
             writer.close()
 
 
-def snapshot(port: int, mirror: int, listening: int) -> Json:
+def snapshot(port: int, mirror: int, listening: int, formats: Sequence[Json] = ({"json_format": LOGGED},)) -> Json:
     def static(name: str, *ports: int) -> Json:
         hosts = [{"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": one}}}} for one in ports]
         return {"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": hosts}]}}
@@ -99,7 +100,9 @@ def snapshot(port: int, mirror: int, listening: int) -> Json:
         "stat_prefix": "h",
         "request_timeout": "0.2s",
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{TYPE}.filters.http.router.v3.Router"}}],
-        "access_log": [{"name": "stdout", "typed_config": {"@type": f"{TYPE}.access_loggers.stream.v3.StdoutAccessLog", "log_format": {"json_format": LOGGED}}}],
+        "access_log": [
+            {"name": "stdout", "typed_config": {"@type": f"{TYPE}.access_loggers.stream.v3.StdoutAccessLog", "log_format": one}} for one in formats
+        ],
         "route_config": {"name": "r", "validate_clusters": False, "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": routes}]},
     }  # fmt: skip
     listener = {
@@ -111,7 +114,7 @@ def snapshot(port: int, mirror: int, listening: int) -> Json:
 
 
 @contextlib.asynccontextmanager
-async def our_sidecar(port: int, mirror: int) -> AsyncIterator[Caller]:
+async def our_sidecar(port: int, mirror: int) -> AsyncIterator[OurCaller]:
     sock = free_socket()
     records = _Records()
     proxy = Proxy(telemetry=records, gateway=True)
@@ -124,13 +127,15 @@ async def our_sidecar(port: int, mirror: int) -> AsyncIterator[Caller]:
 
 
 @contextlib.asynccontextmanager
-async def live_envoy(port: int, mirror: int, directory: Path) -> AsyncIterator[Caller]:
+async def live_envoy(
+    port: int, mirror: int, directory: Path, formats: Sequence[Json] = ({"json_format": LOGGED},)
+) -> AsyncIterator[EnvoyCaller]:
     binary = require.envoy()
     sock = free_socket()
     listening = port_of(sock)
     sock.close()
     bootstrap = directory / "envoy.json"
-    bootstrap.write_text(json.dumps({"static_resources": snapshot(port, mirror, listening)}))
+    bootstrap.write_text(json.dumps({"static_resources": snapshot(port, mirror, listening, formats)}))
     arguments = ["--concurrency", "1", "--use-dynamic-base-id", "--disable-hot-restart", "-l", "error", "--file-flush-interval-msec", "5"]
     with (directory / "envoy.log").open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
@@ -239,6 +244,70 @@ async def test_both_answer_and_log_alike(tmp_path: Path) -> None:
         assert found["ours"][name] == theirs, name
     assert found["ours"]["half a body"][1]["response_code_details"] == "request_overall_timeout"
     assert found["ours"]["host"][1]["authority"] == "new.example"
+
+
+# Istio's default format (pkg/config/mesh's accessLogFormat), in text and in JSON.
+ISTIO_TEXT = (
+    '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% '
+    '%CONNECTION_TERMINATION_DETAILS% "%UPSTREAM_TRANSPORT_FAILURE_REASON%" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% '
+    '%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" '
+    '"%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% '
+    "%REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
+)
+ISTIO_JSON = {
+    "start_time": "%START_TIME%", "route_name": "%ROUTE_NAME%", "method": "%REQ(:METHOD)%", "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "protocol": "%PROTOCOL%", "response_code": "%RESPONSE_CODE%", "response_flags": "%RESPONSE_FLAGS%",
+    "response_code_details": "%RESPONSE_CODE_DETAILS%", "connection_termination_details": "%CONNECTION_TERMINATION_DETAILS%",
+    "bytes_received": "%BYTES_RECEIVED%", "bytes_sent": "%BYTES_SENT%", "duration": "%DURATION%",
+    "upstream_service_time": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%", "x_forwarded_for": "%REQ(X-FORWARDED-FOR)%",
+    "user_agent": "%REQ(USER-AGENT)%", "request_id": "%REQ(X-REQUEST-ID)%", "authority": "%REQ(:AUTHORITY)%", "upstream_host": "%UPSTREAM_HOST%",
+    "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%", "upstream_local_address": "%UPSTREAM_LOCAL_ADDRESS%",
+    "downstream_local_address": "%DOWNSTREAM_LOCAL_ADDRESS%", "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "requested_server_name": "%REQUESTED_SERVER_NAME%", "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+}  # fmt: skip
+LOGGED_BYTES = [
+    b'GET /x?a="q\\ HTTP/1.1\r\nhost: a\r\nuser-agent: m"e\\\r\nx-request-id: 1\r\n\r\n',
+    b"GET /nobody HTTP/1.1\r\nhost: a\r\nx-request-id: 1\r\nx-forwarded-for: 192.0.2.9\r\n\r\n",
+    "GET /x HTTP/1.1\r\nhost: a\r\nuser-agent: \u00e9\u2028\t1<>&'/\r\nx-request-id: 1\r\n\r\n".encode(),
+    b"GET /x HTTP/1.1\r\nhost: a\r\nuser-agent: a\xe9b\xff\xc3\r\nx-request-id: 1\r\n\r\n",
+    b"GET /x HTTP/1.1\r\nhost: \r\nuser-agent:\r\nx-request-id: \r\n\r\n",
+    b"GET /x HTTP/1.1\r\nuser-agent: me\r\n\r\n",
+    b"GET /x HTTP/1.0\r\nhost: a\r\n\r\n",
+    b"garbage\r\n\r\n",
+    *(
+        b"GET /x HTTP/1.1\r\nhost: a\r\nx-forwarded-for: " + forwarded + b"\r\n\r\n"
+        for forwarded in (
+            b"192.0.2.9, 192.0.2.8", b"192.0.2.9,garbage", b"garbage ,\t192.0.2.9 ", b"192.0.2.9:80", b"2001:DB8::1", b"[2001:db8::1]",
+            b"::ffff:192.0.2.1", b"192.0.2.9,", b"", b"192.0.2.9\r\nx-forwarded-for: 192.0.2.8", b"192.0.2.09", b"fe80::1%1", b"192.0.2.0/24",
+        )
+    ),
+]  # fmt: skip
+# Ports, times and generated ids.
+CHANGING = re.compile(
+    rb'127\.0\.0\.1:\d+|\d{4}-[0-9T:.-]{18,19}Z|[0-9a-f]{8}-[0-9a-f-]{27}|(?<=ion":)\d+|(?<=time":")\d+|(?<=" \d \d )\d+ \d+|(?<=" \d \d\d )\d+'
+)
+
+
+async def _log_lines(caller: OurCaller | EnvoyCaller, data: bytes) -> list[bytes]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", caller.port)
+    writer.write(data)
+    async with asyncio.timeout(SECONDS):
+        await reader.readuntil(b"\r\n\r\n")
+        lines = await caller.lines()
+    writer.close()
+    return [CHANGING.sub(b"_", line) for line in lines]
+
+
+async def test_access_logs_are_the_same_bytes(tmp_path: Path) -> None:
+    formats = ({"text_format_source": {"inline_string": ISTIO_TEXT}}, {"json_format": ISTIO_JSON})
+    app = Backend()
+    port = await app.start()
+    try:
+        async with our_sidecar(port, port) as ours, live_envoy(port, port, tmp_path, formats) as envoy:
+            for data in LOGGED_BYTES:
+                assert await _log_lines(ours, data) == await _log_lines(envoy, data), data
+    finally:
+        app.stop()
 
 
 @pytest.mark.parametrize("which", ["ours", "envoy"])

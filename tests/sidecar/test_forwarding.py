@@ -93,6 +93,29 @@ def test_the_edge_believes_nothing_that_only_the_mesh_may_say():
     assert get_header(headers, b"x-forwarded-for") == b"1.1.1.1,10.0.0.9"
 
 
+@pytest.mark.parametrize(
+    ("given", "remote"),
+    [
+        ((b"192.0.2.9, 192.0.2.8",), "192.0.2.8:0"),
+        ((b"192.0.2.9", b"192.0.2.8"), "192.0.2.8:0"),
+        ((b"2001:DB8::1",), "[2001:db8::1]:0"),
+        ((b"192.0.2.9, garbage",), ""),
+        ((b"192.0.2.9:80",), ""),
+    ],
+    ids=["the last one", "on either line", "IPv6", "no address", "no port"],
+)
+def test_behind_a_proxy_the_caller_is_whom_that_names_last(given, remote):
+    headers, record, _ = prepared(*((b"x-forwarded-for", one) for one in given))
+    assert record.downstream_remote == remote
+    assert [value for name, value in headers if name == b"x-forwarded-for"] == [b",".join(given)]
+
+
+def test_the_edge_believes_nobody_and_keeps_every_line():
+    headers, record, _ = prepared((b"x-forwarded-for", b"192.0.2.9"), (b"x-forwarded-for", b"192.0.2.8"), use_remote_address=True)
+    assert get_header(headers, b"x-forwarded-for") == b"192.0.2.9,192.0.2.8,10.0.0.9"
+    assert record.downstream_remote == ""
+
+
 def test_a_client_certificate_header_from_nobody_proven_is_dropped():
     headers, _, _ = prepared((b"x-forwarded-client-cert", b"URI=spiffe://forged"), forward_client_cert="APPEND_FORWARD")
     assert get_header(headers, b"x-forwarded-client-cert") is None

@@ -22,6 +22,7 @@ HONOURED = re.compile(
     r"|components\.(base|pilot)\.enabled|components\.(ingress|egress)Gateways\[\]\.enabled"
     r"|values\.gateways\.istio-(in|e)gressgateway\.enabled"
     r"|addonComponents\.(prometheus|grafana)\.enabled"
+    r"|values\.global\.remotePilotAddress"
 )
 # Settings that may only say what is so anyway.
 AS_IT_IS: Mapping[str, tuple[Any, ...]] = {
@@ -109,7 +110,7 @@ REASONS = tuple(
             r"values\.global\.proxy\.autoInject|values\.sidecarInjectorWebhook.*",
             "every service is meshed but those with x-devmesh: {inject: false}",
         ),
-        (r"values\.(global\.remotePilotAddress|istiodRemote.*)|components\.istiodRemote.*", "a mesh here has its control plane beside it"),
+        (r"values\.istiodRemote.*|components\.istiodRemote.*", "a mesh here has its control plane beside it"),
         (r"values\.global\.(multiCluster|network|meshNetworks|configCluster|externalIstiod|arch).*", _ONE_PLACE),
         (r"values\.pilot\..*", "the control plane is devmesh's own, not istiod"),
         (r"values\.telemetry.*", "sidecars always count Istio's standard metrics"),

@@ -16,6 +16,7 @@ from devmesh.config.operator.schema import SPEC, Setting, check
 from devmesh.errors import DevmeshError, UsageError
 
 NO_CONTROL_PLANE = "devmesh profile dump {name} shows it; as a base: --set components.pilot.enabled=true"
+REMOTE, REMOTE_PILOT = "remote", "values.global.remotePilotAddress"
 DEFAULT_SAMPLING = 1.0  # percent; istiod's PILOT_TRACE_SAMPLING
 
 
@@ -80,6 +81,11 @@ class MeshChoices:
         on = [name for name in ADDONS if (given.get(name) or {}).get("enabled") is True]
         return ADDONS if "grafana" in on else tuple(on)
 
+    @property
+    def remote_pilot_address(self) -> str:
+        """The folder of the mesh to be joined; "" for a mesh with a control plane of its own."""
+        return str(self.at(REMOTE_PILOT) or "") if self.profile == REMOTE else ""
+
     def to_json(self) -> Json:
         """What a runtime is given and `state.json` keeps."""
         return {
@@ -87,6 +93,7 @@ class MeshChoices:
             "ingressGateway": self.ingress_gateway,
             "egressGateway": self.egress_gateway,
             "addons": list(self.addons),
+            "remotePilotAddress": self.remote_pilot_address,
             "mesh_config": self.mesh_config(),
             "operator": dict(self.operator),
         }
@@ -144,6 +151,12 @@ def _implied(choices: MeshChoices) -> Iterator[Diagnostic]:
     if "grafana" in choices.addons and (given.get("prometheus") or {}).get("enabled") is False:
         words = "addonComponents.prometheus.enabled is false and has no effect: grafana shows what prometheus keeps"
         yield Diagnostic("warning", NO_EFFECT, None, words)
+    if choices.at(REMOTE_PILOT) and choices.profile != REMOTE:
+        yield Diagnostic("warning", NO_EFFECT, None, f"{REMOTE_PILOT} has no effect here: only profile {REMOTE} joins another mesh")
+    if choices.profile == REMOTE:
+        on = [name for name, is_on in ((INGRESS, choices.ingress_gateway), (EGRESS, choices.egress_gateway)) if is_on]
+        for name in on:
+            yield Diagnostic("warning", NO_EFFECT, None, f"{name} has no effect here: the first mesh's gateways serve a remote one too")
 
 
 def refuse_nothing(choices: MeshChoices) -> None:
@@ -153,10 +166,10 @@ def refuse_nothing(choices: MeshChoices) -> None:
             f"profile {choices.profile} has no control plane here (components.pilot.enabled is false): nothing would be meshed",
             NO_CONTROL_PLANE.format(name=choices.profile),
         )
-    if choices.profile == "remote":
+    if choices.profile == REMOTE and not choices.remote_pilot_address:
         raise DevmeshError(
-            "profile remote is not supported yet: it would join the control plane of another mesh, and a mesh here has its own",
-            "devmesh up --profile minimal is the same with a control plane",
+            "profile remote joins the control plane of another mesh, and nothing says which",
+            f"devmesh up --set profile=remote --set {REMOTE_PILOT}=../folder-of-the-first-mesh",
         )
 
 

@@ -167,16 +167,29 @@ def _links(layout: Layout, service: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def refused_names(topology: Topology, caller: Workload) -> list[str]:
+def refused_names(layout: Layout, caller: Workload) -> list[str]:
     """What the engine's resolver would answer with a container's address, a way past the mesh, and a cluster's would not answer.
 
-    They are pods, one version among several, services of another namespace by their short names.
+    They are single containers, one version among several, services of another namespace by their short names, the mesh's own.
     """
+    topology = layout.topology
     known = {name for one in topology.services for given in (one.name, *one.aliases_for(caller)) for name in _forms(one, given, caller)}
-    pods = [pod_of(one.name) for one in topology.workloads if not one.gateway]
+    workloads = [one for one in topology.workloads if not one.gateway]
+    pods = [pod_of(one.name) for one in workloads]
+    single = [*pods, *(f"{layout.project}-{name}-1" for name in pods), *(one.name for one in workloads)]
     versions = [one.name for one in topology.versions if one.is_known_to(caller)]
     elsewhere = [name for one in topology.services if one.namespace != caller.namespace for name in (one.name, *one.aliases_for(caller))]
-    return sorted({*pods, *versions, *elsewhere} - known)
+    return sorted({*single, *versions, *elsewhere, *layout.parts.values()} - known - addresses_by_name(layout, caller).keys())
+
+
+def addresses_by_name(layout: Layout, caller: Workload) -> dict[str, str]:
+    """Workloads without a port, which have no address in the mesh: where the caller reaches them, which is not the control network."""
+    found: dict[str, str] = {}
+    for one in layout.topology.workloads:
+        address = None if one.ports or one.gateway or one.namespace != caller.namespace else one.address_for(caller)
+        if address is not None:
+            found.setdefault(one.compose_service, address)
+    return found
 
 
 def _forms(service: Service, name: str, caller: Workload) -> list[str]:

@@ -34,7 +34,7 @@ from devmesh.runtimes.docker.layout import (
 )
 from devmesh.runtimes.docker.parts import address
 from devmesh.runtimes.docker.pod import SIDECAR_UID
-from devmesh.runtimes.docker.pods import FOLDER, refuse, refused_names
+from devmesh.runtimes.docker.pods import FOLDER, addresses_by_name, refuse, refused_names
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 ROOT_FILE = "/var/lib/devmesh/trust/root.pem"
@@ -230,8 +230,11 @@ def _control_files(layout: Layout, token: str, own_token: str, secrets: Secrets)
 def bootstrap_of(layout: Layout, workload: Workload, servers: Servers) -> dict[str, Any]:
     addresses = [] if workload.gateway else [f"{workload.ip}:{port}" for port in workload.ports]
     bootstrap = sidecar_bootstrap(workload, servers, ca_address(layout), "/dev/stdout", {one: one for one in addresses})
-    refused = [] if workload.gateway else refused_names(layout.topology, workload)
-    return bootstrap | {"sockets": [*data_sockets(workload), *OWN_SOCKETS], "refused_names": refused}
+    sockets = {"sockets": [*data_sockets(workload), *OWN_SOCKETS]}
+    if workload.gateway:
+        return bootstrap | sockets
+    names = {"refused_names": refused_names(layout, workload), "alias_names": addresses_by_name(layout, workload)}
+    return bootstrap | sockets | names
 
 
 OWN_SOCKETS: tuple[dict[str, Any], ...] = (

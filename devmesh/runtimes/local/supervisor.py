@@ -131,7 +131,7 @@ class Supervisor:
 
     async def _find_primary(self, topology: Topology) -> View | None:
         """Profile `remote`: the mesh whose control plane is to be ours. What lies beside our compose file configures nothing there, as in Istio."""
-        address = self.settings.get("remote_pilot_address")
+        address = self.settings.get("remotePilotAddress")
         if not address:
             return None
         self._primary = Primary.of(address, self.files)

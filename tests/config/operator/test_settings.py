@@ -113,5 +113,18 @@ def test_without_a_control_plane_there_is_nothing_to_bring_up():
 
 
 def test_a_profile_that_is_not_supported_yet_says_so():
-    with pytest.raises(DevmeshError, match="profile remote is not supported yet"):
+    with pytest.raises(DevmeshError, match="nothing says which") as caught:
         refuse_nothing(choose("remote"))
+    assert "values.global.remotePilotAddress" in str(caught.value.hint)
+
+
+def test_a_remote_mesh_is_told_whose_control_plane_it_joins_and_nobody_else_is():
+    flag = ["values.global.remotePilotAddress=../shop"]
+    chosen = choose("remote", flags=flag)
+    refuse_nothing(chosen)
+    assert (chosen.to_json()["remotePilotAddress"], chosen.diagnostics) == ("../shop", ())
+    other = choose("demo", flags=flag)
+    assert other.to_json()["remotePilotAddress"] == ""
+    assert [one.message for one in other.diagnostics] == [
+        "values.global.remotePilotAddress has no effect here: only profile remote joins another mesh"
+    ]

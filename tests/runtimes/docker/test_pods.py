@@ -3,7 +3,7 @@
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.pods import MOVED, refused_names, rules_of
+from devmesh.runtimes.docker.pods import MOVED, addresses_by_name, refused_names, rules_of
 from devmesh.runtimes.docker.project import render
 from tests.runtimes.docker.layouts import FOLDER, layout_from
 
@@ -133,11 +133,26 @@ def test_only_a_link_to_what_has_no_address_in_the_mesh_stays_a_link(tmp_path):
 
 
 def test_names_that_only_the_engine_knows_are_refused_to_apps_in_the_mesh(tmp_path):
-    topology = layout_from(tmp_path, NAMED).topology
-    pods = [f"{name}-pod" for name in ("db", "far", "job", "new", "old", "web")]
-    assert refused_names(topology, topology.workload("web")) == sorted([*pods, "old", "new", "far", "istio-ingressgateway"])
-    assert "far" not in refused_names(topology, topology.workload("far"))
-    assert {"web", "db", "database"} <= set(refused_names(topology, topology.workload("far")))
+    layout = layout_from(tmp_path, NAMED.replace("db: {image: x", "db: {image: x, scale: 2"))
+    web, far = (layout.topology.workload(name) for name in ("web", "far"))
+    pods = [f"{name}-pod" for name in ("db", "db-2", "far", "job", "new", "old", "web")]
+    others = ["old", "new", "far", "db-2", "istio-ingressgateway", "consul", "ca", "control", "jaeger"]
+    assert refused_names(layout, web) == sorted([*pods, *(f"a-{name}-1" for name in pods), *others])
+    assert "far" not in refused_names(layout, far)
+    assert {"web", "db", "database"} <= set(refused_names(layout, far))
+
+
+def test_a_workload_without_a_port_is_found_where_the_caller_shares_a_network_with_it(tmp_path):
+    text = (
+        "name: a\nservices:\n  web: {image: x, expose: ['80'], networks: {one: null}}\n"
+        "  near: {image: x, networks: {two: null, one: null}}\n  far: {image: x, networks: {two: null}}\n"
+        "networks: {one: null, two: null}\n"
+    )
+    layout = layout_from(tmp_path, text)
+    web = layout.topology.workload("web")
+    assert addresses_by_name(layout, web) == {"near": layout.topology.workload("near").addresses["one"]}
+    assert "far" in refused_names(layout, web)
+    assert "near" not in refused_names(layout, web)
 
 
 def test_services_outside_the_mesh_still_find_a_pod_by_its_names(tmp_path):
