@@ -109,6 +109,11 @@ async def test_the_app_is_reached_from_istios_address_and_half_closes_survive(po
     connector.close()
 
 
+def fill(sock: socket.socket) -> None:
+    while True:
+        sock.send(bytes(65536))
+
+
 async def test_back_pressure_and_aborts_pass_between_the_app_and_who_is_given_its_connection(pod):
     deaf = "import socket, sys\nlistener = socket.create_server(('0.0.0.0', 9080))\nconnection = listener.accept()[0]\nlistener.accept()\n"
     told = "try:\n    while connection.recv(65536): pass\nexcept ConnectionResetError:\n    print('reset')"
@@ -117,8 +122,7 @@ async def test_back_pressure_and_aborts_pass_between_the_app_and_who_is_given_it
     connector = pod.connector()
     sock = await connector.connect(9080)
     with pytest.raises(BlockingIOError):  # it reads nothing: what it has not read is all that fits
-        while True:
-            sock.send(bytes(65536))
+        fill(sock)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
     (await connector.connect(9080)).close()  # only now it reads
