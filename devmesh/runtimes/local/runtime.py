@@ -90,9 +90,8 @@ class LocalRuntime:
         workloads: list[str] = (await self.command({"command": action, "target": target}))["workloads"]
         return workloads
 
-    async def kill(self, workloads: Sequence[str]) -> None:
-        for name in workloads:
-            await self.command({"command": "kill", "target": name})
+    async def kill(self, target: str) -> list[str]:
+        return await self.act("kill", target)
 
     async def hold(self) -> list[str]:
         """A supervisor that is gone holds nobody: what it held is let go."""

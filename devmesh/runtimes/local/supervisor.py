@@ -603,6 +603,9 @@ class Supervisor:
         names = [name for name, plan in self.plans.items() if command.get("target") in (name, plan.workload.service)]
         if not names:
             return {"error": f"no workload or service {command.get('target')!r}"}
+        if command["command"] == "kill":
+            killed = [name for name in names if await kill_app(self.processes[name], self._pods)]
+            return {"workloads": killed} if killed else {"error": f"{', '.join(names)} does not run"}
         for name in names:
             await self._act(command["command"], self.processes[name])
         return {"workloads": names}
@@ -616,10 +619,6 @@ class Supervisor:
         return held
 
     async def _act(self, action: str, process: Managed) -> None:
-        if action == "kill":
-            if not await kill_app(process, self._pods):
-                raise ValueError(f"{process.name} does not run")
-            return
         process.wanted = False
         if action in ("stop", "restart") and process.pid:
             await asyncio.to_thread(stop_all, [(process.pid, process.started)], GRACE)
