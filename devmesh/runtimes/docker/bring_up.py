@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 
 from devmesh.ca.files import write_private
-from devmesh.config.topology import GATEWAY, Gateways, load_topology
+from devmesh.config.topology import GATEWAY, Gateways, Topology, load_topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
@@ -29,7 +29,8 @@ from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.images import FOREIGN_ROLES, ensure, image, image_names
 from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
-from devmesh.runtimes.docker.prepare import Secrets, Surroundings, check_services, lay_out, write_files
+from devmesh.runtimes.docker.prepare import Joining, Secrets, Surroundings, check_services, lay_out, write_files
+from devmesh.runtimes.docker.primary import DockerPrimary
 from devmesh.runtimes.docker.project import as_yaml, render
 from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
@@ -66,6 +67,8 @@ class BringUp:
     async def run(self) -> Json:
         """The state of the mesh that is up."""
         profiles, gateways = self.settings.get("compose_profiles", ()), Gateways.of(self.settings)
+        address = self.settings.get("remotePilotAddress")
+        primary = DockerPrimary.of(address, self.files) if address else None
         with self.phase("plan"):
             config = self.compose.config(self.compose_file, profiles)
             check_services(
@@ -76,13 +79,17 @@ class BringUp:
         with self.phase("project"):
             exposed = self.engine.exposed_ports(image_names(config))
             topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, merged=lambda: config, gateways=gateways)
-            layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings())
-            resources = load_resources(layout.topology, self._tell)
+            joining = await self._joining(primary, topology) if primary else None
+            topology = joining.view.ours if joining else topology
+            layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings(), joining)
+            resources = [] if joining else load_resources(layout.topology, self._tell)
             refuse_others(layout, self.engine.containers(layout.project))
-            self.project, self._layout = self._write(layout), layout
+            tokens = await primary.tokens(layout.topology.workloads) if primary else None
+            self.project, self._layout = self._write(layout, tokens), layout
             self.files.write_state({**(self.files.read_state() or {}), **self.state(containers=False)})
         with self.phase("containers"):
-            await self._start(layout, self.project, resources)
+            filling = primary.join(primary.told(layout.topology)) if primary else self._fill(layout, resources)
+            await self._start(self.project, filling)
         with self.phase("in sync"):
             await self._settle(layout)
         self._tell({"event": "done", "seconds": time.monotonic() - self._began})
@@ -95,11 +102,21 @@ class BringUp:
         found = self.engine.containers(self._layout.project) if containers else ()
         return {**state_of(self._layout, self.compose_file, found), "settings": kept_settings(self.settings)}
 
+    async def _joining(self, primary: DockerPrimary, topology: Topology) -> Joining:
+        """What lies beside our compose file configures nothing in the mesh that we join, as in Istio's config cluster."""
+        view = await primary.view(topology)
+        for path in topology.resource_paths:
+            words = f"{path} is not read: the configuration is the first mesh's (devmesh apply -f {path.name} adds to it)"
+            self._tell({"event": "note", "message": words})
+        self._mesh_id, self.settings = primary.state["mesh_id"], {**self.settings, "mesh_config": dict(view.settings)}
+        write_private(self.files.token, primary.token.encode())
+        return Joining(primary, view)
+
     def _images(self, config: Mapping[str, Any]) -> dict[str, str]:
         def tell(reference: str, text: str) -> None:
             self._tell({"event": "note", "message": f"{reference}: {text}"})
 
-        roles = [image(role) for role in FOREIGN_ROLES]
+        roles = [image(role) for role in (() if self.settings.get("remotePilotAddress") else FOREIGN_ROLES)]
         self.engine.with_client(lambda client: ensure(client, roles, tell))
         ours = self.engine.with_client(lambda client: ensure_devmesh(client, self.compose.command, tell))
         self._users_images(config, tell)
@@ -125,19 +142,19 @@ class BringUp:
             start_interval=self.engine.version >= START_INTERVAL_SINCE,
         )
 
-    def _write(self, layout: Layout) -> Project:
+    def _write(self, layout: Layout, tokens: Mapping[str, str] | None) -> Project:
         encoding = mesh_config(self.settings, self._mesh_id).get("access_log_encoding", "TEXT")
         secrets = Secrets(gives_away=Secrets.may_give_away() and not self.engine.maps_users)
-        write_files(layout, self.files.mesh_token(), encoding, secrets)
+        write_files(layout, self.files.mesh_token(), encoding, secrets, tokens)
         file = layout.folder / "compose.yaml"
         write_private(file, as_yaml(render(layout), self.compose_file.name).encode())
         return Project(layout.project, file)
 
-    async def _start(self, layout: Layout, project: Project, resources: list[StoredResource]) -> None:
+    async def _start(self, project: Project, fill: Coroutine[Any, Any, None]) -> None:
         """Compose starts the containers in their order; meanwhile the registry gets what the control plane waits for."""
         log = self.files.log("compose")
         process = self.compose.start(project, "up", "--detach", "--remove-orphans", "--quiet-pull", log=log)
-        filling = asyncio.create_task(self._fill(layout, resources), name="fill the registry")
+        filling = asyncio.create_task(fill, name="fill the registry")
         try:
             status = await asyncio.to_thread(process.wait)
             if status != 0:
@@ -257,8 +274,10 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
         "rendered": str(layout.folder / "compose.yaml"),
         "mesh_id": layout.mesh_id,
         "ports": {"registry": ports.registry, "control": ports.control, "query": ports.query, "otlp": ports.otlp},
-        "parts": dict(layout.parts),
-        "gateway_url": f"http://127.0.0.1:{ports.gateway}" if layout.topology.workload(GATEWAY) else None,
+        "parts": {} if layout.joins else dict(layout.parts),
+        "primary": layout.joins.folder if layout.joins else None,
+        "networks": engine_names(layout),
+        "gateway_url": gateway_url(layout),
         "workloads": {
             one.name: {
                 "service": one.service,
@@ -276,6 +295,18 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
         },
         "processes": [process_json(one) for one in containers],
     }
+
+
+def gateway_url(layout: Layout) -> str | None:
+    if layout.joins:
+        return layout.joins.gateway_url
+    return f"http://127.0.0.1:{layout.ports.gateway}" if layout.topology.workload(GATEWAY) else None
+
+
+def engine_names(layout: Layout) -> dict[str, str]:
+    """What the engine calls the networks of the user's file (compose-go: `name`, else project and key)."""
+    declared = layout.config["networks"]
+    return {key: (declared.get(key) or {}).get("name") or f"{layout.project}_{key}" for key in layout.networks}
 
 
 def process_json(one: Container) -> Json:

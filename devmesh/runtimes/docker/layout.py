@@ -41,6 +41,17 @@ class HostPorts:
 
 
 @dataclass(frozen=True, slots=True)
+class Joins:
+    """A remote project's first mesh (profile `remote`): its project and folder, its volume with the roots, the whole mesh as it will be."""
+
+    project: str
+    folder: str
+    trust_volume: str
+    whole: Topology
+    gateway_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """`topology` has each workload's address on its first network; `parts` maps the mesh's own containers to their service names.
 
@@ -59,6 +70,12 @@ class Layout:
     mesh_id: str
     start_interval: bool
     loopback: Mapping[str, int]
+    joins: Joins | None = None
+
+    @property
+    def whole(self) -> Topology:
+        """Whom an app can call, in both projects where there are two."""
+        return self.joins.whole if self.joins else self.topology
 
     def control_subnet(self) -> str:
         return str(self.addresses.subnets[CONTROL_NETWORK].network)
@@ -103,7 +120,12 @@ def own_names(taken: Iterable[str]) -> dict[str, str]:
 
 
 def plan_subnets(
-    config: Mapping[str, Any], project: str, existing: Sequence[ExistingNetwork], routes: Sequence[IPv4Network], containers: int
+    config: Mapping[str, Any],
+    project: str,
+    existing: Sequence[ExistingNetwork],
+    routes: Sequence[IPv4Network],
+    containers: int,
+    own: Sequence[str] = OWN_NETWORKS,
 ) -> dict[str, Subnet]:
     """A range for every network of the project: the file's, the external network's own, else a free one. Raises DevmeshError."""
     networks: Mapping[str, Any] = config.get("networks") or {}
@@ -122,7 +144,7 @@ def plan_subnets(
     own_routes = [subnet for one in existing if one.project == project for subnet in one.subnets]
     taken = [*(subnet for one in ours for subnet in one.subnets), *(one.network for one in found.values())]
     taken += [route for route in routes if not any(route == mine for mine in own_routes)]
-    return found | choose_subnets([*free, *OWN_NETWORKS], taken, containers)
+    return found | choose_subnets([*free, *own], taken, containers)
 
 
 def _external(key: str, name: str, known: Mapping[str, ExistingNetwork]) -> Subnet:

@@ -24,6 +24,7 @@ from devmesh.runtimes.docker.layout import (
     OWN_VOLUMES,
     REGISTRY_NETWORK,
     HostPorts,
+    Joins,
     Layout,
     networks_of,
     own_names,
@@ -35,6 +36,8 @@ from devmesh.runtimes.docker.layout import (
 from devmesh.runtimes.docker.parts import address
 from devmesh.runtimes.docker.pod import SIDECAR_UID
 from devmesh.runtimes.docker.pods import FOLDER, addresses_by_name, refuse, refused_names
+from devmesh.runtimes.docker.primary import DockerPrimary
+from devmesh.runtimes.primary import View
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 ROOT_FILE = "/var/lib/devmesh/trust/root.pem"
@@ -51,11 +54,35 @@ class Surroundings:
     start_interval: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """A project that joins a first mesh, and the whole mesh as it will be."""
+
+    primary: DockerPrimary
+    view: View
+
+    def ports(self) -> HostPorts:
+        found = self.primary.state["ports"]
+        return HostPorts(registry=found["registry"], query=found["query"], otlp=found["otlp"], control=found["control"])
+
+    def joins(self) -> Joins:
+        state = self.primary.state
+        return Joins(self.primary.project, str(self.primary.folder), self.primary.trust_volume, self.view.whole, state["gateway_url"])
+
+
 def lay_out(
-    config: Mapping[str, Any], topology: Topology, folder: Path, images: Mapping[str, str], mesh_id: str, surroundings: Surroundings
+    config: Mapping[str, Any],
+    topology: Topology,
+    folder: Path,
+    images: Mapping[str, str],
+    mesh_id: str,
+    surroundings: Surroundings,
+    joining: Joining | None = None,
 ) -> Layout:
     """Raises DevmeshError for networks that cannot be used."""
     check_services(config, topology)
+    if joining:
+        config = joining.primary.joined(config, {one.compose_service for one in topology.workloads})
     project = str(config["name"])
     services: Mapping[str, Any] = config["services"]
     meshed = {one.compose_service for one in topology.workloads}
@@ -64,7 +91,9 @@ def lay_out(
     declared = config.get("networks") or {}
     networks = tuple(dict.fromkeys([*used, *declared])) or ("default",)
     with_default = {**dict(config), "networks": {name: declared.get(name) for name in networks}}
-    subnets = plan_subnets(with_default, project, surroundings.existing, surroundings.routes, len(topology.workloads))
+    subnets = plan_subnets(
+        with_default, project, surroundings.existing, surroundings.routes, len(topology.workloads), () if joining else OWN_NETWORKS
+    )
     addresses = Addresses(subnets, given(services, topology))
     users = set(published_ports(services))
     placed = with_addresses(topology, config, addresses, networks)
@@ -75,8 +104,8 @@ def lay_out(
         topology=placed,
         addresses=addresses,
         networks=networks,
-        parts=own_names(names),
-        ports=HostPorts.choose(lambda port: surroundings.prefer(0 if port in users else port)),
+        parts=joining.primary.state["parts"] if joining else own_names(names),
+        ports=joining.ports() if joining else HostPorts.choose(lambda port: surroundings.prefer(0 if port in users else port)),
         images=images,
         mesh_id=mesh_id,
         start_interval=surroundings.start_interval,
@@ -85,6 +114,7 @@ def lay_out(
             for one in placed.workloads
             if one.ports and not one.gateway and not services[one.compose_service].get("ports")
         },
+        joins=joining.joins() if joining else None,
     )
 
 
@@ -159,12 +189,13 @@ class Secrets:
         self.write(path, json.dumps(value, indent=1).encode(), uid)
 
 
-def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: Secrets) -> None:
-    """Everything below `layout.folder` except the project itself."""
+def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: Secrets, tokens: Mapping[str, str] | None = None) -> None:
+    """Everything below `layout.folder` except the project itself. `tokens` by workload, where the first mesh's CA has given them."""
     private_directory(layout.folder)
-    _consul_files(layout, token, secrets)
-    tokens = _ca_files(layout, token, secrets)
-    _control_files(layout, token, tokens[CONTROL_PLANE_WORKLOAD], secrets)
+    if tokens is None:
+        _consul_files(layout, token, secrets)
+        tokens = _ca_files(layout, token, secrets)
+        _control_files(layout, token, tokens[CONTROL_PLANE_WORKLOAD], secrets)
     servers = servers_of(layout, access_log_encoding)
     for workload in layout.topology.workloads:
         folder = layout.workload_folder(workload.name)

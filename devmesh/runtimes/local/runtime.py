@@ -59,9 +59,10 @@ class LocalRuntime:
         state = self.files.read_state() or {}
         found = await asyncio.to_thread(clean_up, self.files)
         if state.get("primary"):
-            from devmesh.runtimes.local.primary import leave_primary  # noqa: PLC0415 - for the one mesh that joined another
+            from devmesh.runtimes.local.primary import LocalPrimary  # noqa: PLC0415 - for the one mesh that joined another
+            from devmesh.runtimes.primary import leave_primary  # noqa: PLC0415 - as above
 
-            await leave_primary(state, self.files)
+            await leave_primary(LocalPrimary, state, self.files)
         return found
 
     async def command(self, command: Json, within: float = 15) -> Json:

@@ -51,7 +51,8 @@ from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.plan import WorkloadPlan, bind_preferring, close_all, plan_all, port_of
 from devmesh.runtimes.local.pods import Pods
 from devmesh.runtimes.local.ports import REGISTRY_PORT
-from devmesh.runtimes.local.primary import Primary, View, leave_primary
+from devmesh.runtimes.local.primary import LocalPrimary
+from devmesh.runtimes.primary import View, leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
@@ -82,7 +83,7 @@ class Supervisor:
         self.stopping = asyncio.Event()
         self._mesh_id = str(uuid.uuid4())
         self.interception = "proxy"
-        self._primary: Primary | None = None
+        self._primary: LocalPrimary | None = None
         self._project = ""
 
     # -- up --------------------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ class Supervisor:
         address = self.settings.get("remotePilotAddress")
         if not address:
             return None
-        self._primary = Primary.of(address, self.files)
+        self._primary = LocalPrimary.of(address, self.files)
         view = await self._primary.view(topology)
         for path in topology.resource_paths:
             self.say(
@@ -145,7 +146,7 @@ class Supervisor:
         write_private(self.files.token, self._primary.token.encode())
         return view
 
-    async def _join(self, primary: Primary, topology: Topology) -> dict[str, Path]:
+    async def _join(self, primary: LocalPrimary, topology: Topology) -> dict[str, Path]:
         """Make the first mesh know our workloads; where each one's token is."""
         async with self.phase(f"control plane of {primary.folder.name}"):
             await self._loaded_or_fail()
@@ -636,7 +637,7 @@ class Supervisor:
             found = [(p.pid, p.started) for p in self.processes.values() if p.kind in kinds and p.pid]
             await asyncio.to_thread(stop_all, found, GRACE)
         self._pods.close()
-        await leave_primary(self.state(), self.files)
+        await leave_primary(LocalPrimary, self.state(), self.files)
         await self._launchers.end()
         for path in (self.files.state, self.files.control_socket):
             path.unlink(missing_ok=True)
