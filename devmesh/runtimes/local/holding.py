@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from devmesh.registry.client import Registry
 from devmesh.runtimes.faults import held_apps
@@ -66,35 +64,3 @@ class Holding:
         elif not process.held:
             return
         process.held = fault
-
-
-def let_go(state: Mapping[str, Any]) -> None:
-    """SIGCONT to every app that a supervisor which is gone had stopped, as `state` tells of them."""
-    for one in state.get("processes", ()):
-        if not one.get("held") or not is_same(one["pid"], one["started"]):
-            continue
-        for pid in _companions(one["pid"]):
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGCONT)
-
-
-def _companions(pid: int) -> list[int]:
-    """Everything that a signal to the app reaches: its pod, which is a PID namespace of its own, else its process group."""
-    own = _namespace(os.getpid())
-    theirs, group = _namespace(pid), os.getpgid(pid)
-    everybody = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    return [one for one in everybody if (_namespace(one) == theirs if theirs != own else _group(one) == group)]
-
-
-def _namespace(pid: int) -> str:
-    try:
-        return str(Path(f"/proc/{pid}/ns/pid").readlink())
-    except OSError:
-        return ""
-
-
-def _group(pid: int) -> int:
-    try:
-        return os.getpgid(pid)
-    except OSError:
-        return 0

@@ -17,8 +17,7 @@ from devmesh.errors import DevmeshError
 from devmesh.runtimes.fetch import fetch
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.enter import enter
-from devmesh.runtimes.local.holding import let_go
-from devmesh.runtimes.local.leftovers import clean_up
+from devmesh.runtimes.local.leftovers import clean_up, let_go
 from devmesh.runtimes.local.ports import OUTBOUND_PORT
 from devmesh.runtimes.runtime import Json, LogQuery, Tell
 

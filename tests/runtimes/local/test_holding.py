@@ -17,7 +17,8 @@ import pytest
 from devmesh.config.injection import FaultRequest
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import delete_resources, write_resources
-from devmesh.runtimes.local.holding import Holding, kill_app, let_go
+from devmesh.runtimes.local.holding import Holding, kill_app
+from devmesh.runtimes.local.leftovers import let_go
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.processes import start_time, stop_all
 from tests.pods.harness import one_pod
