@@ -41,21 +41,26 @@ async def kill_app(process: Managed, pods: Pods) -> bool:
 
 
 class Holding:
-    """One look at a time: what the registry says when a look begins is in force when it ends."""
+    """One look at a time: what the registry says when a look begins is in force when it ends. `changed` is called after one that did something."""
 
-    def __init__(self, apps: Callable[[], Iterable[Managed]], pods: Pods) -> None:
-        self._apps, self._pods = apps, pods
+    def __init__(self, apps: Callable[[], Iterable[Managed]], pods: Pods, changed: Callable[[], None]) -> None:
+        self._apps, self._pods, self._changed = apps, pods, changed
         self._looking = asyncio.Lock()
 
     async def look(self, registry: Registry) -> dict[str, str]:
         """Stop and let go as the faults in the registry say; the workloads that stand still, with their fault."""
         async with self._looking:
-            wanted = await held_apps(registry)
+            wanted, before = await held_apps(registry), self._held()
             for process in self._apps():
-                self._bring_about(process, wanted.get(process.name, ""))
-            return {process.name: process.held for process in self._apps() if process.held}
+                self.bring_about(process, wanted.get(process.name, ""))
+            if self._held() != before:
+                self._changed()
+            return self._held()
 
-    def _bring_about(self, process: Managed, fault: str) -> None:
+    def _held(self) -> dict[str, str]:
+        return {process.name: process.held for process in self._apps() if process.held}
+
+    def bring_about(self, process: Managed, fault: str) -> None:
         """An app that is still starting is left to it: `up` and `restart` wait for it."""
         if fault and not process.held and process.settled:
             signal_app(process, signal.SIGSTOP, self._pods)
