@@ -141,10 +141,14 @@ def stopped(pid: int) -> Iterator[None]:
 
 @contextmanager
 def running(
-    folder: Path, interception: str = "auto", runtime: str = "local", environment: Mapping[str, str] = os.environ
+    folder: Path,
+    interception: str = "auto",
+    runtime: str = "local",
+    environment: Mapping[str, str] = os.environ,
+    settings: tuple[str, ...] = (),
 ) -> Iterator[RunningMesh]:
     """The mesh of a folder, up for as long as it is needed."""
-    mesh = RunningMesh(folder, interception=interception, runtime=runtime, environment=environment)
+    mesh = RunningMesh(folder, interception=interception, runtime=runtime, environment=environment, settings=settings)
     mesh.up()
     try:
         yield mesh

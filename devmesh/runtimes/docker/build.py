@@ -18,7 +18,8 @@ import docker
 
 import devmesh
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.images import NO_SPACE, SPACE_HINT, Image, Tell, compose_folder, ensure, image, present
+from devmesh.runtimes.docker.compose import NO_SPACE, SPACE_HINT
+from devmesh.runtimes.docker.images import Image, Tell, compose_folder, ensure, image, present
 from devmesh.runtimes.docker.pip_settings import pip_settings
 
 COMPILED = (".pyc", ".so", ".pyd")

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 import devmesh
 from devmesh.errors import DevmeshError, InternalError
+from devmesh.runtimes.docker.compose import NO_SPACE, SPACE_HINT
 
 Json = dict[str, Any]
 Tell = Callable[[str, str], None]
@@ -22,8 +23,6 @@ Tell = Callable[[str, str], None]
 # What is not ours and needed in every mesh.
 FOREIGN_ROLES = ("consul", "jaeger")
 MEGABYTE = 1_000_000
-NO_SPACE = "no space left on device"
-SPACE_HINT = "docker system df shows what takes it, docker system prune gives it back"
 
 
 @dataclass(frozen=True, slots=True)
