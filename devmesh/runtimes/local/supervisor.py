@@ -79,7 +79,7 @@ class Supervisor:
         self._claims: list[socket.socket] = []
         self._launchers = launchers
         self._pods = Pods(files, self._on_pod)
-        self._holding = Holding(lambda: [one for one in self.processes.values() if one.kind == "app"], self._pods)
+        self.holding = Holding(lambda: [one for one in self.processes.values() if one.kind == "app"], self._pods, self.save)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.stopping = asyncio.Event()
         self._mesh_id = str(uuid.uuid4())
@@ -623,27 +623,18 @@ class Supervisor:
             return {"stopped": True}
         if command["command"] == "hold":
             async with Registry(f"http://127.0.0.1:{self.ports['registry']}", self.files.mesh_token()) as registry:
-                return {"held": await self.hold(registry)}
+                return {"held": await self.holding.look(registry)}
         names = [name for name, plan in self.plans.items() if command.get("target") in (name, plan.workload.service)]
         if not names:
             return {"error": f"no workload or service {command.get('target')!r}"}
+        if command["command"] == "kill":
+            killed = [name for name in names if await kill_app(self.processes[name], self._pods)]
+            return {"workloads": killed} if killed else {"error": f"{', '.join(names)} does not run"}
         for name in names:
             await self._act(command["command"], self.processes[name])
         return {"workloads": names}
 
-    async def hold(self, registry: Registry) -> dict[str, str]:
-        """Stop and let go what faults in the registry say."""
-        before = {name: process.held for name, process in self.processes.items()}
-        held = await self._holding.look(registry)
-        if before != {name: process.held for name, process in self.processes.items()}:
-            self.save()
-        return held
-
     async def _act(self, action: str, process: Managed) -> None:
-        if action == "kill":
-            if not await kill_app(process, self._pods):
-                raise ValueError(f"{process.name} does not run")
-            return
         process.wanted = False
         if action in ("stop", "restart") and process.pid:
             await asyncio.to_thread(stop_all, [(process.pid, process.started)], GRACE)
