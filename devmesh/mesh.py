@@ -21,6 +21,7 @@ from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import (
+    GENERATION,
     MESH_ID,
     StoredResource,
     apply_resources,
@@ -32,7 +33,8 @@ from devmesh.registry.resources import (
 from devmesh.runtimes.choose import runtime_of
 from devmesh.runtimes.fetch import fetch, no_answer
 from devmesh.runtimes.files import MeshFiles
-from devmesh.runtimes.runtime import Runtime
+from devmesh.runtimes.runtime import LogQuery, Runtime
+from devmesh.runtimes.waiting import LAST_LINES, Lack, Wait, apps_lack, configuration_lacks, processes_lack
 
 Json = dict[str, Any]
 Event = Callable[[Json], None]
@@ -149,7 +151,7 @@ class Mesh:
         except ValueError as error:
             raise no_answer(url, error) from error
         if status >= 400:
-            raise DevmeshError(str(answer.get("error", answer)))
+            raise DevmeshError(str(answer.get("error", answer)), "devmesh status")
         return answer
 
     async def status(self) -> Json:
@@ -170,9 +172,41 @@ class Mesh:
             "problem": problem,
         }
 
-    async def workloads(self) -> list[Json]:
-        """Readiness, health and sync of each: what `wait` asks again and again. Certificates' ends are `status`'s."""
-        return self._workloads(await self.runtime.state(), await self._proxies())
+    async def wait(self, limit: float, tell: Event) -> None:
+        """Return when every process is ready, every sidecar runs the newest configuration and every app takes connections; told as `up` is.
+
+        Raises DevmeshError with what is missing after `limit` seconds and the last lines of its log.
+        """
+        wait = Wait(tell, limit, self._last_lines)
+        await wait.phase("processes", self._processes_lack)
+        await wait.phase("configuration", self._configuration_lacks)
+        await wait.phase("apps", self._apps_lack)
+
+    def _last_lines(self, name: str) -> list[str]:
+        try:
+            found = list(self.runtime.logs(LogQuery(name, tail=LAST_LINES)))
+        except DevmeshError:
+            return []
+        return [line for who, line in found if who == name] or [line for _, line in found]
+
+    async def _processes_lack(self) -> list[Lack]:
+        return processes_lack((await self.runtime.state())["processes"])
+
+    async def _configuration_lacks(self) -> list[Lack]:
+        try:
+            async with self.registry() as registry:
+                _, pair = await registry.kv_get(GENERATION)
+        except DevmeshError as error:
+            return [Lack("registry", error.message, "registry")]
+        try:
+            return configuration_lacks(await self.control(f"/v1/generations/{pair.value.decode() if pair else '-'}"))
+        except DevmeshError as error:
+            return [Lack("control plane", error.message, "control")]
+
+    async def _apps_lack(self) -> list[Lack]:
+        state = await self.runtime.state()
+        done = {one["name"] for one in state["processes"] if one.get("state") == "exited"}
+        return apps_lack(one for one in self._workloads(state, await self._proxies()) if one["name"] not in done)
 
     def _workloads(self, state: Json, proxies: Mapping[str, Json]) -> list[Json]:
         processes = {one["name"]: one for one in state["processes"]}
@@ -190,7 +224,7 @@ class Mesh:
         try:
             topology = (await self.topology()).with_h2(seen_h2(proxies))
         except DevmeshError as error:
-            return {}, f"{error.message}; hint: {error.hint}" if error.hint else error.message
+            return {}, f"{error.message}; hint: {error.hint}"
         ports = {
             (service.name, service.namespace): [
                 {"port": port.port, "protocol": PROTOCOL_TEXT[port.protocol], "source": port.protocol_source} for port in service.ports
@@ -361,15 +395,18 @@ class Mesh:
         for what, name in (("target", request.target), ("caller", request.caller)):
             if name is not None and name not in (services if what == "target" else known):
                 close = difflib.get_close_matches(name, services, 1)
-                raise DevmeshError(
-                    f"unknown {what} {name!r}; services are {', '.join(services)}", f"did you mean {close[0]}?" if close else None
-                )
+                hint = f"did you mean {close[0]}?" if close else "devmesh status lists what there is"
+                raise DevmeshError(f"unknown {what} {name!r}; services are {', '.join(services)}", hint)
         if request.abort is None and request.delay is None:
             raise DevmeshError("a fault needs --abort STATUS or --delay DURATION", f"devmesh fault inject {request.target} --abort 503")
         if request.abort is not None and not 200 <= request.abort <= 599:
-            raise DevmeshError(f"--abort {request.abort} is no HTTP status from 200 to 599")
+            raise DevmeshError(
+                f"--abort {request.abort} is no HTTP status from 200 to 599", f"devmesh fault inject {request.target} --abort 503"
+            )
         if not 0 < request.percent <= 100:
-            raise DevmeshError(f"--percent {request.percent:g} is not between 0 and 100")
+            raise DevmeshError(
+                f"--percent {request.percent:g} is not between 0 and 100", f"devmesh fault inject {request.target} --abort 503 --percent 50"
+            )
         identity = f"{request.target}-{secrets.token_hex(3)}"
         started = time.monotonic()
         stored = StoredResource(ResourceKey(DEVMESH, FAULT_KIND, "default", identity), "fault", _fault_document(identity, request), "-")

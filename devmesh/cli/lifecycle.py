@@ -13,7 +13,8 @@ from devmesh import __version__
 from devmesh.cli import output
 from devmesh.cli.options import Compose, ComposeFile, Output, Timeout, seconds
 from devmesh.cli.output import Format
-from devmesh.errors import DevmeshError, UsageError
+from devmesh.cli.progress import Progress
+from devmesh.errors import UsageError
 from devmesh.mesh import Mesh
 from devmesh.runtimes.choose import choose
 from devmesh.runtimes.runtime import LogQuery
@@ -53,26 +54,16 @@ def up(
 ) -> None:
     """Bring the mesh up and return when every workload is ready."""
     if profile not in PROFILES:
-        raise UsageError(f"--profile {profile!r} is none of {', '.join(PROFILES)}")
+        raise UsageError(f"--profile {profile!r} is none of {', '.join(PROFILES)}", "devmesh up --profile demo")
     if interception not in INTERCEPTIONS:
-        raise UsageError(f"--interception {interception!r} is none of {', '.join(INTERCEPTIONS)}")
+        raise UsageError(f"--interception {interception!r} is none of {', '.join(INTERCEPTIONS)}", "devmesh up --interception auto")
     chosen, why = choose(runtime)
     mesh = Mesh.of(file)
 
-    def tell(event: dict[str, Any]) -> None:
-        if event["event"] == "phase_done":
-            output.note(f"  {event['name']:<26} {event['seconds']:6.2f} s")
-        elif event["event"] == "diagnostic":
-            place = ":".join(str(part) for part in (event["file"], event["line"], event["column"]) if part)
-            output.note(f"  {place}: {event['severity']} \\[{event['code']}] {event['message']}")
-        elif event["event"] == "note":
-            output.note(f"  {event['message']}")
-        elif event["event"] == "done":
-            output.note(f"  {'ready':<26} {event['seconds']:6.2f} s\n")
-
     output.note(f"devmesh {__version__}: {mesh.compose_file.parent.name}, runtime {chosen}" + (f" ({why})" if why else ""))
     settings = {"profile": profile, "interception": interception, "runtime": chosen, "compose_profiles": compose_profile or []}
-    mesh.up(settings, tell)
+    with Progress() as progress:
+        mesh.up(settings, progress.tell)
     _print_urls(asyncio.run(mesh.status())["urls"])
 
 
@@ -150,30 +141,12 @@ def logs(
 
 
 def wait(compose_file: ComposeFile = None, timeout: Timeout = "30s") -> None:
-    """Return when every process is ready and every sidecar runs the current configuration."""
+    """Return when every process is ready, every sidecar runs the newest configuration and every app takes connections."""
     limit = seconds(timeout, "--timeout")
     started = time.monotonic()
-    workloads = asyncio.run(_wait(Mesh.of(compose_file), limit))
-    missing = [one for one in workloads if not _settled(one)]
-    if missing:
-        lines = "\n".join(
-            f"  {one['name']}: ready={one['ready']} healthy={one['healthy']} synced={one['synced']} {one['detail']}" for one in missing
-        )
-        raise DevmeshError(f"not ready after {limit:g} s:\n{lines}", f"devmesh logs {missing[0]['name']}")
-    output.note(f"{len(workloads)} workloads ready and in sync after {time.monotonic() - started:.2f} s")
-
-
-def _settled(one: dict[str, Any]) -> bool:
-    return bool(one["ready"] and one["synced"] and (one["healthy"] or one["name"].startswith("istio-")))
-
-
-async def _wait(mesh: Mesh, limit: float) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + limit
-    while True:
-        found = await mesh.workloads()
-        if all(map(_settled, found)) or time.monotonic() > deadline:
-            return found
-        await asyncio.sleep(0.05)  # between looks; the control plane has no event for processes
+    with Progress() as progress:
+        asyncio.run(Mesh.of(compose_file).wait(limit, progress.tell))
+    output.note(f"  {'ready':<26} {time.monotonic() - started:6.2f} s")
 
 
 def _action(name: str, target: str, compose_file: Path | None) -> None:

@@ -69,7 +69,7 @@ def apply(filename: Sources, compose_file: Compose = None, timeout: Timeout = "1
     say(loaded.diagnostics)
     refuse_errors(loaded.diagnostics)
     if not loaded.resources:
-        raise DevmeshError(f"no resources in {', '.join(filename)}")
+        raise DevmeshError(f"no resources in {', '.join(filename)}", "name files or folders that hold some: devmesh apply -f mesh/")
     if not mesh.is_up():
         mesh.state()
     found = asyncio.run(mesh.check(loaded.resources))

@@ -146,7 +146,8 @@ def _address(text: bytes) -> str:
         return ""
     if isinstance(found, ipaddress.IPv4Address):
         return f"{found}:0"
-    return f"[{socket.inet_ntop(socket.AF_INET6, found.packed)}]:0"  # ::ffff:192.0.2.1 as everybody writes it
+    scope = f"%{found.scope_id}" if found.scope_id else ""
+    return f"[{socket.inet_ntop(socket.AF_INET6, found.packed)}{scope}]:0"  # ::ffff:192.0.2.1 as everybody writes it
 
 
 def client_certificate(pairs: Headers, manager: HttpManager, peer: Peer | None, own: str) -> None:

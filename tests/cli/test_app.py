@@ -24,7 +24,17 @@ def test_a_usage_error_is_one_sentence_on_stderr_and_exit_status_2(arguments, wo
     done = devmesh(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert f"\n\nhint: devmesh {arguments[0]} --help" in done.stderr or "\n\nhint: devmesh --help" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("fault",), ("traces",)])
+def test_a_group_without_a_command_shows_its_help(arguments):
+    done = devmesh(*arguments)
+    assert done.returncode == 2
+    assert "Usage: " in done.stdout + done.stderr
+    assert "error:" not in done.stderr
 
 
 def test_an_error_of_the_users_has_a_hint_and_exit_status_1(tmp_path):

@@ -21,7 +21,7 @@ from devmesh.config.topology import load_topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
-from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, expire_faults, load_resources, mesh_config
+from devmesh.runtimes.contents import ControlPlaneView, expire_faults, load_resources, mesh_config
 from devmesh.runtimes.docker.addresses import host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
 from devmesh.runtimes.docker.compose import Compose, Project
@@ -33,6 +33,7 @@ from devmesh.runtimes.docker.prepare import Secrets, Surroundings, check_service
 from devmesh.runtimes.docker.project import as_yaml, render
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.runtime import Json, Tell
+from devmesh.runtimes.waiting import LAST_LINES, LOOK_AGAIN_SECONDS, Awaited, Lack, not_in_time
 
 INTERCEPTION = "redirect"
 UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started
@@ -158,18 +159,21 @@ class BringUp:
         timeout = aiohttp.ClientTimeout(total=5)
         async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
             view = ControlPlaneView(session, f"http://127.0.0.1:{layout.ports.control}")
-            seen = Seen(frozenset(), ready=False)
+            seen = Seen(frozenset(), [])
             looked = -LOOK_SECONDS
+            awaited = Awaited(self._tell)
             while True:
                 if time.monotonic() - looked > LOOK_SECONDS:
                     seen, looked = await asyncio.to_thread(self._look, layout), time.monotonic()
                 wanted = {one.name for one in layout.topology.workloads if one.ports and not one.gateway and one.name not in seen.ended}
                 missing = await view.missing([one.name for one in layout.topology.workloads], wanted)
-                if seen.ready and not missing:
+                missing = missing or seen.lacks
+                if not missing:
                     return
                 if time.monotonic() > deadline:
-                    what = "\n".join(missing or ["a sidecar is not ready"])
-                    raise DevmeshError(f"not everything was ready after {UP_TIMEOUT:g} s:\n{what}\n{REST_RUNS}", "devmesh status")
+                    problem = not_in_time(UP_TIMEOUT, missing, partial(self._last_lines, layout))
+                    raise DevmeshError(f"{problem.message}\n{REST_RUNS}", problem.hint)
+                awaited.see(one.who for one in missing)
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     def _look(self, layout: Layout) -> Seen:
@@ -177,26 +181,36 @@ class BringUp:
         containers = self.engine.containers(layout.project)
         for one in containers:
             if has_failed(one):
-                lines = "\n".join(line for _, line in self.engine.logs(one.id, stdout=True, stderr=True, tail=20, follow=False))
+                lines = "\n".join(self._last_lines_of(one))
                 raise DevmeshError(
                     f"{one.service} exits at start (status {one.exit_code}); its last lines:\n{lines}\n{REST_RUNS}",
                     f"devmesh logs {one.service}",
                 )
         return Seen.of(containers)
 
+    def _last_lines_of(self, one: Container) -> list[str]:
+        return [line for _, line in self.engine.logs(one.id, stdout=True, stderr=True, tail=LAST_LINES, follow=False)]
+
+    def _last_lines(self, layout: Layout, name: str) -> list[str]:
+        """Of a service's or a part's container."""
+        service = layout.parts.get(name, name)
+        return next((self._last_lines_of(one) for one in self.engine.containers(layout.project) if one.service == service), [])
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """`ended`: workloads whose app has done its work (one-shot jobs); `ready`: every sidecar and gateway is."""
+    """`ended`: workloads whose app has done its work (one-shot jobs); `lacks`: sidecars and gateways that are not ready."""
 
     ended: frozenset[str]
-    ready: bool
+    lacks: list[Lack]
 
     @staticmethod
     def of(containers: Collection[Container]) -> Seen:
         roles = {role: [one for one in containers if one.labels.get(ROLE_LABEL) == role] for role in ("app", "sidecar", "gateway")}
         ended = frozenset(one.labels[WORKLOAD_LABEL] for one in roles["app"] if one.state == "exited")
-        return Seen(ended, ready=all(one.ready for one in (*roles["sidecar"], *roles["gateway"])))
+        return Seen(
+            ended, [Lack(one.service, "is not ready", one.service) for one in (*roles["sidecar"], *roles["gateway"]) if not one.ready]
+        )
 
 
 def has_failed(one: Container) -> bool:
@@ -228,7 +242,7 @@ def prefer_port(port: int) -> int:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", candidate))
             return int(sock.getsockname()[1])
-    raise DevmeshError("no free port on 127.0.0.1")
+    raise DevmeshError("no free port on 127.0.0.1", "ss -ltn says who has them")
 
 
 def compose_failed(what: str, log: Path) -> DevmeshError:
