@@ -63,3 +63,15 @@ def test_a_shell_completes_commands():
     program = "import sys; sys.argv[0] = 'devmesh'; from devmesh.cli.app import main; main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
     assert done.stdout.split() == ["proxy-status", "proxy-config"]
+
+
+def test_analyze_says_each_thing_once_with_its_place(tmp_path):
+    (tmp_path / "compose.yaml").write_text("services: {web: {image: web, expose: ['80']}}\n")
+    (tmp_path / "rules.yaml").write_text(
+        "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: a}\nspec: {}\n---\n"
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec: {hosts: [web], htp: []}\n"
+    )
+    done = devmesh("analyze", "-f", "rules.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    said = [line.partition(" ")[0] for line in done.stderr.splitlines() if line.startswith("rules.yaml")]
+    assert said == ["rules.yaml:2:1:", "rules.yaml:9:22:"]
