@@ -244,7 +244,7 @@ class Mesh:
             "ready": bool(sidecar.get("ready")) and (app is None or bool(app["ready"])),
             "healthy": bool(proxy.get("healthy")),
             "synced": bool(proxy.get("synced") and proxy.get("connected")),
-            "sidecar_version": proxy.get("version_acked"),
+            "sidecar_version": proxy.get("sidecar_version"),
             "gateway": one["gateway"],
             "interception": one.get("interception", "proxy"),
             "certificate": {"spiffe_id": one["spiffe_id"], "expires": None},

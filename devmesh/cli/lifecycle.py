@@ -110,6 +110,11 @@ def status(compose_file: ComposeFile = None, form: Output = Format.table) -> Non
         for name in silent:
             output.note(f"  {name}")
         output.note("they call nobody, or ignore HTTP_PROXY and http_proxy: then their calls bypass\nthe mesh (docs/differences.md)")
+    for one in answer["workloads"]:
+        if one["sidecar_version"] not in (None, __version__):
+            output.note(
+                f"\n{one['name']}'s sidecar is devmesh {one['sidecar_version']}, this is {__version__}. hint: devmesh down, then devmesh up"
+            )
     output.note("")
     _print_urls(answer["urls"])
 
