@@ -21,7 +21,7 @@ from devmesh.config.topology import GATEWAY, Gateways, Topology, load_topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
-from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, kept_settings, load_resources, mesh_config
+from devmesh.runtimes.contents import ControlPlaneView, kept_settings, load_resources, mesh_config
 from devmesh.runtimes.docker.addresses import host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
 from devmesh.runtimes.docker.compose import NO_SPACE, SPACE_HINT, Compose, Project
@@ -35,6 +35,7 @@ from devmesh.runtimes.docker.project import as_yaml, render, without_waiting
 from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.runtime import Json, Tell
+from devmesh.runtimes.waiting import LAST_LINES, LOOK_AGAIN_SECONDS, Awaited, Lack, NotInTimeError, Wait, not_in_time
 
 INTERCEPTION = "redirect"
 UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started
@@ -184,14 +185,12 @@ class BringUp:
     async def _sidecars(self, layout: Layout) -> None:
         """Until every sidecar runs a configuration."""
         names = [one.name for one in layout.topology.workloads]
-        deadline = time.monotonic() + UP_TIMEOUT
-        async with self._view(layout) as view:
-            while missing := await view.missing(names, ()):
-                if time.monotonic() > deadline:
-                    raise DevmeshError(
-                        f"not every sidecar was ready after {UP_TIMEOUT:g} s:\n" + "\n".join(missing) + f"\n{REST_RUNS}", "devmesh logs"
-                    )
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        wait = Wait(self._tell, UP_TIMEOUT, partial(self._last_lines, layout))
+        try:
+            async with self._view(layout) as view:
+                await wait.until_nothing_lacks(lambda: view.missing(names, ()))
+        except NotInTimeError as error:
+            raise DevmeshError(f"{error.message}\n{REST_RUNS}", error.hint) from error
 
     @contextlib.asynccontextmanager
     async def _view(self, layout: Layout) -> AsyncIterator[ControlPlaneView]:
@@ -211,8 +210,9 @@ class BringUp:
         deadline = time.monotonic() + UP_TIMEOUT
         async with self._view(layout) as view:
             done: frozenset[str] = frozenset()
-            addons: list[str] = []
+            addons: list[Lack] = []
             looked = -LOOK_SECONDS
+            awaited = Awaited(self._tell)
             while True:
                 if time.monotonic() - looked > LOOK_SECONDS:
                     (done, addons), looked = await asyncio.to_thread(self._look, layout), time.monotonic()
@@ -221,21 +221,30 @@ class BringUp:
                 if not missing:
                     return
                 if time.monotonic() > deadline:
-                    what = "\n".join(missing)
-                    raise DevmeshError(f"not everything was ready after {UP_TIMEOUT:g} s:\n{what}\n{REST_RUNS}", "devmesh status")
+                    problem = not_in_time(UP_TIMEOUT, missing, partial(self._last_lines, layout))
+                    raise DevmeshError(f"{problem.message}\n{REST_RUNS}", problem.hint)
+                awaited.see(one.who for one in missing)
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
-    def _look(self, layout: Layout) -> tuple[frozenset[str], list[str]]:
+    def _look(self, layout: Layout) -> tuple[frozenset[str], list[Lack]]:
         """Workloads whose app has done its work, and which addons are not ready. Raises DevmeshError for an app that failed."""
         containers = self.engine.containers(layout.project)
         for one in containers:
             if has_failed(one):
-                lines = "\n".join(line for _, line in self.engine.logs(one.id, stdout=True, stderr=True, tail=20, follow=False))
+                lines = "\n".join(self._last_lines_of(one))
                 raise DevmeshError(
                     f"{one.service} exits at start (status {one.exit_code}); its last lines:\n{lines}\n{REST_RUNS}",
                     f"devmesh logs {one.service}",
                 )
         return ended(containers), addons_not_ready(containers)
+
+    def _last_lines_of(self, one: Container) -> list[str]:
+        return [line for _, line in self.engine.logs(one.id, stdout=True, stderr=True, tail=LAST_LINES, follow=False)]
+
+    def _last_lines(self, layout: Layout, name: str) -> list[str]:
+        """Of a service's or a part's container."""
+        service = layout.parts.get(name, name)
+        return next((self._last_lines_of(one) for one in self.engine.containers(layout.project) if one.service == service), [])
 
 
 def ended(containers: Collection[Container]) -> frozenset[str]:
@@ -243,9 +252,13 @@ def ended(containers: Collection[Container]) -> frozenset[str]:
     return frozenset(one.labels[WORKLOAD_LABEL] for one in containers if one.labels.get(ROLE_LABEL) == "app" and one.state == "exited")
 
 
-def addons_not_ready(containers: Collection[Container]) -> list[str]:
+def addons_not_ready(containers: Collection[Container]) -> list[Lack]:
     """What the control plane knows nothing of, so that the engine's health checks have to say it."""
-    return [f"{one.service}: the addon is not ready" for one in containers if one.labels.get(ROLE_LABEL) in ADDONS and not one.ready]
+    return [
+        Lack(one.service, "the addon is not ready", one.service)
+        for one in containers
+        if one.labels.get(ROLE_LABEL) in ADDONS and not one.ready
+    ]
 
 
 def own_services(project: Mapping[str, Any]) -> list[str]:
@@ -288,7 +301,7 @@ def prefer_port(port: int) -> int:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", candidate))
             return int(sock.getsockname()[1])
-    raise DevmeshError("no free port on 127.0.0.1")
+    raise DevmeshError("no free port on 127.0.0.1", "ss -ltn says who has them")
 
 
 def compose_failed(what: str, log: Path) -> DevmeshError:
