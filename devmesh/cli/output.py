@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
@@ -51,14 +52,26 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     out.print(made)
 
 
+def urls(found: dict[str, Any]) -> None:
+    """The table of services and of the mesh's own servers."""
+    rows = [
+        (name, url if url != "mtls only" else f"mtls only (devmesh curl SERVICE http://{name})") for name, url in found["services"].items()
+    ]
+    rows += [(f"{name} (mesh)", url) for name, url in found["mesh"].items()]
+    table(("SERVICE", "URL"), rows)
+    names = [urlsplit(url).netloc for url in found["services"].values() if url.startswith("https://") and "//127.0.0.1" not in url]
+    if names:
+        note(f"https names lead to the gateway here: curl --cacert CA --resolve {names[0]}:127.0.0.1 ...")
+
+
 def note(message: str) -> None:
-    err.print(message)
+    """A line as it is: builds, apps and users write brackets too."""
+    err.print(message, markup=False)
 
 
 def error(problem: DevmeshError) -> None:
     err.print(f"[red bold]error:[/] {literal(problem.message)}")
-    if problem.hint:
-        err.print(f"\nhint: {literal(problem.hint)}")
+    err.print(f"\nhint: {literal(problem.hint)}")
 
 
 def literal(text: str) -> str:

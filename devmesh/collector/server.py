@@ -14,6 +14,7 @@ from devmesh.collector.jaeger_v1 import JaegerV1
 from devmesh.collector.parameters import BadQueryError, depth, parse_query, trace_id
 from devmesh.collector.store import Query, StoredTrace, TraceStore
 from devmesh.localhttp import Handler, guard
+from devmesh.pods.names import HOST_GATEWAY_NAME
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 INTAKE = "/v1/traces"
@@ -25,7 +26,8 @@ class Collector:
         self._store = store or TraceStore(otlp.attributes_of)
 
     def otlp_app(self) -> web.Application:
-        guarded = guard(self._token, open_writes=frozenset({INTAKE}))
+        # An app in a pod reaches this as `host.docker.internal`; ICANN keeps `.internal` for private use, so no page has it.
+        guarded = guard(self._token, open_writes=frozenset({INTAKE}), names=(HOST_GATEWAY_NAME,))
         app = web.Application(middlewares=[guarded], client_max_size=MAX_BODY_BYTES)
         app.router.add_post(INTAKE, self._intake)
         return app

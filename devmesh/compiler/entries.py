@@ -28,7 +28,7 @@ DNS_SETTINGS: Json = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntryService(Service):
     """One host of a ServiceEntry at one of its addresses; `cluster_ip` is empty where it has none."""
 
@@ -61,7 +61,7 @@ def entry_services(resources: Iterable[Resource]) -> Iterator[EntryService]:
             for address in addresses:
                 if (host, address) not in seen:
                     seen.add((host, address))
-                    yield EntryService(host, resource.key.namespace, address, {}, ports, resource, spec)
+                    yield EntryService(host, resource.key.namespace, address, {}, ports, resource=resource, entry=spec)
 
 
 def _is_single(address: str) -> bool:

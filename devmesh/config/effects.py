@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel
 
+from devmesh.config.devmesh_v1 import Fault
 from devmesh.config.istio_networking import (
     ClientTLSSettings,
     DestinationRule,
@@ -61,6 +62,8 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (ServiceEntry, "subject_alt_names"): "name them in the DestinationRule's tls.subjectAltNames",
     (Secret, "immutable"): "it can be applied again with other values",
     (Server, "bind"): "a gateway listens on its workload's address",
+    (Fault, "kill"): "an app is killed once, by devmesh fault inject --kill",
+    (Fault, "hits"): "it says what devmesh fault inject --kill has done",
     (OutlierDetection, "outlier_detection_http_error_codes"): "only 5xx counts for now",
 }
 

@@ -15,7 +15,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from devmesh.ca.client import CaAddress, WorkloadIdentity, spiffe_ids_of
+from devmesh.ca.address import CaAddress
+from devmesh.ca.client import WorkloadIdentity, spiffe_ids_of
 from devmesh.ca.identity import SpiffeId
 from devmesh.config.topology import Workload
 from devmesh.controlplane.admin import Admin
@@ -150,6 +151,7 @@ class XdsServer:
             proxy.healthy, proxy.detail, proxy.restarts = healthy, detail, int(body.get("restarts") or 0)
             proxy.h2_ports = tuple(int(port) for port in body.get("h2_ports") or ())
             proxy.calls_out = bool(body.get("calls_out"))
+            proxy.sidecar_version = str(body["version"]) if body.get("version") else None
             proxy.last_seen = self._pushes.clock()
         self._registrar.report(name, healthy=healthy, detail=detail)
         return web.json_response({})

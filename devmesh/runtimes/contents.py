@@ -1,10 +1,7 @@
-"""What a mesh is brought up with, whichever runtime it is: its resources, its settings, faults with an end, and when it is in sync."""
+"""What a mesh is brought up with, whichever runtime it is: its resources, its settings, and when it is in sync."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,16 +12,16 @@ from devmesh.ca.identity import SpiffeId
 from devmesh.ca.tokens import TokenStore
 from devmesh.config.analysis import analyze, merge
 from devmesh.config.loader import load_paths
+from devmesh.config.operator.settings import choose
 from devmesh.config.topology_types import Topology, Workload
 from devmesh.errors import DevmeshError
-from devmesh.registry.client import Registry
-from devmesh.registry.resources import StoredResource, delete_resources, list_resources
+from devmesh.registry.resources import StoredResource
 from devmesh.runtimes.runtime import Json, Tell
+from devmesh.runtimes.waiting import Lack
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 CONTROL_PLANE_WORKLOAD = "controlplane"
-FAULT_CHECK_SECONDS = 1.0
-LOOK_AGAIN_SECONDS = 0.02
+KEPT_SETTINGS = ("profile", "ingressGateway", "egressGateway", "addons", "remotePilotAddress", "mesh_config", "operator")
 
 
 def load_resources(topology: Topology, tell: Tell) -> list[StoredResource]:
@@ -43,11 +40,6 @@ def load_resources(topology: Topology, tell: Tell) -> list[StoredResource]:
     return [StoredResource.of(resource, "mesh") for resource in loaded.resources]
 
 
-def wants_egress(settings: Mapping[str, Any]) -> bool:
-    """Whether the mesh has an egress gateway (Istio's `components.egressGateways`); off unless the settings say so."""
-    return settings.get("egressGateway") is True
-
-
 def mint_tokens(file: Path, workloads: Iterable[Workload]) -> dict[str, str]:
     """A token for each workload and the control plane, by name, minted straight into the CA's store before it starts; it keeps their hashes."""
     store = TokenStore(file)
@@ -56,31 +48,14 @@ def mint_tokens(file: Path, workloads: Iterable[Workload]) -> dict[str, str]:
 
 
 def mesh_config(settings: Mapping[str, Any], mesh_id: str) -> Json:
-    """MeshConfig of the profile, the user's settings over it."""
-    demo = {"tracing_sampling": 100.0} if settings.get("profile", "demo") == "demo" else {}
-    return {**demo, "mesh_id": mesh_id, "access_log_file": "/dev/stdout", **settings.get("mesh_config", {})}
+    """MeshConfig as the control plane reads it: what `up` was told, else what its profile says."""
+    chosen = settings.get("mesh_config")
+    return {**(choose(settings.get("profile")).mesh_config() if chosen is None else chosen), "mesh_id": mesh_id}
 
 
-async def expire_faults(registry: Registry) -> None:
-    """Remove the faults whose time is over."""
-    now = time.time_ns() / 1e9
-    gone = [
-        (one.owner, one.key)
-        for one in await list_resources(registry, "fault")
-        if float(one.document.get("spec", {}).get("until") or now + 1) <= now
-    ]
-    if gone:
-        await delete_resources(registry, gone)
-
-
-async def watch_faults(registry_url: str, token: str, stopping: asyncio.Event) -> None:
-    """Remove faults whose time is over, once a second, until `stopping`."""
-    async with Registry(registry_url, token) as registry:
-        while not stopping.is_set():
-            with contextlib.suppress(DevmeshError):
-                await expire_faults(registry)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), FAULT_CHECK_SECONDS)
+def kept_settings(settings: Mapping[str, Any]) -> Json:
+    """What `state.json` says of how the mesh was brought up, for `status` and for whoever looks later."""
+    return {key: settings[key] for key in KEPT_SETTINGS if key in settings}
 
 
 class ControlPlaneView:
@@ -89,7 +64,7 @@ class ControlPlaneView:
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session, self._url = session, url
 
-    async def missing(self, workloads: Iterable[str], wanted: Collection[str]) -> list[str]:
+    async def missing(self, workloads: Iterable[str], wanted: Collection[str]) -> list[Lack]:
         """What is not so yet: every sidecar has acknowledged what it was sent, every wanted workload gets traffic."""
         proxies = {one["workload"]: one for one in (await self._get("/v1/proxies")).get("proxies", ())}
         endpoints = set((await self._get("/v1/status")).get("endpoints") or ())
@@ -97,11 +72,12 @@ class ControlPlaneView:
         for name in workloads:
             proxy = proxies.get(name)
             if proxy is None or not proxy["connected"]:
-                found.append(f"{name}: its sidecar has not connected to the control plane")
+                found.append(Lack(name, "its sidecar has not connected to the control plane", f"{name}-sidecar"))
             elif not proxy["synced"]:
-                found.append(f"{name}: its sidecar has not acknowledged its configuration {proxy.get('error') or ''}".rstrip())
+                what = f"its sidecar has not acknowledged its configuration {proxy.get('error') or ''}".rstrip()
+                found.append(Lack(name, what, f"{name}-sidecar"))
             elif name in wanted and name not in endpoints:
-                found.append(f"{name}: its app takes no connections: {proxy.get('detail') or 'no answer yet'}")
+                found.append(Lack(name, f"its app takes no connections: {proxy.get('detail') or 'no answer yet'}", name))
         return found
 
     async def _get(self, path: str) -> Json:

@@ -232,6 +232,7 @@ class HttpManager:
     client_cert_details: tuple[str, ...] = ()  # what x-forwarded-client-cert tells besides By and Hash, in Envoy's order
     upgrades: frozenset[str] = frozenset()
     max_request_headers_kb: int = 60
+    max_headers_count: int = 100
     stream_idle_timeout: float | None = 300.0
     request_timeout: float | None = None
     idle_timeout: float | None = 3600.0
@@ -386,4 +387,5 @@ class ProxyConfig:
     routes: dict[str, RouteTable]
     names: dict[str, tuple[str, ...]]  # host as an app may say it (lower-case) -> IPs, from NDS
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
+    partitions: dict[str, str] = field(default_factory=dict)  # address that we are cut off from -> fault
     raw: dict[str, object] = field(default_factory=dict)  # as received, for config_dump; without the secrets

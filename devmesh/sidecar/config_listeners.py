@@ -165,6 +165,7 @@ def _http_manager(listener: str, manager: Json, tables: Mapping[str, RouteTable]
         client_cert_details=tuple(one for one in CERTIFICATE_DETAILS if manager.get("set_current_client_cert_details", {}).get(one)),
         upgrades=frozenset(u["upgrade_type"].lower() for u in manager.get("upgrade_configs", ()) if u.get("enabled", True)),
         max_request_headers_kb=int(manager.get("max_request_headers_kb", 60)),
+        max_headers_count=int(common.get("max_headers_count", 100)),
         stream_idle_timeout=limit(manager.get("stream_idle_timeout"), 300.0),
         request_timeout=limit(manager.get("request_timeout"), None),
         idle_timeout=limit(common.get("idle_timeout"), 3600.0),

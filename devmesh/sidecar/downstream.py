@@ -11,7 +11,7 @@ from devmesh.sidecar.config import HttpManager
 from devmesh.sidecar.exchange import Downstream, Exchange, Stream
 from devmesh.sidecar.http1.framing import NO_BODY, Body, FramingError
 from devmesh.sidecar.http1.request import TOO_LARGE, Absolute, BadRequest, parse_request, to_origin_form
-from devmesh.sidecar.message import Headers, RequestHead, ResponseHead
+from devmesh.sidecar.message import Headers, RequestHead, ResponseHead, get_header
 from devmesh.sidecar.record import Flag, Record
 from devmesh.sidecar.timers import Idle
 
@@ -90,6 +90,7 @@ class HttpConnection(Downstream):
             self._broken(exchange)
             return b""
         if taken:
+            exchange.record.bytes_received = self._body.content
             exchange.data(data if taken == len(data) else data[:taken])
         if self._body.done and not exchange.request_done:
             self._stop_awaiting()
@@ -178,7 +179,7 @@ class HttpConnection(Downstream):
         if not self._follow_configuration():
             return False
         try:
-            head, self._body = parse_request(raw)
+            head, self._body = parse_request(raw, self.manager.max_headers_count)
             named = to_origin_form(head)
         except BadRequest as error:
             self._refuse(error)
@@ -187,7 +188,8 @@ class HttpConnection(Downstream):
             head.scheme = b"https"
         if self._body.done:
             self._stop_awaiting()
-        self._close_after = head.close
+        # Whoever asked for a tunnel does not speak HTTP any more, whatever the answer was.
+        self._close_after = head.close or head.method == b"CONNECT"
         self._response_done = False
         manager, stream = self.manager, self.stream
         if self._resolve is not None:
@@ -240,10 +242,17 @@ class HttpConnection(Downstream):
         self._shut()
         record = Record(self.stream.direction, self.proxy.wall_ns())
         record.status, record.flags, record.details = status, reply.flags, error.details
+        record.bytes_sent = len(body)
+        if error.head is not None:
+            record.method, record.target, record.request_headers = error.head.method, error.head.target, error.head.headers
+            record.request_id = get_header(error.head.headers, b"x-request-id") or b""
         record.downstream_remote, record.downstream_local = self.stream.remote, self.stream.local
         self.proxy.record(record, self.manager)
 
     # Downstream, as the exchange sees it.
+    def last(self) -> None:
+        self._close_after = True
+
     def send_head(self, status: int, headers: Headers, *, chunked_from_close: bool) -> None:
         self._stop_awaiting()
         self._chunked = chunked_from_close

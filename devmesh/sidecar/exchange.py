@@ -60,6 +60,10 @@ class Downstream(Handler):
     def send_informational(self, head: ResponseHead) -> None:
         raise NotImplementedError
 
+    def last(self) -> None:
+        """No request after this one: the connection closes behind the answer."""
+        raise NotImplementedError
+
     def pause_reading(self) -> None:
         raise NotImplementedError
 
@@ -116,7 +120,8 @@ class Exchange:
     ) -> None:
         self.proxy, self.downstream, self.manager, self.stream, self.head = proxy, downstream, manager, stream, head
         self.started = proxy.now()
-        record = self.record = Record(stream.direction, proxy.wall_ns(), head.method, head.target, head.authority)
+        target = head.target if head.method != b"CONNECT" else b""  # it names an authority, no path
+        record = self.record = Record(stream.direction, proxy.wall_ns(), head.method, target, head.authority)
         record.downstream_remote, record.downstream_local = stream.remote, stream.local
         record.requested_server_name = stream.server_name
         self.request_done = complete
@@ -138,12 +143,16 @@ class Exchange:
         self.proxy.exchanges.add(self)
         self._identify()
         if not self._normalize():
+            self.downstream.last()
             self.reply(LocalReply(400, b"", Flag.NONE, "path_normalization_failed"))
             return
         self.host = select_virtual_host(self.manager.route_table, self.head.authority)
         # As in Envoy, only a connect_matcher, which Istio never writes, takes a CONNECT.
         if self.host is None or self.head.method == b"CONNECT":
             self.reply(replies.ROUTE_NOT_FOUND)
+            return
+        if self.head.target[:1] != b"/":  # OPTIONS *
+            self.reply(replies.NO_PATH)
             return
         if needs_tls(self.host, self.head):
             self._redirect(TLS_REDIRECT, None)
@@ -156,6 +165,7 @@ class Exchange:
         if isinstance(route.action, RouteAction):
             self.router = Router(self, route.action)
         if self.upgrade and not self._may_upgrade(route):
+            self.downstream.last()  # what follows may be the other protocol already
             self.reply(replies.UPGRADE_REFUSED)
             return
         policy = route.fault or self.manager.fault
@@ -170,6 +180,8 @@ class Exchange:
         self.upgrade = forwarding.prepare(
             self.head, record, self.manager, stream.remote, proxy.rng, client=stream.peer, own="" if stream.web else proxy.spiffe_id
         )
+        if self.head.expects:
+            self.downstream.send_informational(ResponseHead(100))
         if stream.peer is not None:
             record.mtls, record.peer_principal = True, stream.peer.spiffe_id
         if self.manager.tracing:
@@ -179,6 +191,8 @@ class Exchange:
     def _normalize(self) -> bool:
         """Before any rule looks at the path."""
         manager = self.manager
+        if b"#" in self.head.target:
+            return False
         if not (manager.normalize_path or manager.merge_slashes):
             return True
         target = normalized(self.head.target, merge_slashes=manager.merge_slashes)
@@ -247,7 +261,6 @@ class Exchange:
         if self.ended:
             return  # the answer overtook it
         self.active = True
-        self.record.bytes_received += len(data)
         if self.router is not None:
             self.router.data(data)
 
@@ -270,7 +283,7 @@ class Exchange:
         return headers.EditContext(
             head.headers,
             response,
-            self.stream.remote,
+            record.downstream_remote,
             self.stream.local,
             upstream_host=record.upstream_host,
             method=head.method,
@@ -278,6 +291,7 @@ class Exchange:
             target=head.target,
             status=record.status,
             route_name=record.route_name,
+            direct_remote=self.stream.remote,
         )
 
     def _edit_response(self, pairs: Headers) -> None:
@@ -313,6 +327,8 @@ class Exchange:
             pairs.append((b"date", replies.http_date()))
         if record.peer_metadata and self.stream.direction is Direction.INBOUND:
             pairs += self.proxy.peer_metadata
+        if head.status == 204:
+            remove_header(pairs, b"content-length")  # RFC 9110 section 8.6
         if self.head.method == b"HEAD":
             _frame(head.status, pairs)
         self.response_body = body

@@ -5,7 +5,10 @@ The names of a head are collected once, since most heads carry nothing of what i
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import random
+import socket
 
 from devmesh.sidecar.client_certificate import element as certificate_element
 from devmesh.sidecar.config import HttpManager
@@ -13,8 +16,9 @@ from devmesh.sidecar.message import Headers, RequestHead, get_header, remove_hea
 from devmesh.sidecar.record import Direction, Record
 from devmesh.sidecar.tls import Peer
 
-HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"})
-RESPONSE_HOPS = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
+HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"})
+RESPONSE_HOPS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade"})
+BODILESS_METHODS = frozenset({b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"})
 KEEP = (b"keep-alive", b"close")  # values of Connection that name no header of their own
 # By these a client would steer Envoy's router. It drops them from every request that is not "internal", which none is unless
 # internal_address_config says so (observed on Envoy 1.40), and from the edge those that tell what only a proxy knows.
@@ -51,6 +55,8 @@ def prepare(
         asked = upgrade(given)
         drop_hop_by_hop(given)
         names = {name for name, _ in given}
+    if b"expect" in names:
+        head.expects = take_expectation(given)
     if not names.isdisjoint(STEERING):
         given[:] = [pair for pair in given if pair[0] not in STEERING]
     edge = manager.use_remote_address
@@ -60,13 +66,17 @@ def prepare(
         if not names.isdisjoint(TOLD):
             given[:] = [pair for pair in given if pair[0] not in TOLD]
         set_header(given, b"x-envoy-external-address", remote.rpartition(":")[0].encode())
-    elif b"x-forwarded-proto" not in names:
-        given.append((b"x-forwarded-proto", b"https" if client is not None else b"http"))
-    if edge or b"x-request-id" not in names:
+    else:
+        if b"x-forwarded-proto" not in names:
+            given.append((b"x-forwarded-proto", b"https" if client is not None else b"http"))
+        if b"x-forwarded-for" in names:
+            forwarded = joined(given, b"x-forwarded-for")
+            set_header(given, b"x-forwarded-for", forwarded)
+            record.downstream_remote = last_forwarded(forwarded) or record.downstream_remote
+    request_id = b"" if edge or b"x-request-id" not in names else get_header(given, b"x-request-id") or b""
+    if not request_id:
         request_id = new_request_id(rng)
         set_header(given, b"x-request-id", request_id)
-    else:
-        request_id = get_header(given, b"x-request-id") or b""
     record.request_id = request_id
     if client is not None or b"x-forwarded-client-cert" in names:
         client_certificate(given, manager, client, own)
@@ -83,25 +93,41 @@ def new_request_id(rng: random.Random) -> bytes:
 
 
 def upgrade(pairs: Headers) -> bytes:
+    """What the client would go over to; h2c is passed over, as by Envoy: the server may keep to HTTP/1.1 (RFC 9110 section 7.8)."""
     connection = (get_header(pairs, b"connection") or b"").lower()
-    return (get_header(pairs, b"upgrade") or b"").lower() if b"upgrade" in connection else b""
+    wanted = (get_header(pairs, b"upgrade") or b"").lower() if b"upgrade" in connection else b""
+    return b"" if wanted == b"h2c" else wanted
 
 
 def drop_hop_by_hop(pairs: Headers) -> None:
     """RFC 9110 section 7.6.1: connection, what it names, and their kin; `te: trailers` is end to end for gRPC."""
     named = _connection_options(pairs)
-    trailers = any(name == b"te" and value.lower() == b"trailers" for name, value in pairs)
+    trailers = b"trailers" in [option.strip() for option in joined(pairs, b"te").split(b",")]
     pairs[:] = [pair for pair in pairs if pair[0] not in HOP_BY_HOP and pair[0] not in named]
     if trailers:
         pairs.append((b"te", b"trailers"))
+
+
+def needs_length(method: bytes, pairs: Headers) -> bool:
+    """Whether a request without a body has to say so (RFC 9110 section 8.6): its method might have one."""
+    return (
+        method not in BODILESS_METHODS and get_header(pairs, b"content-length") is None and get_header(pairs, b"transfer-encoding") is None
+    )
+
+
+def take_expectation(pairs: Headers) -> bool:
+    """Whether the client waits for a 100 before it sends its body; we tell it to go on, the app is not asked (proxy_100_continue)."""
+    waits = (get_header(pairs, b"expect") or b"").lower() == b"100-continue"
+    if waits:
+        remove_header(pairs, b"expect")
+    return waits
 
 
 def clean_response(pairs: Headers) -> bytes | None:
     """Take out of a response head what ends here; the peer's metadata, if it sent some."""
     names = {name for name, _ in pairs}
     if not names.isdisjoint(RESPONSE_HOPS):
-        named = _connection_options(pairs)
-        pairs[:] = [pair for pair in pairs if pair[0] not in RESPONSE_HOPS and pair[0] not in named]
+        pairs[:] = [pair for pair in pairs if pair[0] not in RESPONSE_HOPS]  # what Connection names stays, as in Envoy
     if names.isdisjoint(PEER_METADATA):
         return None
     peer = get_header(pairs, b"x-envoy-peer-metadata")
@@ -116,8 +142,30 @@ def _connection_options(pairs: Headers) -> set[bytes]:
 
 def append_forwarded_for(pairs: Headers, remote: str) -> None:
     address = remote.rpartition(":")[0].encode()
-    given = get_header(pairs, b"x-forwarded-for")
+    given = joined(pairs, b"x-forwarded-for")
     set_header(pairs, b"x-forwarded-for", given + b"," + address if given else address)
+
+
+def joined(pairs: Headers, name: bytes) -> bytes:
+    """A list's lines as one, as Envoy keeps the headers it knows (RFC 9110 section 5.3)."""
+    return b",".join([value for key, value in pairs if key == name])
+
+
+def last_forwarded(forwarded: bytes) -> str:
+    """Who asked the proxy before us, `address:0`, as Envoy with no trusted hops takes it from x-forwarded-for; empty when it is no address."""
+    return _address(forwarded.rpartition(b",")[2].strip(b" \t"))
+
+
+@functools.lru_cache(maxsize=256)  # callers are few, and each asks often
+def _address(text: bytes) -> str:
+    try:
+        found = ipaddress.ip_address(text.decode("latin-1"))
+    except ValueError:
+        return ""
+    if isinstance(found, ipaddress.IPv4Address):
+        return f"{found}:0"
+    scope = f"%{found.scope_id}" if found.scope_id else ""
+    return f"[{socket.inet_ntop(socket.AF_INET6, found.packed)}{scope}]:0"  # ::ffff:192.0.2.1 as everybody writes it
 
 
 def client_certificate(pairs: Headers, manager: HttpManager, peer: Peer | None, own: str) -> None:

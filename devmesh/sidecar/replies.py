@@ -27,6 +27,7 @@ class LocalReply:
 
 
 ROUTE_NOT_FOUND = LocalReply(404, b"", Flag.NR, "route_not_found")
+NO_PATH = LocalReply(404, b"", Flag.NONE, "absolute_path_rejected")
 CLUSTER_NOT_FOUND = LocalReply(503, b"", Flag.NC, "cluster_not_found")
 NO_HEALTHY_UPSTREAM = LocalReply(503, b"no healthy upstream", Flag.UH, "no_healthy_upstream")
 OVERFLOW = LocalReply(

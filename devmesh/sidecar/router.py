@@ -10,6 +10,7 @@ from devmesh.sidecar.attempt import Attempt
 from devmesh.sidecar.balancing import NO_HASH, request_hash
 from devmesh.sidecar.config import Cluster, Endpoint, Route, RouteAction
 from devmesh.sidecar.filters import headers
+from devmesh.sidecar.forwarding import needs_length
 from devmesh.sidecar.http1.framing import Body
 from devmesh.sidecar.message import ResponseHead, remove_header, set_header
 from devmesh.sidecar.mirror import Mirrored
@@ -163,6 +164,7 @@ class Router:
             attempt.record.span_id = proxy.rng.randbytes(8)
         record.attempts.append(attempt.record)
         record.upstream_host = pool.endpoint
+        record.fault_id = proxy.upstreams.partitions.cut.get(pool.target.endpoint.address, "")
         proxy.sweep.add(exchange)
         if not attempt.start(exchange.head.method):
             exchange.reply(replies.OVERFLOW)
@@ -174,9 +176,8 @@ class Router:
             ip, port = exchange.stream.original
             return upstreams.http_pool(cluster, Endpoint(ip, cluster.original_dst_port or port), exchange.head.authority)
         if self._hash is None:
-            self._hash = request_hash(
-                self.action.hash_policies, exchange.head, exchange.stream.remote.rpartition(":")[0], exchange.proxy.rng
-            )
+            source = exchange.record.downstream_remote.rpartition(":")[0]
+            self._hash = request_hash(self.action.hash_policies, exchange.head, source, exchange.proxy.rng)
         retry = self.action.retry
         tries = retry.host_selection_attempts if retry is not None and retry.previous_hosts else 0
         endpoint = upstreams.choose(cluster, self._hash.value, self.tried if tries else frozenset(), tries)
@@ -218,6 +219,8 @@ class Router:
             lines += exchange.proxy.peer_lines
         if exchange.host is not None and exchange.host.include_attempt_count:
             lines.append(b"x-envoy-attempt-count: %d" % self.attempts)
+        if needs_length(head.method, pairs):
+            lines.append(b"content-length: 0")
         if exchange.upgrade:
             lines.append(b"connection: upgrade\r\nupgrade: " + exchange.upgrade)
         lines.append(b"\r\n")
@@ -230,7 +233,7 @@ class Router:
         if head.status < 200:
             if head.status == 101:
                 self._tunnel(attempt, head)
-            else:
+            elif head.status != 100:  # a client that waits for that has had it from us
                 exchange.downstream.send_informational(head)
             return
         if self.action.retry is not None and self._may_retry(Outcome(Failure.NONE, head.status, head.headers)):
@@ -242,7 +245,10 @@ class Router:
         exchange.respond(head, body)
 
     def _tunnel(self, attempt: Attempt, head: ResponseHead) -> None:
-        if attempt.connection is not None:
+        if not self.exchange.upgrade:  # nobody asked: what this client sends next is no business of this app's
+            attempt.abandon()
+            self.exchange.reply(replies.reset("protocol_error", retried=self.attempts > 1, connect=False))
+        elif attempt.connection is not None:
             self.deadline = None
             self.exchange.tunnel(attempt.connection, head)
 
@@ -258,7 +264,8 @@ class Router:
         exchange = self.exchange
         if attempt is self.attempt and exchange.response_started and not exchange.ended:
             exchange.active = True
-            exchange.record.bytes_sent += len(data)
+            if exchange.response_body is not None:
+                exchange.record.bytes_sent = exchange.response_body.content
             exchange.downstream.send_data(data)
 
     def response_end(self, attempt: Attempt) -> None:

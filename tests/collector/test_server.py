@@ -74,6 +74,16 @@ async def test_intake_answers(urls, session, body, headers, status):
         assert response.status == status, await response.text()
 
 
+async def test_an_app_in_a_pod_sends_its_spans_to_the_hosts_name_there_and_the_query_side_does_not_answer_to_it(urls, session):
+    host = {"Host": "host.docker.internal:4318"}
+    async with session.post(urls.otlp, data=BODY, headers=JSON | host) as response:
+        assert response.status == 200
+    async with session.post(urls.otlp, data=BODY, headers=JSON | {"Host": "evil.example"}) as response:
+        assert response.status == 403
+    async with session.get(f"{urls.query}/api/v3/services", headers=host) as response:
+        assert response.status == 403
+
+
 async def test_a_span_without_an_id_is_reported_and_the_rest_kept(urls, session):
     body = request(front=[span("", "bad", START, 1), span("b7ad6b7169203331", "good", START, 1)])
     async with session.post(urls.otlp, json=body) as response:

@@ -29,7 +29,7 @@ def test_the_table_names_fields_that_exist():
 
 
 # Refused by check_virtual_service and check_gateway.
-# The compiler reads a Fault as it was written (`from`), the supervisor ends it (`until`).
+# The compiler reads a Fault as it was written (`from`), the runtime ends it (`until`) and holds apps (`pause`).
 ANSWERED_ELSEWHERE = {
     (Delay, "exponential_delay"),
     (Abort, "http2_error"),
@@ -40,6 +40,7 @@ ANSWERED_ELSEWHERE = {
     # Read by way of Secret.pair and Secret.roots.
     (Secret, "data"),
     (Secret, "string_data"),
+    (Fault, "pause"),
 }
 
 

@@ -3,7 +3,7 @@ import subprocess
 import orjson
 import pytest
 
-from devmesh.config.topology import Topology, check_local, load_topology
+from devmesh.config.topology import Gateways, Topology, check_local, load_topology
 from devmesh.errors import DevmeshError
 from tests.config.bookinfo import topology
 from tests.support.require import tool
@@ -194,7 +194,7 @@ def test_istios_compiler_reads_the_topology(tmp_path):
 def test_an_egress_gateway_is_there_when_it_is_asked_for(tmp_path):
     path = tmp_path / "compose.yaml"
     path.write_text("services: {a: {command: run, expose: ['80']}}\n")
-    without, with_one = (load_topology(path, environ={}, egress_gateway=on) for on in (False, True))
+    without, with_one = (load_topology(path, environ={}, gateways=Gateways(egress=on)) for on in (False, True))
     assert without.workload("istio-egressgateway") is None
     gateway = with_one.workload("istio-egressgateway")
     assert (gateway.gateway, gateway.labels["istio"], gateway.ports) == (True, "egressgateway", (8080, 8443))
@@ -205,3 +205,12 @@ def test_an_egress_gateway_is_there_when_it_is_asked_for(tmp_path):
         one.cluster_ip for one in with_one.services if one is not service
     }
     assert not {gateway.ip, service.cluster_ip} & others
+
+
+def test_without_an_ingress_gateway_there_is_neither_its_workload_nor_its_service(tmp_path):
+    (tmp_path / "compose.yaml").write_text("name: a\nservices: {web: {image: x, expose: ['80']}}\n")
+    found = load_topology(tmp_path / "compose.yaml", environ={}, gateways=Gateways(ingress=False))
+    assert [one.name for one in found.workloads] == ["web"]
+    assert [one.name for one in found.services] == ["web"]
+    assert Gateways.of({}) == Gateways(ingress=True, egress=False)
+    assert Gateways.of({"ingressGateway": False, "egressGateway": True}) == Gateways(ingress=False, egress=True)

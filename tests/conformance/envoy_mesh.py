@@ -27,7 +27,7 @@ from devmesh.sidecar.config_parse import parse_snapshot
 from devmesh.sidecar.listener import SocketSpec
 from devmesh.sidecar.proxy import Proxy
 from devmesh.sidecar.record import Record
-from devmesh.sidecar.telemetry.access_log import fields
+from devmesh.sidecar.telemetry.access_log import fields, json_line, text_line
 from tests.controlplane.certificates import Authority, _builder
 
 Json = dict[str, Any]
@@ -207,6 +207,8 @@ class _Records:
     def record(self, record: Record, manager: HttpManager) -> None:
         self.queue.put_nowait(record)
 
+    def fault_met(self, fault: str) -> None: ...
+
     def tcp_opened(self, record: Record) -> None: ...
 
     def tcp_closed(self, record: Record) -> None:
@@ -222,6 +224,11 @@ class OurCaller:
             record = await self._records.queue.get()
         return {**fields(record), "upstream_request_attempt_count": len(record.attempts)}
 
+    async def lines(self) -> list[bytes]:
+        """The next record as text and as JSON."""
+        record = await self._records.queue.get()
+        return [text_line(record), json_line(record)]
+
 
 class EnvoyCaller:
     def __init__(self, port: int, process: asyncio.subprocess.Process) -> None:
@@ -232,6 +239,11 @@ class EnvoyCaller:
         async with asyncio.timeout(5):
             line: Json = json.loads(await self._process.stdout.readline())
         return line
+
+    async def lines(self) -> list[bytes]:
+        """The next two lines."""
+        assert self._process.stdout is not None
+        return [await self._process.stdout.readline() for _ in range(2)]
 
 
 class Mesh:

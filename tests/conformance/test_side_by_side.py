@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import string
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,23 @@ LOGGED = {
     "user_agent": "%REQ(USER-AGENT)%",
     "x_forwarded_for": "%REQ(X-FORWARDED-FOR)%",
     "bytes_received": "%BYTES_RECEIVED%",
+    "bytes_sent": "%BYTES_SENT%",
 }
 SECONDS = 5
+
+
+ANSWER = b"content-length: 2\r\n\r\nok"
+# What an app answers at `/told/<name>`.
+TOLD = {
+    "204": b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n",
+    "304": b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\netag: x\r\n\r\n",
+    "100": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n" + ANSWER,
+    "hops": b"HTTP/1.1 200 OK\r\nconnection: x-a\r\nx-a: 1\r\nkeep-alive: 5\r\nproxy-connection: x\r\nupgrade: h2c\r\n" + ANSWER,
+    "two-lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n" + ANSWER,
+    "own": b"HTTP/1.1 200 OK\r\nserver: mine\r\nvia: 1.1 x\r\nset-cookie: a\r\nset-cookie: b\r\nx-e:\r\nx-request-id: 7\r\n" + ANSWER,
+    "strange": b"HTTP/1.1 999 Strange\r\n" + ANSWER,
+    "short": b"HTTP/1.1 200\r\n" + ANSWER,
+}
 
 
 class Backend:
@@ -55,10 +72,25 @@ class Backend:
                 if b" /silent" in head:
                     self.ended.put_nowait(await reader.read())
                     break
-                if b"content-length: 10" not in head:
-                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                if b"transfer-encoding: chunked" in head:
+                    await reader.readuntil(b"0\r\n\r\n")
+                if b" /echo" in head:
+                    writer.write(await self._echo(reader, head))
+                elif b" /told/" in head:
+                    writer.write(TOLD[head.split(b" ")[1].rpartition(b"/")[2].decode()])
+                elif b"content-length: 10" not in head:
+                    extra = b"".join(b"x: %d\r\n" % number for number in range(100)) if b" /many" in head else b""
+                    coding = b"transfer-encoding: gzip" if b" /gzip" in head else b"content-length: 2"
+                    writer.write(b"HTTP/1.1 200 OK\r\n" + coding + b"\r\n" + extra + b"\r\nok")
         writer.close()
         self._writers.discard(writer)
+
+    async def _echo(self, reader: asyncio.StreamReader, head: bytes) -> bytes:
+        """The head that came, but for what is a clock's."""
+        length = re.search(rb"content-length: (\d+)", head)
+        await reader.readexactly(int(length[1]) if length else 0)
+        body = re.sub(rb"x-envoy-expected-rq-timeout-ms: \d+\r\n", b"", head)
+        return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
     def stop(self) -> None:
         assert self._server is not None
@@ -67,7 +99,7 @@ class Backend:
             writer.close()
 
 
-def snapshot(port: int, mirror: int, listening: int) -> Json:
+def snapshot(port: int, mirror: int, listening: int, formats: Sequence[Json] = ({"json_format": LOGGED},)) -> Json:
     def static(name: str, *ports: int) -> Json:
         hosts = [{"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": one}}}} for one in ports]
         return {"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": hosts}]}}
@@ -93,7 +125,9 @@ def snapshot(port: int, mirror: int, listening: int) -> Json:
         "stat_prefix": "h",
         "request_timeout": "0.2s",
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{TYPE}.filters.http.router.v3.Router"}}],
-        "access_log": [{"name": "stdout", "typed_config": {"@type": f"{TYPE}.access_loggers.stream.v3.StdoutAccessLog", "log_format": {"json_format": LOGGED}}}],
+        "access_log": [
+            {"name": "stdout", "typed_config": {"@type": f"{TYPE}.access_loggers.stream.v3.StdoutAccessLog", "log_format": one}} for one in formats
+        ],
         "route_config": {"name": "r", "validate_clusters": False, "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": routes}]},
     }  # fmt: skip
     listener = {
@@ -105,7 +139,7 @@ def snapshot(port: int, mirror: int, listening: int) -> Json:
 
 
 @contextlib.asynccontextmanager
-async def our_sidecar(port: int, mirror: int) -> AsyncIterator[Caller]:
+async def our_sidecar(port: int, mirror: int) -> AsyncIterator[OurCaller]:
     sock = free_socket()
     records = _Records()
     proxy = Proxy(telemetry=records, gateway=True)
@@ -118,13 +152,15 @@ async def our_sidecar(port: int, mirror: int) -> AsyncIterator[Caller]:
 
 
 @contextlib.asynccontextmanager
-async def live_envoy(port: int, mirror: int, directory: Path) -> AsyncIterator[Caller]:
+async def live_envoy(
+    port: int, mirror: int, directory: Path, formats: Sequence[Json] = ({"json_format": LOGGED},)
+) -> AsyncIterator[EnvoyCaller]:
     binary = require.envoy()
     sock = free_socket()
     listening = port_of(sock)
     sock.close()
     bootstrap = directory / "envoy.json"
-    bootstrap.write_text(json.dumps({"static_resources": snapshot(port, mirror, listening)}))
+    bootstrap.write_text(json.dumps({"static_resources": snapshot(port, mirror, listening, formats)}))
     arguments = ["--concurrency", "1", "--use-dynamic-base-id", "--disable-hot-restart", "-l", "error", "--file-flush-interval-msec", "5"]
     with (directory / "envoy.log").open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
@@ -157,13 +193,15 @@ async def answered(caller: Caller, data: bytes) -> tuple[list[str], Json]:
         writer.write(data)
         async with asyncio.timeout(SECONDS):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
-            length = next(int(line.partition(": ")[2]) for line in head if line.startswith("content-length"))
-            body = (await reader.readexactly(length)).decode()
+            if head[0] == "HTTP/1.1 100 Continue":
+                head += (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
+            length = next((int(line.partition(": ")[2]) for line in head if line.startswith("content-length")), 0)
+            body = (await reader.readexactly(0 if " 304 " in head[0] else length)).decode("latin-1")
         log = await caller.log()
     finally:
         writer.close()
     lines = sorted(line for line in head if not line.startswith(("date", "x-envoy-upstream-service-time")))
-    return [*lines, body], {key: _plain(log[key]) for key in LOGGED}
+    return [*lines, *sorted(body.split("\r\n"))], {key: _plain(log[key]) for key in LOGGED}
 
 
 def _plain(value: Any) -> Any:
@@ -171,7 +209,54 @@ def _plain(value: Any) -> Any:
 
 
 AGENT = "user-agent: me\r\nx-forwarded-for: 192.0.2.9\r\n\r\n"
+POST, GET, LAST = "POST /x HTTP/1.1\r\nhost: a\r\n", "GET /x HTTP/1.1\r\n", "0\r\n\r\n"
+CODINGS = ("gzip", "identity", "", "gzip, chunked", "chunked\r\ntransfer-encoding: chunked")
+MALFORMED = {
+    "garbage": "\x16\x03\x01hello\r\n\r\n",
+    "101 headers": GET + "host: a\r\n" + "".join(f"x: {number}\r\n" for number in range(100)) + "\r\n",
+    "100 headers": GET + "host: a\r\n" + "".join(f"x: {number}\r\n" for number in range(99)) + "\r\n",
+    "61 KiB of headers": f"{GET}host: a\r\nx: {'a' * 62_000}\r\n\r\n",
+    "no Host": GET + "user-agent: me\r\n\r\n",
+    "a Host that Connection names": GET + "host: a\r\nconnection: Host, close\r\n\r\n",
+    "both framings": f"{POST}content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n{LAST}",
+    "two lengths": POST + "content-length: 3\r\ncontent-length: 3\r\n\r\nabc",
+    "a negative length": POST + "content-length: -3\r\n\r\n",
+    "no chunk": POST + "transfer-encoding: chunked\r\n\r\nzz\r\n\r\n",
+    "white space before the colon": GET + "host : a\r\n\r\n",
+    "no path": "OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n",
+    "a tunnel": "CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\n\r\n",
+    "an upgrade nobody allows": GET + "host: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    "an upgrade to h2c": GET + "host: a\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMA\r\n\r\n",
+    **{f"coding {coding!r}": f"{POST}transfer-encoding: {coding}\r\n\r\n{LAST}" for coding in CODINGS},
+    **{f"version {version}": f"GET /x {version}\r\nhost: a\r\n\r\n" for version in ("HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "http/1.1", "HTTP/1")},
+    **{f"a value with {character!r}": f"{GET}host: a\r\nx: a{character}b\r\n\r\n" for character in "\0\x01\x1f\x7f\t\x80"},
+    **{f"a Host with {character!r}": f"{GET}host: a{character}b\r\n\r\n" for character in string.punctuation + "\x80"},
+    **{f"a name with {character!r}": f"{GET}host: a\r\nx{character}y: b\r\n\r\n" for character in string.punctuation},
+}  # fmt: skip
+ECHO = "GET /echo HTTP/1.1\r\nhost: a\r\nx-request-id: 1\r\n"
+ECHO_POST = "POST /echo HTTP/1.1\r\nhost: a\r\nx-request-id: 1\r\n"
+# What the app gets to see.
+FORWARDED = {
+    "te with trailers": ECHO + "te: gzip, trailers\r\n\r\n",
+    "te with Trailers": ECHO + "te: gzip, Trailers\r\n\r\n",
+    "te": ECHO + "te: gzip\r\n\r\n",
+    "te that Connection names": ECHO + "connection: te\r\nte: trailers\r\n\r\n",
+    "credentials for a proxy": ECHO + "proxy-authorization: x\r\nproxy-authenticate: y\r\n\r\n",
+    "other hops": ECHO + "connection: keep-alive, x-a\r\nx-a: 1\r\nkeep-alive: 5\r\nproxy-connection: x\r\n\r\n",
+    "forwarded": ECHO + "x-forwarded-host: z\r\nforwarded: for=1\r\nx-forwarded-port: 1\r\nx-forwarded-proto: https\r\n\r\n",
+    "lines": ECHO + "cookie: a=1\r\ncookie: b=2\r\nx-a: 1\r\nx-a: 2\r\nx-e:\r\nx-s: \t a \t\r\nX-UPPER: V\r\n\r\n",
+    "expectation": ECHO_POST + "expect: 100-Continue\r\ncontent-length: 2\r\n\r\nok",
+    "another expectation": ECHO_POST + "expect: more\r\ncontent-length: 2\r\n\r\nok",
+    "fragment": "GET /echo?a#b HTTP/1.1\r\nhost: a\r\n\r\n",
+    **{f"{method} without a body": ECHO.replace("GET", method) + "\r\n" for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")},
+}  # fmt: skip
 CONVERSATIONS = {
+    **MALFORMED,
+    **FORWARDED,
+    **{f"told {name}": f"GET /told/{name} HTTP/1.1\r\nhost: a\r\n\r\n" for name in TOLD},
+    "chunks with an extension": f"{POST}transfer-encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n{LAST}",
+    "an answer of 101 headers": "GET /many HTTP/1.1\r\nhost: a\r\n\r\n",
+    "an answer in gzip coding": "GET /gzip HTTP/1.1\r\nhost: a\r\n\r\n",
     "half a body": "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf",
     "half a head": "POST /x HTTP/1.1\r\nhost: a\r\n",
     "half a gRPC message": "POST /x HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc\r\ncontent-length: 10\r\n\r\nhalf",
@@ -200,11 +285,75 @@ async def test_both_answer_and_log_alike(tmp_path: Path) -> None:
     for which, answers in found.items():
         async with running(which, tmp_path) as (caller, _):
             for name, data in CONVERSATIONS.items():
-                answers[name] = await answered(caller, data.encode())
+                answers[name] = await answered(caller, data.encode("latin-1"))
     for name, theirs in found["envoy"].items():
         assert found["ours"][name] == theirs, name
     assert found["ours"]["half a body"][1]["response_code_details"] == "request_overall_timeout"
     assert found["ours"]["host"][1]["authority"] == "new.example"
+
+
+# Istio's default format (pkg/config/mesh's accessLogFormat), in text and in JSON.
+ISTIO_TEXT = (
+    '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% '
+    '%CONNECTION_TERMINATION_DETAILS% "%UPSTREAM_TRANSPORT_FAILURE_REASON%" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% '
+    '%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" '
+    '"%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% '
+    "%REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
+)
+ISTIO_JSON = {
+    "start_time": "%START_TIME%", "route_name": "%ROUTE_NAME%", "method": "%REQ(:METHOD)%", "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "protocol": "%PROTOCOL%", "response_code": "%RESPONSE_CODE%", "response_flags": "%RESPONSE_FLAGS%",
+    "response_code_details": "%RESPONSE_CODE_DETAILS%", "connection_termination_details": "%CONNECTION_TERMINATION_DETAILS%",
+    "bytes_received": "%BYTES_RECEIVED%", "bytes_sent": "%BYTES_SENT%", "duration": "%DURATION%",
+    "upstream_service_time": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%", "x_forwarded_for": "%REQ(X-FORWARDED-FOR)%",
+    "user_agent": "%REQ(USER-AGENT)%", "request_id": "%REQ(X-REQUEST-ID)%", "authority": "%REQ(:AUTHORITY)%", "upstream_host": "%UPSTREAM_HOST%",
+    "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%", "upstream_local_address": "%UPSTREAM_LOCAL_ADDRESS%",
+    "downstream_local_address": "%DOWNSTREAM_LOCAL_ADDRESS%", "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "requested_server_name": "%REQUESTED_SERVER_NAME%", "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+}  # fmt: skip
+LOGGED_BYTES = [
+    b'GET /x?a="q\\ HTTP/1.1\r\nhost: a\r\nuser-agent: m"e\\\r\nx-request-id: 1\r\n\r\n',
+    b"GET /nobody HTTP/1.1\r\nhost: a\r\nx-request-id: 1\r\nx-forwarded-for: 192.0.2.9\r\n\r\n",
+    "GET /x HTTP/1.1\r\nhost: a\r\nuser-agent: \u00e9\u2028\t1<>&'/\r\nx-request-id: 1\r\n\r\n".encode(),
+    b"GET /x HTTP/1.1\r\nhost: a\r\nuser-agent: a\xe9b\xff\xc3\r\nx-request-id: 1\r\n\r\n",
+    b"GET /x HTTP/1.1\r\nhost: \r\nuser-agent:\r\nx-request-id: \r\n\r\n",
+    b"GET /x HTTP/1.1\r\nuser-agent: me\r\n\r\n",
+    b"GET /x HTTP/1.0\r\nhost: a\r\n\r\n",
+    b"garbage\r\n\r\n",
+    *(
+        b"GET /x HTTP/1.1\r\nhost: a\r\nx-forwarded-for: " + forwarded + b"\r\n\r\n"
+        for forwarded in (
+            b"192.0.2.9, 192.0.2.8", b"192.0.2.9,garbage", b"garbage ,\t192.0.2.9 ", b"192.0.2.9:80", b"2001:DB8::1", b"[2001:db8::1]",
+            b"::ffff:192.0.2.1", b"192.0.2.9,", b"", b"192.0.2.9\r\nx-forwarded-for: 192.0.2.8", b"192.0.2.09", b"fe80::1%1", b"192.0.2.0/24",
+        )
+    ),
+]  # fmt: skip
+# Ports, times and generated ids.
+CHANGING = re.compile(
+    rb'127\.0\.0\.1:\d+|\d{4}-[0-9T:.-]{18,19}Z|[0-9a-f]{8}-[0-9a-f-]{27}|(?<=ion":)\d+|(?<=time":")\d+|(?<=" \d \d )\d+ \d+|(?<=" \d \d\d )\d+'
+)
+
+
+async def _log_lines(caller: OurCaller | EnvoyCaller, data: bytes) -> list[bytes]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", caller.port)
+    writer.write(data)
+    async with asyncio.timeout(SECONDS):
+        await reader.readuntil(b"\r\n\r\n")
+        lines = await caller.lines()
+    writer.close()
+    return [CHANGING.sub(b"_", line) for line in lines]
+
+
+async def test_access_logs_are_the_same_bytes(tmp_path: Path) -> None:
+    formats = ({"text_format_source": {"inline_string": ISTIO_TEXT}}, {"json_format": ISTIO_JSON})
+    app = Backend()
+    port = await app.start()
+    try:
+        async with our_sidecar(port, port) as ours, live_envoy(port, port, tmp_path, formats) as envoy:
+            for data in LOGGED_BYTES:
+                assert await _log_lines(ours, data) == await _log_lines(envoy, data), data
+    finally:
+        app.stop()
 
 
 @pytest.mark.parametrize("which", ["ours", "envoy"])

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from devmesh import __version__
 from tests.e2e.conftest import RunningMesh, until
 from tests.support.web_certificates import WebCa
 
@@ -24,6 +25,7 @@ def test_up_leaves_every_workload_ready_and_in_sync(bookinfo):
     for one in workloads:
         assert one["ready"], one
         assert one["synced"], one
+        assert one["sidecar_version"] == __version__, one
         assert one["certificate"]["spiffe_id"].startswith("spiffe://cluster.local/ns/"), one
 
 
@@ -32,6 +34,34 @@ def test_the_page_shows_details_and_reviews_through_the_gateway(bookinfo):
     assert "The Comedy of Errors" in page
     assert "PublisherA" in page
     assert "An extremely entertaining play by Shakespeare" in page
+
+
+def _way_up(spans, span):
+    """(service, kind) from a span to its root."""
+    by_id = {one["span_id"]: one for one in spans}
+    while span is not None:
+        yield span["service"], span["kind"]
+        span = by_id.get(span["parent_id"])
+
+
+def test_a_trace_from_the_page_to_the_ratings_is_one_tree_of_apps_and_sidecars(clean_bookinfo):
+    """A sidecar calls with a span of its own and one for each attempt."""
+    apply_task(clean_bookinfo, "destination-rule-all", "virtual-service-all-v1")
+    apply_task(clean_bookinfo, "virtual-service-reviews-test-v2")
+    cookie, parent = f"session={clean_bookinfo.login('jason')}", f"traceparent: 00-{'a' * 32}-{'3' * 16}-01"
+    wanted = [("ratings", "server"), ("ratings.default", "server")]
+    for caller in ("reviews", "productpage"):
+        wanted += [(f"{caller}.default", "client")] * 2 + [(caller, "client"), (caller, "server"), (f"{caller}.default", "server")]
+    wanted += [("istio-ingressgateway.istio-system", "client")] * 2
+
+    def whole() -> bool:
+        """Asked for again as long as it is not: an app's own spans begin some time after it listens."""
+        subprocess.run(["curl", "-s", "-o", "/dev/null", "-b", cookie, "-H", parent, f"{clean_bookinfo.gateway}/productpage"], check=True)
+        done = clean_bookinfo.devmesh("traces", "show", "a" * 32, "-o", "json", check=False)
+        spans = json.loads(done.stdout)["spans"] if done.returncode == 0 else []
+        return any(list(_way_up(spans, span)) == wanted for span in spans)
+
+    until(whole, 30)
 
 
 def test_jason_alone_is_routed_to_reviews_v2(clean_bookinfo):
@@ -86,6 +116,7 @@ def test_a_fault_degrades_the_page_counts_its_hits_and_clear_heals_it(clean_book
     assert "Ratings service is currently unavailable" in clean_bookinfo.page(jason)
     (fault,) = clean_bookinfo.json("fault", "list")["faults"]
     assert fault["hits"] == 1
+    until(lambda: any("ratings.default" in one["services"] for one in clean_bookinfo.json("traces", "list", "--errors")["traces"]))
     until(lambda: " 503 FI fault_filter_abort " in clean_bookinfo.devmesh("logs", "ratings", "--access").stdout)
     assert "fired 1 times" in clean_bookinfo.devmesh("fault", "clear").stdout
     assert "Ratings service is currently unavailable" not in clean_bookinfo.page(jason)
@@ -98,11 +129,22 @@ def test_with_retries_every_attempt_at_a_failing_service_is_seen(clean_bookinfo)
     )
     clean_bookinfo.devmesh("fault", "inject", "ratings", "--abort", "503")
     assert (
-        clean_bookinfo.devmesh("curl", "reviews-v2", "http://ratings:9080/ratings/0", "-o", "/dev/null", "-w", "%{http_code}").stdout
+        clean_bookinfo.devmesh(
+            "curl", "reviews-v2", "http://ratings:9080/ratings/0", "-o", "/dev/null", "-w", "%{http_code}",
+            "-H", f"traceparent: 00-{'b' * 32}-{'3' * 16}-01",
+        ).stdout
         == "503"
-    )
+    )  # fmt: skip
     (fault,) = clean_bookinfo.json("fault", "list")["faults"]
     assert fault["hits"] == 4
+
+    def failed() -> Counter[tuple[str, str]]:
+        done = clean_bookinfo.devmesh("traces", "show", "b" * 32, "-o", "json", check=False)
+        spans = json.loads(done.stdout)["spans"] if done.returncode == 0 else []
+        return Counter((one["service"], one["attributes"].get("devmesh.fault", "")) for one in spans if one["error"])
+
+    # The whole call and its four attempts; at the callee each by the fault's name.
+    until(lambda: failed() == {("reviews.default", ""): 5, ("ratings.default", fault["id"]): 4})
 
 
 def test_a_fault_at_an_unknown_service_is_an_error_with_a_suggestion(bookinfo):

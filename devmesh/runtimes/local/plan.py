@@ -11,11 +11,8 @@ from devmesh.config.topology import GATEWAY
 from devmesh.config.topology_types import Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.local.claims import claim_port
+from devmesh.runtimes.local.ports import OUTBOUND_PORT, SHIFT
 from devmesh.runtimes.processes import port_in_use
-
-HTTPS_PORT = 8443
-OUTBOUND_PORT = 15001
-SHIFT = 20_000
 
 
 def bind(address: str, port: int, what: str) -> socket.socket:

@@ -18,7 +18,7 @@ class EditContext:
 
     request: Headers
     response: Headers
-    downstream_remote: str = ""
+    downstream_remote: str = ""  # who asked, as far as proxies before us tell
     downstream_local: str = ""
     protocol: str = "HTTP/1.1"
     upstream_host: str = ""
@@ -27,6 +27,7 @@ class EditContext:
     target: bytes = b""
     status: int = 0
     route_name: str = ""
+    direct_remote: str = ""  # the other end of the connection
 
 
 def apply_edits(headers: Headers, add: tuple[HeaderEdit, ...], remove: tuple[bytes, ...], context: EditContext) -> None:
@@ -97,8 +98,8 @@ COMMANDS: dict[bytes, Callable[[EditContext, bytes], bytes | None]] = {
     b"ROUTE_NAME": lambda context, _: context.route_name.encode(),
     b"DOWNSTREAM_REMOTE_ADDRESS": lambda context, _: context.downstream_remote.encode(),
     b"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": lambda context, _: _without_port(context.downstream_remote),
-    b"DOWNSTREAM_DIRECT_REMOTE_ADDRESS": lambda context, _: context.downstream_remote.encode(),
-    b"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": lambda context, _: _without_port(context.downstream_remote),
+    b"DOWNSTREAM_DIRECT_REMOTE_ADDRESS": lambda context, _: context.direct_remote.encode(),
+    b"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": lambda context, _: _without_port(context.direct_remote),
     b"DOWNSTREAM_LOCAL_ADDRESS": lambda context, _: context.downstream_local.encode(),
     b"DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": lambda context, _: _without_port(context.downstream_local),
     b"DOWNSTREAM_LOCAL_PORT": lambda context, _: context.downstream_local.rpartition(":")[2].encode(),

@@ -1,4 +1,7 @@
-"""Where a message body ends (RFC 9112 section 6.3): the bytes pass through as received, only their end is found."""
+"""Where a message body ends (RFC 9112 section 6.3): the bytes pass through as received, only their end is found.
+
+`content` counts the bytes that are the message's own, without chunk sizes and trailers: what Envoy logs.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ class NoBody:
 
     done = True
     chunked = False
+    content = 0
 
     def feed(self, data: bytes) -> int:
         del data
@@ -30,12 +34,14 @@ class LengthBody:
 
     def __init__(self, length: int) -> None:
         self.left = length
+        self.content = 0
         self.done = length == 0
 
     def feed(self, data: bytes) -> int:
         """How many bytes of data belong to this body."""
         taken = min(self.left, len(data))
         self.left -= taken
+        self.content += taken
         self.done = self.left == 0
         return taken
 
@@ -46,7 +52,11 @@ class CloseBody:
     done = False
     chunked = False
 
+    def __init__(self) -> None:
+        self.content = 0
+
     def feed(self, data: bytes) -> int:
+        self.content += len(data)
         return len(data)
 
 
@@ -70,6 +80,7 @@ class ChunkedBody:
 
     def __init__(self) -> None:
         self.done = False
+        self.content = 0
         self._state = _Chunk.SIZE
         self._line = b""
         self._left = 0
@@ -80,6 +91,7 @@ class ChunkedBody:
             if self._state is _Chunk.DATA:
                 taken = min(self._left, len(data) - position)
                 self._left -= taken
+                self.content += taken
                 position += taken
                 if self._left == 0:
                     self._state = _Chunk.DATA_END

@@ -12,17 +12,27 @@ from devmesh.sidecar.message import Headers, RequestHead, set_header
 
 
 class BadRequest(Exception):
-    """A request that is answered and never forwarded. `details` is Envoy's response_code_details; `protocol_error` sets DPE."""
+    """A request that is answered and never forwarded. `details` is Envoy's response_code_details; `protocol_error` sets DPE.
 
-    def __init__(self, status: int, body: bytes, details: str, *, protocol_error: bool = True) -> None:
+    `head` is what was understood of it, for the log.
+    """
+
+    def __init__(self, status: int, body: bytes, details: str, *, protocol_error: bool = True, head: RequestHead | None = None) -> None:
         super().__init__(status, details)
-        self.status, self.body, self.details, self.protocol_error = status, body, details, protocol_error
+        self.status, self.body, self.details, self.protocol_error, self.head = status, body, details, protocol_error, head
 
 
 CODEC_ERROR = (400, b"Bad Request", "http1.codec_error")
 READ_HERE = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
 ABSOLUTE = re.compile(rb"(?i:(https?))://(?:[^/?#@]*@)?(\[[0-9a-fA-F:.]+\]|[^/?#@:\[\]]+)(?::([0-9]{1,5}))?([/?][^#]*)?")
 TOO_LARGE = (431, b"Request Header Fields Too Large", "http1.headers_too_large")
+TOO_MANY = (431, b"Request Header Fields Too Large", "http1.too_many_headers")
+LOW_VERSION = (426, b"Upgrade Required", "low_version")
+BAD_CODING = (501, b"Not Implemented", "http1.invalid_transfer_encoding")
+NO_VERSION = re.compile(rb"[A-Z]+ /[^ ]*")  # HTTP/0.9
+OTHER_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
+CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+AUTHORITY = re.compile(rb"[0-9A-Za-z!$%&'()*+,\-.:;=@\[\]_~]*")  # what Envoy lets through, asked for every character
 
 
 class _Collector:
@@ -62,26 +72,11 @@ def to_origin_form(head: RequestHead) -> Absolute | None:
     return Absolute(match[1].decode().lower(), host, int(match[3]) if match[3] is not None else None)
 
 
-def parse_request(head: bytes) -> tuple[RequestHead, Body]:
+def parse_request(head: bytes, max_headers: int = 100) -> tuple[RequestHead, Body]:
     """Parse one head that ends with an empty line. Raises BadRequest."""
-    line_end = head.find(b"\r\n")
-    parts = head[:line_end].split(b" ")
-    if line_end < 0 or len(parts) != 3:
-        raise BadRequest(*CODEC_ERROR)
-    method, target, version = parts
-    collector = _Collector()
-    parser = httptools.HttpRequestParser(collector)
-    try:
-        parser.feed_data(head)
-    except httptools.HttpParserUpgrade:
-        pass  # the tunnel's bytes are not in `head`
-    except httptools.HttpParserError as error:
-        raise BadRequest(*CODEC_ERROR) from error
-    if version == b"HTTP/1.0":
-        raise BadRequest(426, b"Upgrade Required", "low_version")
-    if version != b"HTTP/1.1":
-        raise BadRequest(*CODEC_ERROR)
-    headers = collector.headers
+    method, target, headers = _read(head)
+    if len(headers) > max_headers:
+        raise BadRequest(*TOO_MANY)
     host = length = coding = None
     hosts = 0
     close = False
@@ -95,19 +90,71 @@ def parse_request(head: bytes) -> tuple[RequestHead, Body]:
             length = value
         elif name == b"transfer-encoding":
             coding = value
-        elif b"close" in value.lower():
-            close = True
+        else:
+            options = value.lower()
+            close = close or b"close" in options
+            if b"host" in options:
+                _keep_host(options, method, target, headers)
     if hosts != 1 or host is None:
         # RFC 9112 section 3.2: a missing or repeated Host must be answered with 400.
-        raise BadRequest(400, b"", "missing_host_header", protocol_error=False) if not hosts else BadRequest(*CODEC_ERROR)
+        raise _no_host(method, target, headers) if not hosts else BadRequest(*CODEC_ERROR)
+    if AUTHORITY.fullmatch(host) is None:
+        raise BadRequest(400, b"Bad Request", "http.invalid_authority")
     return RequestHead(method, target, host, headers, close=close), _request_body(method, length, coding)
+
+
+def _read(head: bytes) -> tuple[bytes, bytes, Headers]:
+    """Method, target and header fields. Raises BadRequest."""
+    line_end = head.find(b"\r\n")
+    parts = head[:line_end].split(b" ")
+    if line_end < 0 or len(parts) != 3:
+        raise BadRequest(*(LOW_VERSION if NO_VERSION.fullmatch(head, 0, line_end) else CODEC_ERROR))
+    method, target, version = parts
+    collector = _Collector()
+    parser = httptools.HttpRequestParser(collector)
+    try:
+        parser.feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass  # the tunnel's bytes are not in `head`
+    except httptools.HttpParserError as error:
+        raise _why(head, version) from error
+    if version != b"HTTP/1.1":
+        raise BadRequest(*(LOW_VERSION if OTHER_VERSION.fullmatch(version) else CODEC_ERROR))
+    return method, target, collector.headers
+
+
+def _why(head: bytes, version: bytes) -> BadRequest:
+    """What Envoy calls that which llhttp refused."""
+    lines = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
+    codings = [value.strip(b" \t").lower() for name, _, value in lines if name.lower() == b"transfer-encoding"]
+    if version != b"HTTP/1.1" and OTHER_VERSION.fullmatch(version):
+        return BadRequest(*LOW_VERSION)
+    if any(CONTROL.search(value) for _, _, value in lines):
+        return BadRequest(400, b"Bad Request", "http1.invalid_characters")
+    if any(name[:1] in (b" ", b"\t") for name, _, _ in lines):
+        return BadRequest(*CODEC_ERROR)  # a folded line
+    if codings and any(name.lower() == b"content-length" for name, _, _ in lines):
+        return BadRequest(400, b"Bad Request", "http1.content_length_and_chunked_not_allowed")
+    if codings and codings != [b"chunked"]:
+        return BadRequest(*BAD_CODING)
+    return BadRequest(*CODEC_ERROR)
+
+
+def _no_host(method: bytes, target: bytes, headers: Headers) -> BadRequest:
+    return BadRequest(400, b"", "missing_host_header", protocol_error=False, head=RequestHead(method, target, b"", headers))
+
+
+def _keep_host(options: bytes, method: bytes, target: bytes, headers: Headers) -> None:
+    """RFC 9110 section 7.6.1: fields that Connection names end here; a request whose Host does has none. Raises BadRequest."""
+    if b"host" in [option.strip() for option in options.split(b",")]:
+        raise _no_host(method, target, [pair for pair in headers if pair[0] != b"host"])
 
 
 def _request_body(method: bytes, length: bytes | None, coding: bytes | None) -> Body:
     """RFC 9112 section 6.3; llhttp has refused both at once and repeated lengths."""
     if coding is not None:
         if coding.lower() != b"chunked":
-            raise BadRequest(501, b"Not Implemented", "http1.invalid_transfer_encoding")
+            raise BadRequest(*BAD_CODING)
         return ChunkedBody()
     if length is None or method == b"CONNECT":
         return NO_BODY

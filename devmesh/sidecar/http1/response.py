@@ -10,6 +10,7 @@ from devmesh.sidecar.message import Headers, ResponseHead
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n]*))?")
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 MAX_HEAD = 96 * 1024
+MAX_HEADERS = 100  # Envoy's max_headers_count
 NO_OPTIONS: frozenset[bytes] = frozenset()
 KNOWN_NAMES = 1024  # an upstream that invents names fills no more
 _known_names: dict[bytes, bytes] = {}
@@ -24,6 +25,8 @@ def parse_response(head: bytes) -> tuple[ResponseHead, bool]:
     # A CR, LF or NUL elsewhere would begin another line, or end a value, for somebody behind us.
     if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1 or b"\0" in head:
         raise FramingError("malformed header line")
+    if len(lines) - 1 > MAX_HEADERS:
+        raise FramingError("too many header lines")
     headers: Headers = []
     options: frozenset[bytes] = NO_OPTIONS
     for line in lines[1:]:
@@ -59,7 +62,7 @@ def response_body(head: ResponseHead, method: bytes) -> Body:
     length = coding = None
     for name, value in head.headers:
         if name == b"content-length":
-            if length is not None and length != value:
+            if length is not None:
                 raise FramingError("Content-Length")
             length = value
         elif name == b"transfer-encoding":
@@ -67,7 +70,9 @@ def response_body(head: ResponseHead, method: bytes) -> Body:
     if coding is not None:
         if length is not None:
             raise FramingError("Content-Length and Transfer-Encoding")
-        return ChunkedBody() if coding.endswith(b"chunked") else CloseBody()
+        if coding != b"chunked":
+            raise FramingError("Transfer-Encoding")
+        return ChunkedBody()
     if length is None:
         return CloseBody()
     if not length.isdigit():

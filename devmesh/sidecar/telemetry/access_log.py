@@ -1,8 +1,12 @@
-"""Istio's access log: its default text format word for word (telemetry_logging.go), or the same fields as JSON."""
+"""Istio's access log: its default text format word for word (telemetry_logging.go), or the same fields as JSON, as Envoy writes them.
+
+What clients sent is bytes, and stays the same bytes in the text.
+"""
 
 from __future__ import annotations
 
 import functools
+import json
 from datetime import UTC, datetime
 
 import orjson
@@ -11,7 +15,7 @@ from devmesh.sidecar.message import get_header
 from devmesh.sidecar.record import Record
 from devmesh.sidecar.telemetry.spans import flags_text
 
-Fields = dict[str, str | int | None]
+Fields = dict[str, str | int | None]  # text as latin-1: each character is a byte of the line
 
 
 @functools.lru_cache(maxsize=16)  # many requests share a second
@@ -27,7 +31,12 @@ def start_time(start_ns: int) -> str:
 
 def _header(record: Record, name: bytes) -> str | None:
     value = get_header(record.request_headers, name)
-    return value.decode("latin-1") if value else None
+    return value.decode("latin-1") if value is not None else None
+
+
+def _named(name: str) -> str | None:
+    """What people named, in whatever language."""
+    return (name if name.isascii() else name.encode().decode("latin-1")) or None
 
 
 def fields(record: Record) -> Fields:
@@ -37,7 +46,7 @@ def fields(record: Record) -> Fields:
         "start_time": start_time(record.start_ns),
         "method": record.method.decode("latin-1") or None,
         "path": record.target.decode("latin-1") or None,
-        "protocol": record.protocol.decode() if record.method else None,
+        "protocol": record.protocol.decode() if record.protocol != b"TCP" else None,
         "response_code": record.status,
         "response_flags": flags_text(record.flags),
         "response_code_details": record.details or None,
@@ -50,23 +59,35 @@ def fields(record: Record) -> Fields:
         "x_forwarded_for": _header(record, b"x-forwarded-for"),
         "user_agent": _header(record, b"user-agent"),
         "request_id": record.request_id.decode("latin-1") or None,
-        "authority": record.authority.decode("latin-1") or None,
+        "authority": record.authority.decode("latin-1") or _header(record, b"host"),
         "upstream_host": record.upstream_host or None,
-        "upstream_cluster": record.upstream_cluster or None,
+        "upstream_cluster": _named(record.upstream_cluster),
         "upstream_local_address": record.upstream_local or None,
         "downstream_local_address": record.downstream_local or None,
         "downstream_remote_address": record.downstream_remote or None,
-        "requested_server_name": record.requested_server_name or None,
-        "route_name": record.route_name or None,
+        "requested_server_name": _named(record.requested_server_name),
+        "route_name": _named(record.route_name),
     }
 
 
 TEXT = '[%s] "%s %s %s" %s %s %s %s "%s" %s %s %s %s "%s" "%s" "%s" "%s" "%s" %s %s %s %s %s %s\n'  # the fields in their order
 
 
-def text_line(record: Record) -> str:
-    return TEXT % tuple("-" if value is None else value for value in fields(record).values())
+def text_line(record: Record) -> bytes:
+    return (TEXT % tuple("-" if value is None else value for value in fields(record).values())).encode("latin-1", "replace")
 
 
 def json_line(record: Record) -> bytes:
-    return orjson.dumps(fields(record)) + b"\n"
+    """Keys in the alphabet's order; UTF-8 stays, in a value that is none each byte is a code point (Envoy's JSON formatter)."""
+    found: dict[str, str | int | orjson.Fragment | None] = {**fields(record)}
+    for key, value in found.items():
+        if isinstance(value, str) and not value.isascii():
+            found[key] = _unicode(value)
+    return orjson.dumps(found, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+
+
+def _unicode(value: str) -> str | orjson.Fragment:
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return orjson.Fragment(json.dumps(value))

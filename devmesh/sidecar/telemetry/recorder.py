@@ -36,7 +36,7 @@ class Telemetry:
         self.metrics = Metrics(labels, spiffe_id, own)
         self.exporter = SpanExporter(SpanEncoder(workload), otlp_url) if otlp_url else None
         self._clusters: Callable[[str], Cluster | None] = lambda _: None
-        self._line: Callable[[Record], bytes] = json_line if encoding == "JSON" else lambda record: text_line(record).encode()
+        self._line: Callable[[Record], bytes] = json_line if encoding == "JSON" else text_line
         self._fd = _open(log_file)
         self._pending: deque[Record] = deque()
         self._handle: asyncio.Handle | None = None
@@ -73,6 +73,10 @@ class Telemetry:
         self.metrics.closed(record, self._clusters(record.upstream_cluster))
         if self._fd is not None:
             self._log(record)
+
+    def fault_met(self, fault: str) -> None:
+        """Something met a fault that no record tells of when it does: a partition."""
+        self.metrics.fault_hits[fault] += 1
 
     def render_metrics(self) -> str:
         return self.metrics.render()

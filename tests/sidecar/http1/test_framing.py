@@ -96,3 +96,10 @@ def test_only_closing_ends_a_body_of_unknown_length():
 
 def test_no_body_takes_nothing():
     assert taken(NoBody(), [b"abc"]) == (0, True)
+
+
+@given(chunks=CHUNKS, extension=EXTENSIONS, last=ZEROS, trailers=TRAILERS, cuts=st.lists(st.integers(0, 10_000)))
+def test_the_content_of_a_chunked_body_is_counted_without_its_framing(chunks, extension, last, trailers, cuts):
+    body = ChunkedBody()
+    taken(body, pieces(encoded(chunks, extension, last, trailers), cuts))
+    assert body.content == sum(map(len, chunks))
