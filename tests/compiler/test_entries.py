@@ -59,7 +59,7 @@ def test_a_name_has_the_addresses_given_or_one_made_up_that_no_service_has():
         entry("hosts: [c.example], resolution: NONE", "c"),
         entry("hosts: ['*.d.example'], resolution: NONE", "d"),
     )
-    table = names(whole)["table"]
+    table = names(whole, whole.topology.workload("web-v1"))["table"]
     assert table["a.example"]["ips"] == ["10.7.0.1"]
     assert table["b.example"]["ips"] == ["10.96.0.254"]
     assert not {"c.example", "*.d.example"} & table.keys()  # their addresses are the resolver's
