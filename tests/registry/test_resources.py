@@ -23,6 +23,7 @@ from devmesh.registry.resources import (
     parse_kv_key,
     replace_owner,
     unsealed,
+    write_resources,
 )
 
 TOKEN = "t0ken"
@@ -118,6 +119,9 @@ async def test_a_secret_never_reaches_the_registry_in_the_clear_and_applying_it_
     secret = StoredResource(key, "apply", document, "secret.yaml")
     assert (await apply_resources(registry, [secret])).created == (key,)
     assert (await apply_resources(registry, [secret])).unchanged == (key,)
-    (found,) = await list_resources(registry)
-    assert "hidden" not in str(found)
-    assert unsealed(found, TOKEN).document == document
+    for write in (None, write_resources):
+        if write is not None:
+            await write(registry, [secret])
+        (found,) = await list_resources(registry)
+        assert "hidden" not in str(found)
+        assert unsealed(found, TOKEN).document == document
