@@ -12,6 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from devmesh.sidecar.config import HttpManager, Listener, ProxyConfig, TcpProxy, WeightedCluster
@@ -76,6 +77,7 @@ class Proxy:
         gateway: bool = False,
         dialer: Dialer | None = None,
         excluded: frozenset[tuple[str, int]] = frozenset(),
+        files: Path | None = None,
         now: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
         rng: random.Random | None = None,
@@ -87,7 +89,7 @@ class Proxy:
         self.peer_metadata: Headers = peer_metadata or []
         self.peer_lines = [name + b": " + value for name, value in self.peer_metadata]
         self.config = EMPTY
-        self.contexts = Contexts(identity, self._secret)
+        self.contexts = Contexts(identity, self._secret, files)
         self.upstreams = Upstreams(self.contexts, dial or {}, now, self.rng, dialer)
         self.upstreams.partitions.met = self.telemetry.fault_met
         self.excluded = excluded

@@ -34,6 +34,7 @@ from tests.support.require import envoy as envoy_binary
 
 Json = dict[str, Any]
 Xds = dict[str, list[Json]]
+GATEWAY_PORTS = (8080, 8081, 8443, 31400)
 # What istiod adds for Istio's own Envoy build, or that only says where configuration comes from.
 ISTIO_ONLY = ("istio.", "envoy.filters.http.grpc_stats")
 # The original destination, as a redirected socket would tell it.
@@ -82,7 +83,7 @@ async def our_sidecar(
     own = place.workload
     names = [{"table": {s.hostname: {"ips": [s.cluster_ip], "shortname": s.name, "namespace": s.namespace} for s in topology().services}}]
     proxy = Proxy(spiffe_id=own.spiffe_id, gateway=own.gateway, telemetry=records)
-    secrets = place.certificates.snapshot(own.spiffe_id)
+    secrets = place.certificates.snapshot(own.spiffe_id) + (place.certificates.credentials() if own.gateway else [])
     proxy.apply(parse_snapshot({**place.moved({**xds, "names": names}), "secrets": secrets}))
     ports = {}
     if pod is not None:
@@ -93,7 +94,7 @@ async def our_sidecar(
         ports["outbound"] = sock.getsockname()[1]
         await proxy.listen([SocketSpec("outbound", "127.0.0.1", ports["outbound"], sock)])
     else:
-        for port in (*PORTS, 8080, 8081):
+        for port in (*PORTS, *GATEWAY_PORTS):
             sock = _bound()
             ports[port] = sock.getsockname()[1]
             await proxy.listen([SocketSpec("inbound", "127.0.0.1", ports[port], sock, original=(place.places.of[own.ip], port))])

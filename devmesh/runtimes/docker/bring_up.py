@@ -331,6 +331,7 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
         "primary": layout.joins.folder if layout.joins else None,
         "networks": engine_names(layout),
         "gateway_url": gateway_url(layout),
+        "gateway_https_port": layout.joins.gateway_https_port if layout.joins else ports.gateway_https,
         "workloads": {
             one.name: {
                 "service": one.service,
@@ -340,7 +341,9 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
                 "spiffe_id": one.spiffe_id,
                 "gateway": one.gateway,
                 "interception": INTERCEPTION,
-                "url": f"http://127.0.0.1:{ports.gateway}" if one.gateway else url_of(published.get(pod_of(one.name), {})),
+                "url": (gateway_url(layout) if one.name == GATEWAY else None)
+                if one.gateway
+                else url_of(published.get(pod_of(one.name), {})),
                 "pod": one.name if one.gateway else pod_of(one.name),
                 "sidecar": one.name if one.gateway else sidecar_of(one.name),
             }
