@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import subprocess
 import time
@@ -68,14 +69,15 @@ class BringUp:
         profiles, gateways = self.settings.get("compose_profiles", ()), Gateways.of(self.settings)
         with self.phase("plan"):
             config = self.compose.config(self.compose_file, profiles)
+            whole = functools.cache(lambda: self.compose.whole(self.compose_file, profiles, config))
             check_services(
-                config, load_topology(self.compose_file, profiles=profiles, merged=lambda: config, gateways=gateways)
+                config, load_topology(self.compose_file, profiles=profiles, merged=whole, gateways=gateways)
             )  # before an image is pulled in vain
         with self.phase("images"):
             images = self._images(config)
         with self.phase("project"):
             exposed = self.engine.exposed_ports(image_names(config))
-            topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, merged=lambda: config, gateways=gateways)
+            topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, merged=whole, gateways=gateways)
             layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings())
             resources = load_resources(layout.topology, self._tell)
             refuse_others(layout, self.engine.containers(layout.project))
