@@ -196,36 +196,39 @@ class Mesh(RunningMesh):
     # -- faults ----------------------------------------------------------------------------------------------------
 
     async def inject(self, request: FaultRequest) -> tuple[str, Applied]:
-        """Write a Fault, and have it done where it is done to apps. Raises DevmeshError for names that nobody has."""
+        """Write a Fault, and have it done where it is done to apps. Raises DevmeshError for names that nobody has, and when no app runs."""
         check_usage(request)
-        workloads = [one.name for one in check_names(request, await self.topology())]
+        targets = [one.name for one in check_names(request, await self.topology())]
+        if (request.kill or request.pause) and not self.state()["workloads"].keys() & set(targets):
+            raise DevmeshError(f"{request.target} runs in another project of this mesh", "cd to its folder, then the same command")
+        killed = len(await self.runtime.kill(request.target)) if request.kill else 0
         identity = "-".join(filter(None, (request.target, request.partition, secrets.token_hex(3))))
-        document = fault_document(identity, request, time.time_ns() / 1e9, len(workloads))
+        document = fault_document(identity, request, time.time_ns() / 1e9, killed)
         stored = StoredResource(ResourceKey(DEVMESH, FAULT_KIND, "default", identity), "fault", document, "-")
         started = time.monotonic()
         async with self.registry() as registry:
             generation = await write_resources(registry, [stored])
         applied = await self._acknowledged(generation, started, 10)
-        try:
-            await self._do_to_apps(request, workloads)
-        except DevmeshError:
-            await self.delete([("fault", stored.key)])
-            raise
+        if request.pause:
+            await self._pause(stored, targets)
         return identity, applied
 
-    async def _do_to_apps(self, request: FaultRequest, workloads: Sequence[str]) -> None:
-        if request.kill:
-            await self.runtime.kill(workloads)
-        if not request.pause:
-            return
+    async def _pause(self, fault: StoredResource, workloads: Sequence[str]) -> None:
+        """A service's app that does not run now is held when it does; where none runs the fault is taken back."""
+        try:
+            await self._hold(workloads)
+        except DevmeshError:
+            await self.delete([("fault", fault.key)])
+            raise
+
+    async def _hold(self, workloads: Sequence[str]) -> None:
         if not self.is_up():
             raise DevmeshError("nobody keeps the mesh any more who could hold an app", "devmesh down, then devmesh up")
-        moving = set(workloads) - set(await self.runtime.hold())
-        if moving:
-            raise DevmeshError(f"{', '.join(sorted(moving))} does not run yet, or no more", f"devmesh start {request.target}")
+        if not set(workloads) & set(await self.runtime.hold()):
+            raise DevmeshError(f"{', '.join(workloads)} does not run yet, or no more", f"devmesh start {workloads[0]}")
 
     async def faults(self) -> list[Json]:
-        """Each injected fault with its state and how often it fired: a pause and a kill count apps, the others what their sidecars met."""
+        """Each injected fault with its state and how often it fired: a pause and a kill count apps, the others what sidecars met."""
         stored = [one for one in await self.resources() if one.owner == "fault"]
         if not stored:
             return []
@@ -236,7 +239,8 @@ class Mesh(RunningMesh):
         held = {one["name"] for one in state["processes"] if one.get("held")}
         workloads: Mapping[str, Json] = state["workloads"]
         apps = {name: name in held for name, one in workloads.items() if spec["target"] in (name, one["service"]) and not one["gateway"]}
-        return {"id": identity, "hits": counted.get(identity, 0), **spec, "state": fault_state(spec, apps)}
+        hits = sum(apps.values()) if spec.get("pause") else counted.get(identity, 0)
+        return {"id": identity, "hits": hits, **spec, "state": fault_state(spec, apps)}
 
     async def _fault_hits(self) -> dict[str, int]:
         runtime = self.runtime

@@ -87,6 +87,11 @@ def test_every_command_is_found_alone_and_listed_among_all():
 
 
 def test_up_imports_no_client_of_registry_or_engine():
-    program = "import sys; from devmesh.cli.app import application; application('up'); print(*sys.modules)"
+    program = (
+        "import sys; from devmesh.cli.app import application; application('up')\n"
+        "from pathlib import Path; from devmesh.running import RunningMesh; RunningMesh(Path('compose.yaml')).runtime\n"
+        "print(*sys.modules)"
+    )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"aiohttp", "requests", "docker", "devmesh.mesh"} & set(loaded)
+    assert "devmesh.runtimes.local.runtime" in loaded
+    assert not {"aiohttp", "consul", "requests", "docker", "devmesh.mesh"} & set(loaded)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 import aiohttp
 
 from devmesh.ca.files import write_private
-from devmesh.config.topology import GATEWAY, Gateways, load_topology
+from devmesh.config.addon_names import ADDONS
+from devmesh.config.topology import GATEWAY, Gateways, Topology, load_topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
@@ -29,7 +30,8 @@ from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.images import FOREIGN_ROLES, ensure, image, image_names
 from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
-from devmesh.runtimes.docker.prepare import Secrets, Surroundings, check_services, lay_out, write_files
+from devmesh.runtimes.docker.prepare import Joining, Secrets, Surroundings, check_services, lay_out, scrape_targets, write_files
+from devmesh.runtimes.docker.primary import DockerPrimary
 from devmesh.runtimes.docker.project import as_yaml, render, without_waiting
 from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
@@ -56,6 +58,7 @@ class BringUp:
         self._rendered: Json = {}
         self._began = time.monotonic()
         self._mesh_id = str(uuid.uuid4())
+        self._addons: tuple[str, ...] = tuple(settings.get("addons", ()))
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -67,6 +70,8 @@ class BringUp:
     async def run(self) -> Json:
         """The state of the mesh that is up."""
         profiles, gateways = self.settings.get("compose_profiles", ()), Gateways.of(self.settings)
+        address = self.settings.get("remotePilotAddress")
+        primary = DockerPrimary.of(address, self.files) if address else None
         with self.phase("plan"):
             config = self.compose.config(self.compose_file, profiles)
             whole = functools.cache(lambda: self.compose.whole(self.compose_file, profiles, config))
@@ -78,12 +83,18 @@ class BringUp:
         with self.phase("project"):
             exposed = self.engine.exposed_ports(image_names(config))
             topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, merged=whole, gateways=gateways)
-            layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings())
-            resources = load_resources(layout.topology, self._tell)
+            joining = await self._joining(primary, topology) if primary else None
+            topology = joining.view.ours if joining else topology
+            layout = lay_out(
+                config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings(), joining, self._addons
+            )
+            resources = [] if joining else load_resources(layout.topology, self._tell)
             refuse_others(layout, self.engine.containers(layout.project))
-            self.project, self._layout = self._write(layout), layout
+            tokens = await primary.tokens(layout.topology.workloads) if primary else None
+            self.project, self._layout = self._write(layout, tokens), layout
             self.files.write_state({**(self.files.read_state() or {}), **self.state(containers=False)})
-        await self._start(layout, self.project, resources)
+        filling = primary.join(primary.told(layout.topology), scrape_targets(layout)) if primary else self._fill(layout, resources)
+        await self._start(layout, self.project, filling)
         with self.phase("in sync"):
             await self._settle(layout)
         self._tell({"event": "done", "seconds": time.monotonic() - self._began})
@@ -96,11 +107,21 @@ class BringUp:
         found = self.engine.containers(self._layout.project) if containers else ()
         return {**state_of(self._layout, self.compose_file, found), "settings": kept_settings(self.settings)}
 
+    async def _joining(self, primary: DockerPrimary, topology: Topology) -> Joining:
+        """What lies beside our compose file configures nothing in the mesh that we join, as in Istio's config cluster."""
+        view = await primary.view(topology)
+        for path in topology.resource_paths:
+            words = f"{path} is not read: the configuration is the first mesh's (devmesh apply -f {path.name} adds to it)"
+            self._tell({"event": "note", "message": words})
+        self._mesh_id, self.settings = primary.state["mesh_id"], {**self.settings, "mesh_config": dict(view.settings)}
+        write_private(self.files.token, primary.token.encode())
+        return Joining(primary, view)
+
     def _images(self, config: Mapping[str, Any]) -> dict[str, str]:
         def tell(reference: str, text: str) -> None:
             self._tell({"event": "note", "message": f"{reference}: {text}"})
 
-        roles = [image(role) for role in FOREIGN_ROLES]
+        roles = [image(role) for role in (() if self.settings.get("remotePilotAddress") else (*FOREIGN_ROLES, *self._addons))]
         self.engine.with_client(lambda client: ensure(client, roles, tell))
         ours = self.engine.with_client(lambda client: ensure_devmesh(client, self.compose.command, tell))
         self._users_images(config, tell)
@@ -126,22 +147,22 @@ class BringUp:
             start_interval=self.engine.version >= START_INTERVAL_SINCE,
         )
 
-    def _write(self, layout: Layout) -> Project:
+    def _write(self, layout: Layout, tokens: Mapping[str, str] | None) -> Project:
         encoding = mesh_config(self.settings, self._mesh_id).get("access_log_encoding", "TEXT")
         secrets = Secrets(gives_away=Secrets.may_give_away() and not self.engine.maps_users)
-        write_files(layout, self.files.mesh_token(), encoding, secrets)
+        write_files(layout, self.files.mesh_token(), encoding, secrets, tokens)
         file = layout.folder / "compose.yaml"
         self._rendered = render(layout)
         write_private(file, as_yaml(self._rendered, self.compose_file.name).encode())
         write_private(starting_file(layout), as_yaml(without_waiting(self._rendered, layout.topology), self.compose_file.name).encode())
         return Project(layout.project, file)
 
-    async def _start(self, layout: Layout, project: Project, resources: list[StoredResource]) -> None:
+    async def _start(self, layout: Layout, project: Project, fill: Coroutine[Any, Any, None]) -> None:
         """The mesh first, then the apps. Meanwhile the registry gets what the control plane waits for.
 
         Between the two the control plane says who is ready, sooner and for less than the engine's health checks would.
         """
-        filling = asyncio.create_task(self._fill(layout, resources), name="fill the registry")
+        filling = asyncio.create_task(fill, name="fill the registry")
         try:
             with self.phase("mesh"):
                 await self._compose_up(project, "--remove-orphans", *own_services(self._rendered))
@@ -191,13 +212,14 @@ class BringUp:
         """Until every sidecar has acknowledged and every app that runs and has a port gets traffic."""
         deadline = time.monotonic() + UP_TIMEOUT
         async with self._view(layout) as view:
-            ended: frozenset[str] = frozenset()
+            done: frozenset[str] = frozenset()
+            addons: list[str] = []
             looked = -LOOK_SECONDS
             while True:
                 if time.monotonic() - looked > LOOK_SECONDS:
-                    ended, looked = await asyncio.to_thread(self._look, layout), time.monotonic()
-                wanted = {one.name for one in layout.topology.workloads if one.ports and not one.gateway and one.name not in ended}
-                missing = await view.missing([one.name for one in layout.topology.workloads], wanted)
+                    (done, addons), looked = await asyncio.to_thread(self._look, layout), time.monotonic()
+                wanted = {one.name for one in layout.topology.workloads if one.ports and not one.gateway and one.name not in done}
+                missing = [*addons, *await view.missing([one.name for one in layout.topology.workloads], wanted)]
                 if not missing:
                     return
                 if time.monotonic() > deadline:
@@ -205,8 +227,8 @@ class BringUp:
                     raise DevmeshError(f"not everything was ready after {UP_TIMEOUT:g} s:\n{what}\n{REST_RUNS}", "devmesh status")
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
-    def _look(self, layout: Layout) -> frozenset[str]:
-        """Workloads whose app has done its work. Raises DevmeshError for an app that failed."""
+    def _look(self, layout: Layout) -> tuple[frozenset[str], list[str]]:
+        """Workloads whose app has done its work, and which addons are not ready. Raises DevmeshError for an app that failed."""
         containers = self.engine.containers(layout.project)
         for one in containers:
             if has_failed(one):
@@ -215,12 +237,17 @@ class BringUp:
                     f"{one.service} exits at start (status {one.exit_code}); its last lines:\n{lines}\n{REST_RUNS}",
                     f"devmesh logs {one.service}",
                 )
-        return ended(containers)
+        return ended(containers), addons_not_ready(containers)
 
 
 def ended(containers: Collection[Container]) -> frozenset[str]:
     """Workloads of one-shot jobs that are done."""
     return frozenset(one.labels[WORKLOAD_LABEL] for one in containers if one.labels.get(ROLE_LABEL) == "app" and one.state == "exited")
+
+
+def addons_not_ready(containers: Collection[Container]) -> list[str]:
+    """What the control plane knows nothing of, so that the engine's health checks have to say it."""
+    return [f"{one.service}: the addon is not ready" for one in containers if one.labels.get(ROLE_LABEL) in ADDONS and not one.ready]
 
 
 def own_services(project: Mapping[str, Any]) -> list[str]:
@@ -287,9 +314,12 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
         "compose_file": str(compose_file),
         "rendered": str(layout.folder / "compose.yaml"),
         "mesh_id": layout.mesh_id,
-        "ports": {"registry": ports.registry, "control": ports.control, "query": ports.query, "otlp": ports.otlp},
-        "parts": dict(layout.parts),
-        "gateway_url": f"http://127.0.0.1:{ports.gateway}" if layout.topology.workload(GATEWAY) else None,
+        "ports": {"registry": ports.registry, "control": ports.control, "query": ports.query, "otlp": ports.otlp}
+        | {name: getattr(ports, name) for name in layout.addons},
+        "parts": {} if layout.joins else dict(layout.parts),
+        "primary": layout.joins.folder if layout.joins else None,
+        "networks": engine_names(layout),
+        "gateway_url": gateway_url(layout),
         "workloads": {
             one.name: {
                 "service": one.service,
@@ -307,6 +337,18 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
         },
         "processes": [process_json(one) for one in containers],
     }
+
+
+def gateway_url(layout: Layout) -> str | None:
+    if layout.joins:
+        return layout.joins.gateway_url
+    return f"http://127.0.0.1:{layout.ports.gateway}" if layout.topology.workload(GATEWAY) else None
+
+
+def engine_names(layout: Layout) -> dict[str, str]:
+    """What the engine calls the networks of the user's file (compose-go: `name`, else project and key)."""
+    declared = layout.config["networks"]
+    return {key: (declared.get(key) or {}).get("name") or f"{layout.project}_{key}" for key in layout.networks}
 
 
 def process_json(one: Container) -> Json:

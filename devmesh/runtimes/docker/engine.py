@@ -105,6 +105,12 @@ class Engine:
             found = self._client.containers.list(all=True, filters={"label": f"{PROJECT_LABEL}={project}"}, ignore_removed=True)
         return sorted((_container(one.attrs) for one in found), key=lambda one: one.service)
 
+    def projects_on(self, network: str) -> set[str]:
+        """Compose projects that have a container on a network, running or not; none for a network that is not there."""
+        with reaching():
+            found = self._client.containers.list(all=True, filters={"network": network}, ignore_removed=True)
+        return {project for one in found if (project := (one.labels or {}).get(PROJECT_LABEL, ""))}
+
     def has_image(self, name: str) -> bool:
         with reaching():
             try:

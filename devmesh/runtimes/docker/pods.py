@@ -20,6 +20,7 @@ MOVED = (
 ENTRY = ["python3", "-m", "devmesh.runtimes.docker.entry"]
 FOLDER = "/etc/devmesh"
 DRAIN_GRACE = "8s"  # a sidecar drains for 5 s
+TRUST_VOLUME = "mesh-trust"
 ROLE_LABEL, WORKLOAD_LABEL = "devmesh.role", "devmesh.workload"
 READINESS = (
     "exec 3<>/dev/tcp/{host}/{port} && printf 'GET /healthz/ready HTTP/1.0\\r\\nHost: 127.0.0.1\\r\\n\\r\\n' >&3"
@@ -63,7 +64,7 @@ def folder(path: Path) -> Json:
 
 
 def trust_volume(*, read_only: bool) -> Json:
-    return {"type": "volume", "source": "mesh-trust", "target": "/var/lib/devmesh/trust", "read_only": read_only}
+    return {"type": "volume", "source": TRUST_VOLUME, "target": "/var/lib/devmesh/trust", "read_only": read_only}
 
 
 def triple(layout: Layout, service: Mapping[str, Any], workload: Workload, index: int) -> dict[str, Json]:
@@ -97,7 +98,7 @@ def _pod(layout: Layout, service: Mapping[str, Any], workload: Workload, index: 
             "hostname": workload.name,
             "mem_limit": "64m",
             "stop_grace_period": DRAIN_GRACE,
-            "extra_hosts": [*_hosts(service.get("extra_hosts")), *vip_hosts(layout.topology, workload)],
+            "extra_hosts": [*_hosts(service.get("extra_hosts")), *vip_hosts(layout.whole, workload)],
             "networks": _networks(layout, service, workload, index),
         }
         | moved
@@ -172,7 +173,7 @@ def refused_names(layout: Layout, caller: Workload) -> list[str]:
 
     They are single containers, one version among several, services of another namespace by their short names, the mesh's own.
     """
-    topology = layout.topology
+    topology = layout.whole
     known = {name for one in topology.services for given in (one.name, *one.aliases_for(caller)) for name in _forms(one, given, caller)}
     workloads = [one for one in topology.workloads if not one.gateway]
     pods = [pod_of(one.name) for one in workloads]

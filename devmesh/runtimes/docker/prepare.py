@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from devmesh.ca.files import private_directory, write_private
+from devmesh.config.addon_names import ADDONS
 from devmesh.config.topology import Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.registry.consul import ConsulPlace, ConsulPorts, consul_config
+from devmesh.runtimes.addons import GRAFANA, PROMETHEUS, Target, control_plane, write_grafana, write_prometheus
 from devmesh.runtimes.bootstrap import Servers, sidecar_bootstrap
 from devmesh.runtimes.contents import CONTROL_PLANE_WORKLOAD, mint_tokens
 from devmesh.runtimes.docker.addresses import Addresses
 from devmesh.runtimes.docker.engine import ExistingNetwork
 from devmesh.runtimes.docker.layout import (
+    ADDON_VOLUMES,
+    CONTROL_NETWORK,
     HOST_NETWORK,
     OWN_NETWORKS,
     OWN_VOLUMES,
     REGISTRY_NETWORK,
     HostPorts,
+    Joins,
     Layout,
     networks_of,
     own_names,
@@ -35,6 +40,8 @@ from devmesh.runtimes.docker.layout import (
 from devmesh.runtimes.docker.parts import address
 from devmesh.runtimes.docker.pod import SIDECAR_UID
 from devmesh.runtimes.docker.pods import FOLDER, addresses_by_name, refuse, refused_names
+from devmesh.runtimes.docker.primary import DockerPrimary
+from devmesh.runtimes.primary import View
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 ROOT_FILE = "/var/lib/devmesh/trust/root.pem"
@@ -51,11 +58,41 @@ class Surroundings:
     start_interval: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """A project that joins a first mesh, and the whole mesh as it will be."""
+
+    primary: DockerPrimary
+    view: View
+
+    def ports(self) -> HostPorts:
+        found = self.primary.state["ports"]
+        own = {name: found[name] for name in ("registry", "query", "otlp", "control", *self.addons())}
+        return HostPorts(**own)
+
+    def addons(self) -> tuple[str, ...]:
+        """The first mesh's, which are ours to look at."""
+        return tuple(name for name in ADDONS if name in self.primary.state["ports"])
+
+    def joins(self) -> Joins:
+        state = self.primary.state
+        return Joins(self.primary.project, str(self.primary.folder), self.primary.trust_volume, self.view.whole, state["gateway_url"])
+
+
 def lay_out(
-    config: Mapping[str, Any], topology: Topology, folder: Path, images: Mapping[str, str], mesh_id: str, surroundings: Surroundings
+    config: Mapping[str, Any],
+    topology: Topology,
+    folder: Path,
+    images: Mapping[str, str],
+    mesh_id: str,
+    surroundings: Surroundings,
+    joining: Joining | None = None,
+    addons: Sequence[str] = (),
 ) -> Layout:
     """Raises DevmeshError for networks that cannot be used."""
     check_services(config, topology)
+    if joining:
+        config = joining.primary.joined(config, {one.compose_service for one in topology.workloads})
     project = str(config["name"])
     services: Mapping[str, Any] = config["services"]
     meshed = {one.compose_service for one in topology.workloads}
@@ -64,7 +101,9 @@ def lay_out(
     declared = config.get("networks") or {}
     networks = tuple(dict.fromkeys([*used, *declared])) or ("default",)
     with_default = {**dict(config), "networks": {name: declared.get(name) for name in networks}}
-    subnets = plan_subnets(with_default, project, surroundings.existing, surroundings.routes, len(topology.workloads))
+    subnets = plan_subnets(
+        with_default, project, surroundings.existing, surroundings.routes, len(topology.workloads), () if joining else OWN_NETWORKS
+    )
     addresses = Addresses(subnets, given(services, topology))
     users = set(published_ports(services))
     placed = with_addresses(topology, config, addresses, networks)
@@ -75,8 +114,8 @@ def lay_out(
         topology=placed,
         addresses=addresses,
         networks=networks,
-        parts=own_names(names),
-        ports=HostPorts.choose(lambda port: surroundings.prefer(0 if port in users else port)),
+        parts=joining.primary.state["parts"] if joining else own_names(names, addons),
+        ports=joining.ports() if joining else HostPorts.choose(lambda port: surroundings.prefer(0 if port in users else port)),
         images=images,
         mesh_id=mesh_id,
         start_interval=surroundings.start_interval,
@@ -85,6 +124,8 @@ def lay_out(
             for one in placed.workloads
             if one.ports and not one.gateway and not services[one.compose_service].get("ports")
         },
+        addons=joining.addons() if joining else tuple(addons),
+        joins=joining.joins() if joining else None,
     )
 
 
@@ -97,7 +138,7 @@ def check_services(config: Mapping[str, Any], topology: Topology) -> None:
         for made, what in ((pod_of(one.name), "pod"), (sidecar_of(one.name), "sidecar")):
             if made in services:
                 raise DevmeshError(f'service "{made}" has the name of the {what} of {one.name}', f"rename {made}, or {one.compose_service}")
-    for key, own in (("networks", OWN_NETWORKS), ("volumes", OWN_VOLUMES)):
+    for key, own in (("networks", OWN_NETWORKS), ("volumes", (*OWN_VOLUMES, *ADDON_VOLUMES.values()))):
         for name in own:
             if name in (config.get(key) or {}):
                 raise DevmeshError(f"{key}.{name} has the name of one of the mesh's own", "rename it in the compose file")
@@ -170,17 +211,19 @@ class Secrets:
         self.write(path, json.dumps(value, indent=1).encode(), uid)
 
 
-def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: Secrets) -> None:
-    """Everything below `layout.folder` except the project itself."""
+def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: Secrets, tokens: Mapping[str, str] | None = None) -> None:
+    """Everything below `layout.folder` except the project itself. `tokens` by workload, where the first mesh's CA has given them."""
     private_directory(layout.folder)
-    _consul_files(layout, token, secrets)
-    tokens = _ca_files(layout, token, secrets)
-    _control_files(layout, token, tokens[CONTROL_PLANE_WORKLOAD], secrets)
+    if tokens is None:
+        _consul_files(layout, token, secrets)
+        tokens = _ca_files(layout, token, secrets)
+        _control_files(layout, token, tokens[CONTROL_PLANE_WORKLOAD], secrets)
     servers = servers_of(layout, access_log_encoding)
     for workload in layout.topology.workloads:
         folder = layout.workload_folder(workload.name)
         secrets.write(folder / "token", tokens[workload.name].encode())
         secrets.json(folder / "bootstrap.json", bootstrap_of(layout, workload, servers))
+    _addon_files(layout)
 
 
 def servers_of(layout: Layout, access_log_encoding: str) -> Servers:
@@ -216,6 +259,27 @@ def _ca_files(layout: Layout, token: str, secrets: Secrets) -> dict[str, str]:
     }
     secrets.json(folder / "settings.json", settings)
     return tokens
+
+
+def scrape_targets(layout: Layout) -> list[Target]:
+    """Every sidecar by its address on the network that Prometheus is on."""
+    return [Target.of(one, f"{layout.addresses.of(CONTROL_NETWORK, container_of(one))}:15090") for one in layout.topology.workloads]
+
+
+def _addon_files(layout: Layout) -> None:
+    if layout.joins:
+        return
+    if PROMETHEUS in layout.addons:
+        sidecars = scrape_targets(layout)
+        control = control_plane(f"{address(layout, 'control', HOST_NETWORK)}:15014")
+        write_prometheus(layout.part_folder(PROMETHEUS), FOLDER, sidecars, control)
+    if GRAFANA in layout.addons:
+        write_grafana(layout.part_folder(GRAFANA), FOLDER, f"http://{layout.parts[PROMETHEUS]}:9090")
+
+
+def container_of(workload: Workload) -> str:
+    """Who has the workload's addresses."""
+    return workload.name if workload.gateway else pod_of(workload.name)
 
 
 def ca_address(layout: Layout) -> dict[str, str]:

@@ -17,8 +17,7 @@ from devmesh.errors import DevmeshError
 from devmesh.runtimes.fetch import fetch
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.enter import enter
-from devmesh.runtimes.local.holding import let_go
-from devmesh.runtimes.local.leftovers import clean_up
+from devmesh.runtimes.local.leftovers import clean_up, let_go
 from devmesh.runtimes.local.ports import OUTBOUND_PORT
 from devmesh.runtimes.runtime import Json, LogQuery, Tell
 
@@ -59,9 +58,10 @@ class LocalRuntime:
         state = self.files.read_state() or {}
         found = await asyncio.to_thread(clean_up, self.files)
         if state.get("primary"):
-            from devmesh.runtimes.local.primary import leave_primary  # noqa: PLC0415 - for the one mesh that joined another
+            from devmesh.runtimes.local.primary import LocalPrimary  # noqa: PLC0415 - for the one mesh that joined another
+            from devmesh.runtimes.primary import leave_primary  # noqa: PLC0415 - as above
 
-            await leave_primary(state, self.files)
+            await leave_primary(LocalPrimary, state, self.files)
         return found
 
     async def command(self, command: Json, within: float = 15) -> Json:
@@ -90,9 +90,8 @@ class LocalRuntime:
         workloads: list[str] = (await self.command({"command": action, "target": target}))["workloads"]
         return workloads
 
-    async def kill(self, workloads: Sequence[str]) -> None:
-        for name in workloads:
-            await self.command({"command": "kill", "target": name})
+    async def kill(self, target: str) -> list[str]:
+        return await self.act("kill", target)
 
     async def hold(self) -> list[str]:
         """A supervisor that is gone holds nobody: what it held is let go."""

@@ -42,6 +42,7 @@ from devmesh.runtimes.contents import (
 from devmesh.runtimes.docker.compose import merged
 from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
+from devmesh.runtimes.local.addons import Addon, all_answer, command, environment, find, plan_addons, targets, write_settings
 from devmesh.runtimes.local.bootstrap import app_environment, sidecar_bootstrap
 from devmesh.runtimes.local.claims import claim_port
 from devmesh.runtimes.local.holding import Holding, kill_app
@@ -51,7 +52,8 @@ from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.plan import WorkloadPlan, bind_preferring, close_all, plan_all, port_of
 from devmesh.runtimes.local.pods import Pods
 from devmesh.runtimes.local.ports import REGISTRY_PORT
-from devmesh.runtimes.local.primary import Primary, View, leave_primary
+from devmesh.runtimes.local.primary import LocalPrimary
+from devmesh.runtimes.primary import View, leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
@@ -77,12 +79,13 @@ class Supervisor:
         self._claims: list[socket.socket] = []
         self._launchers = launchers
         self._pods = Pods(files, self._on_pod)
-        self._holding = Holding(lambda: [one for one in self.processes.values() if one.kind == "app"], self._pods)
+        self.holding = Holding(lambda: [one for one in self.processes.values() if one.kind == "app"], self._pods, self.save)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.stopping = asyncio.Event()
         self._mesh_id = str(uuid.uuid4())
+        self._addons: dict[str, Addon] = {}
         self.interception = "proxy"
-        self._primary: Primary | None = None
+        self._primary: LocalPrimary | None = None
         self._project = ""
 
     # -- up --------------------------------------------------------------------------------------------------------
@@ -103,6 +106,7 @@ class Supervisor:
     async def up(self, number: int) -> None:
         topology = load_topology(self.compose_file, number, merged=merged(self.compose_file), gateways=Gateways.of(self.settings))
         check_local(topology)
+        binaries = find(self.settings.get("addons", ()))
         self._project = topology.name
         whole = await self._find_primary(topology)
         topology = whole.ours if whole else topology
@@ -111,6 +115,7 @@ class Supervisor:
             self._launchers.listen(self._on_launcher)
             if self._primary is None:
                 self._bind_own()
+                self._plan_addons(binaries)
             await self._plan(topology, whole.whole if whole else topology)
             for plan in self.plans.values():
                 await self._start_app(plan)
@@ -124,6 +129,7 @@ class Supervisor:
             failed = [name for name in await asyncio.gather(*(self._app_listens(plan) for plan in self.plans.values())) if name]
         async with self.phase("in sync"):
             await self._synced(failed)
+            await all_answer(self._addons, self._is_lost, self.files.log)
         self.save()
         if failed:
             raise self._exit_at_start(failed)
@@ -134,7 +140,7 @@ class Supervisor:
         address = self.settings.get("remotePilotAddress")
         if not address:
             return None
-        self._primary = Primary.of(address, self.files)
+        self._primary = LocalPrimary.of(address, self.files)
         view = await self._primary.view(topology)
         for path in topology.resource_paths:
             self.say(
@@ -145,13 +151,13 @@ class Supervisor:
         write_private(self.files.token, self._primary.token.encode())
         return view
 
-    async def _join(self, primary: Primary, topology: Topology) -> dict[str, Path]:
+    async def _join(self, primary: LocalPrimary, topology: Topology) -> dict[str, Path]:
         """Make the first mesh know our workloads; where each one's token is."""
         async with self.phase(f"control plane of {primary.folder.name}"):
             await self._loaded_or_fail()
             (self.files.root / "root.pem").write_bytes(primary.root)
             tokens = self._keep_tokens(await primary.tokens(plan.workload for plan in self.plans.values()))
-            await primary.join(topology)
+            await primary.join(topology, targets(self.plans))
         return tokens
 
     async def _start_own(self, topology: Topology, resources: list[StoredResource]) -> dict[str, Path]:
@@ -177,6 +183,7 @@ class Supervisor:
                 await replace_owner(registry, "mesh", resources)
                 await expire_faults(registry)
             self._start_control(registry_url, tokens)
+            await self._start_addons()
         return tokens
 
     async def _plan(self, topology: Topology, whole: Topology) -> None:
@@ -337,8 +344,8 @@ class Supervisor:
             await self._spawn_app(process)
             self.save()
             await self._app_listens(self.plans[process.name])
-        elif process.kind == "consul":
-            await self._spawn_consul(process)
+        elif process.kind in ("consul", "addon"):
+            await self._spawn_foreign(process)
             self.save()
         elif process.kind == "pod":
             name = process.name.removesuffix("-pod")
@@ -374,13 +381,30 @@ class Supervisor:
             self.ports["registry"] = http
         ports = ConsulPorts(self.ports["registry"], server, serf)
         command = consul_command(Path(binary), self.files.root / "consul", ports, token)
-        process = self.processes["registry"] = Managed("registry", "consul", request={"argv": list(command.argv)})
-        await self._spawn_consul(process)
+        request = {"argv": list(command.argv), "environment": os.environ.copy()}
+        process = self.processes["registry"] = Managed("registry", "consul", request=request)
+        await self._spawn_foreign(process)
         return f"http://127.0.0.1:{ports.http}"
 
-    async def _spawn_consul(self, process: Managed) -> None:
-        await self._spawn(process, process.request["argv"], os.environ.copy(), self.files.root)
+    async def _spawn_foreign(self, process: Managed) -> None:
+        """Somebody else's server, which tells us nothing."""
+        await self._spawn(process, process.request["argv"], process.request["environment"], self.files.root)
         process.ready = True
+
+    def _plan_addons(self, binaries: dict[str, Path]) -> None:
+        self._addons = plan_addons(binaries, self.files.root)
+        self._claims += [one.held for one in self._addons.values() if one.held is not None]
+        self.ports |= {name: one.port for name, one in self._addons.items()}
+
+    def _is_lost(self, addon: str) -> bool:
+        return self.processes[addon].restarts > 1 or time.monotonic() > self._began + UP_TIMEOUT
+
+    async def _start_addons(self) -> None:
+        write_settings(self._addons, self.plans, self.ports["control"])
+        for name, one in self._addons.items():
+            request = {"argv": command(one), "environment": environment(one, os.environ)}
+            process = self.processes[name] = Managed(name, "addon", request=request)
+            await self._spawn_foreign(process)
 
     def _tokens(self) -> dict[str, Path]:
         return self._keep_tokens(mint_tokens(self.files.root / "ca" / "tokens.json", (plan.workload for plan in self.plans.values())))
@@ -599,27 +623,18 @@ class Supervisor:
             return {"stopped": True}
         if command["command"] == "hold":
             async with Registry(f"http://127.0.0.1:{self.ports['registry']}", self.files.mesh_token()) as registry:
-                return {"held": await self.hold(registry)}
+                return {"held": await self.holding.look(registry)}
         names = [name for name, plan in self.plans.items() if command.get("target") in (name, plan.workload.service)]
         if not names:
             return {"error": f"no workload or service {command.get('target')!r}"}
+        if command["command"] == "kill":
+            killed = [name for name in names if await kill_app(self.processes[name], self._pods)]
+            return {"workloads": killed} if killed else {"error": f"{', '.join(names)} does not run"}
         for name in names:
             await self._act(command["command"], self.processes[name])
         return {"workloads": names}
 
-    async def hold(self, registry: Registry) -> dict[str, str]:
-        """Stop and let go what faults in the registry say."""
-        before = {name: process.held for name, process in self.processes.items()}
-        held = await self._holding.look(registry)
-        if before != {name: process.held for name, process in self.processes.items()}:
-            self.save()
-        return held
-
     async def _act(self, action: str, process: Managed) -> None:
-        if action == "kill":
-            if not await kill_app(process, self._pods):
-                raise ValueError(f"{process.name} does not run")
-            return
         process.wanted = False
         if action in ("stop", "restart") and process.pid:
             await asyncio.to_thread(stop_all, [(process.pid, process.started)], GRACE)
@@ -633,11 +648,11 @@ class Supervisor:
         """Apps, then sidecars (they drain), then our own, then the launcher."""
         for process in self.processes.values():
             process.wanted = False
-        for kinds in (("app",), ("sidecar",), ("pod",), ("ours", "consul")):
+        for kinds in (("app",), ("sidecar",), ("pod",), ("ours", "consul", "addon")):
             found = [(p.pid, p.started) for p in self.processes.values() if p.kind in kinds and p.pid]
             await asyncio.to_thread(stop_all, found, GRACE)
         self._pods.close()
-        await leave_primary(self.state(), self.files)
+        await leave_primary(LocalPrimary, self.state(), self.files)
         await self._launchers.end()
         for path in (self.files.state, self.files.control_socket):
             path.unlink(missing_ok=True)
