@@ -1,5 +1,6 @@
 """A compose file of five services on a real engine: two languages, two databases, two networks, replicas, a job; not a word of it about a mesh."""
 
+import os
 import re
 import shutil
 import socket
@@ -312,6 +313,27 @@ def test_two_projects_are_up_at_once(five, docker_environment, devmesh_image, tm
         assert page(five).startswith("web: api")
         assert other.json("status")["workloads"][0]["ready"]
         assert not set(other.state()["ports"].values()) & set(five.state()["ports"].values())
+
+
+def test_a_second_project_joins_the_first_ones_control_plane_and_calls_its_services(five, docker_engine, docker_environment, tmp_path):
+    (tmp_path / "compose.yaml").write_text(
+        f"name: desk{os.getpid()}\nservices: {{caller: {{image: '${{DEBIAN_IMAGE}}', command: [sleep, infinity], init: true}}}}\n"
+    )
+    desk = RunningMesh(tmp_path, runtime="docker", environment=docker_environment)
+    address = f"values.global.remotePilotAddress={five.folder}"
+    desk.devmesh("up", "--runtime", "docker", "--set", "profile=remote", "--set", address)
+    try:
+        assert {one["name"] for one in desk.json("status")["workloads"]} == {"caller"}
+        assert {one["Config"]["Labels"]["devmesh.role"] for one in attributes(docker_engine, desk)} == {"pod", "sidecar", "app"}
+        program = "import urllib.request as u; print(u.urlopen('http://web:3000/', timeout=9).read().decode())"
+        assert desk.devmesh("exec", "caller", "--", "python3", "-c", program).stdout.startswith("web: api")
+        until(lambda: "outbound|3000||web.default.svc.cluster.local" in desk.devmesh("logs", "caller", "--access").stdout)
+        refused = five.devmesh("down", check=False)
+        assert refused.returncode == 1
+        assert f"desk{os.getpid()} has joined this mesh" in refused.stderr
+    finally:
+        desk.devmesh("down")
+    assert "caller" not in five.devmesh("proxy-status").stdout
 
 
 def test_a_service_that_opted_out_is_an_ordinary_container(docker_engine, docker_environment, devmesh_image, tmp_path):
