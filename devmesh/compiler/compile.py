@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from devmesh.compiler import clusters, endpoints
+from devmesh.compiler.access_log import with_access_logs
 from devmesh.compiler.clusters import rule_for, subset_policy
 from devmesh.compiler.faults import cut_off
 from devmesh.compiler.listeners import Listeners
@@ -52,13 +53,13 @@ def _sidecar(world: World, proxy: Workload, tables: Tables, listeners: Listeners
     found += [*seen.values(), clusters.passthrough(world.settings, inbound=True)]
     routes = [tables.outbound(port) for port in http_ports(world)]
     routes += [tables.auto(s, p) for s in world.topology.services for p in s.ports if p.protocol == "auto"]
-    everything = [*listeners.outbound(), listeners.inbound()]
+    everything = with_access_logs([*listeners.outbound(), listeners.inbound()], world.settings)
     return Compiled(Snapshot.of(everything, routes, found, assignments, [names(world, proxy)]), (), tables.origins)
 
 
 def _gateway(world: World, proxy: Workload, tables: Tables, listeners: Listeners) -> Compiled:
     found, assignments = _outbound(world, proxy)
-    built = listeners.gateway()
+    built = with_access_logs(listeners.gateway(), world.settings)
     routes = [table for item in built if (table := tables.gateway(item["address"]["socket_address"]["port_value"])) is not None]
     built_clusters = [*found, clusters.black_hole(world.settings, cut_off(world, proxy))]
     return Compiled(Snapshot.of(built, routes, built_clusters, assignments, [names(world, proxy)]), (), tables.origins)

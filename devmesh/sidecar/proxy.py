@@ -41,7 +41,7 @@ class Recorder(Protocol):
 
     def record(self, record: Record, manager: HttpManager) -> None: ...
     def tcp_opened(self, record: Record) -> None: ...
-    def tcp_closed(self, record: Record) -> None: ...
+    def tcp_closed(self, record: Record, config: TcpProxy) -> None: ...
     def fault_met(self, fault: str) -> None: ...
 
 
@@ -52,7 +52,7 @@ class NoTelemetry:
 
     def tcp_opened(self, record: Record) -> None: ...
 
-    def tcp_closed(self, record: Record) -> None: ...
+    def tcp_closed(self, record: Record, config: TcpProxy) -> None: ...
 
     def fault_met(self, fault: str) -> None: ...
 
@@ -155,7 +155,7 @@ class Proxy:
         else:
             hosts = [h for h, ips in self.config.names.items() if original[0] in ips]
             name = next((c for h in hosts if (c := f"outbound|{port}||{h}") in self.config.clusters), "PassthroughCluster")
-        return TcpProxy(manager.stat_prefix, (WeightedCluster(name, 1),), 1)
+        return TcpProxy(manager.stat_prefix, (WeightedCluster(name, 1),), 1, access_log=manager.access_log)
 
     def saw_h2(self, port: int) -> None:
         if port not in self.h2_ports:
@@ -180,9 +180,9 @@ class Proxy:
         self.telemetry.tcp_opened(record)
         self._notice_call(record)
 
-    def tcp_closed(self, record: Record) -> None:
+    def tcp_closed(self, record: Record, config: TcpProxy) -> None:
         self.counters[f"tcp.{record.direction.value}.cx_total"] += 1
-        self.telemetry.tcp_closed(record)
+        self.telemetry.tcp_closed(record, config)
 
     def stats(self) -> dict[str, int]:
         return dict(self.counters)
