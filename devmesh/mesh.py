@@ -18,6 +18,7 @@ from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import (
+    GENERATION,
     MESH_ID,
     StoredResource,
     apply_resources,
@@ -26,7 +27,9 @@ from devmesh.registry.resources import (
     read_topology,
     write_resources,
 )
-from devmesh.running import RunningMesh
+from devmesh.running import Event, RunningMesh
+from devmesh.runtimes.runtime import LogQuery
+from devmesh.runtimes.waiting import LAST_LINES, Lack, Wait, apps_lack, configuration_lacks, processes_lack
 
 Json = dict[str, Any]
 PROTOCOL_TEXT = {"http": "http", "http2": "tcp (h2)", "tcp": "tcp", "auto": "auto"}  # HTTP/2 is carried as bytes for now
@@ -82,9 +85,41 @@ class Mesh(RunningMesh):
         except DevmeshError:  # of the registry, which `problem` tells of
             return []
 
-    async def workloads(self) -> list[Json]:
-        """Readiness, health and sync of each: what `wait` asks again and again. Certificates' ends are `status`'s."""
-        return self._workloads(await self.runtime.state(), await self._proxies())
+    async def wait(self, limit: float, tell: Event) -> None:
+        """Return when every process is ready, every sidecar runs the newest configuration and every app takes connections; told as `up` is.
+
+        Raises DevmeshError with what is missing after `limit` seconds and the last lines of its log.
+        """
+        wait = Wait(tell, limit, self._last_lines)
+        await wait.phase("processes", self._processes_lack)
+        await wait.phase("configuration", self._configuration_lacks)
+        await wait.phase("apps", self._apps_lack)
+
+    def _last_lines(self, name: str) -> list[str]:
+        try:
+            found = list(self.runtime.logs(LogQuery(name, tail=LAST_LINES)))
+        except DevmeshError:
+            return []
+        return [line for who, line in found if who == name] or [line for _, line in found]
+
+    async def _processes_lack(self) -> list[Lack]:
+        return processes_lack((await self.runtime.state())["processes"])
+
+    async def _configuration_lacks(self) -> list[Lack]:
+        try:
+            async with self.registry() as registry:
+                _, pair = await registry.kv_get(GENERATION)
+        except DevmeshError as error:
+            return [Lack("registry", error.message, "registry")]
+        try:
+            return configuration_lacks(await self.control(f"/v1/generations/{pair.value.decode() if pair else '-'}"))
+        except DevmeshError as error:
+            return [Lack("control plane", error.message, "control")]
+
+    async def _apps_lack(self) -> list[Lack]:
+        state = await self.runtime.state()
+        done = {one["name"] for one in state["processes"] if one.get("state") == "exited"}
+        return apps_lack(one for one in self._workloads(state, await self._proxies()) if one["name"] not in done)
 
     def _workloads(self, state: Json, proxies: Mapping[str, Json]) -> list[Json]:
         processes = {one["name"]: one for one in state["processes"]}
@@ -102,7 +137,7 @@ class Mesh(RunningMesh):
         try:
             topology = (await self.topology()).with_h2(seen_h2(proxies))
         except DevmeshError as error:
-            return {}, f"{error.message}; hint: {error.hint}" if error.hint else error.message
+            return {}, f"{error.message}; hint: {error.hint}"
         ports = {
             (service.name, service.namespace): [
                 {"port": port.port, "protocol": PROTOCOL_TEXT[port.protocol], "source": port.protocol_source} for port in service.ports
@@ -123,7 +158,7 @@ class Mesh(RunningMesh):
             "held": bool((app or {}).get("held")),
             "healthy": bool(proxy.get("healthy")),
             "synced": bool(proxy.get("synced") and proxy.get("connected")),
-            "sidecar_version": proxy.get("version_acked"),
+            "sidecar_version": proxy.get("sidecar_version"),
             "gateway": one["gateway"],
             "interception": one.get("interception", "proxy"),
             "certificate": {"spiffe_id": one["spiffe_id"], "expires": None},
@@ -196,36 +231,39 @@ class Mesh(RunningMesh):
     # -- faults ----------------------------------------------------------------------------------------------------
 
     async def inject(self, request: FaultRequest) -> tuple[str, Applied]:
-        """Write a Fault, and have it done where it is done to apps. Raises DevmeshError for names that nobody has."""
+        """Write a Fault, and have it done where it is done to apps. Raises DevmeshError for names that nobody has, and when no app runs."""
         check_usage(request)
-        workloads = [one.name for one in check_names(request, await self.topology())]
+        targets = [one.name for one in check_names(request, await self.topology())]
+        if (request.kill or request.pause) and not self.state()["workloads"].keys() & set(targets):
+            raise DevmeshError(f"{request.target} runs in another project of this mesh", "cd to its folder, then the same command")
+        killed = len(await self.runtime.kill(request.target)) if request.kill else 0
         identity = "-".join(filter(None, (request.target, request.partition, secrets.token_hex(3))))
-        document = fault_document(identity, request, time.time_ns() / 1e9, len(workloads))
+        document = fault_document(identity, request, time.time_ns() / 1e9, killed)
         stored = StoredResource(ResourceKey(DEVMESH, FAULT_KIND, "default", identity), "fault", document, "-")
         started = time.monotonic()
         async with self.registry() as registry:
             generation = await write_resources(registry, [stored])
         applied = await self._acknowledged(generation, started, 10)
-        try:
-            await self._do_to_apps(request, workloads)
-        except DevmeshError:
-            await self.delete([("fault", stored.key)])
-            raise
+        if request.pause:
+            await self._pause(stored, targets)
         return identity, applied
 
-    async def _do_to_apps(self, request: FaultRequest, workloads: Sequence[str]) -> None:
-        if request.kill:
-            await self.runtime.kill(workloads)
-        if not request.pause:
-            return
+    async def _pause(self, fault: StoredResource, workloads: Sequence[str]) -> None:
+        """A service's app that does not run now is held when it does; where none runs the fault is taken back."""
+        try:
+            await self._hold(workloads)
+        except DevmeshError:
+            await self.delete([("fault", fault.key)])
+            raise
+
+    async def _hold(self, workloads: Sequence[str]) -> None:
         if not self.is_up():
             raise DevmeshError("nobody keeps the mesh any more who could hold an app", "devmesh down, then devmesh up")
-        moving = set(workloads) - set(await self.runtime.hold())
-        if moving:
-            raise DevmeshError(f"{', '.join(sorted(moving))} does not run yet, or no more", f"devmesh start {request.target}")
+        if not set(workloads) & set(await self.runtime.hold()):
+            raise DevmeshError(f"{', '.join(workloads)} does not run yet, or no more", f"devmesh start {workloads[0]}")
 
     async def faults(self) -> list[Json]:
-        """Each injected fault with its state and how often it fired: a pause and a kill count apps, the others what their sidecars met."""
+        """Each injected fault with its state and how often it fired: a pause and a kill count apps, the others what sidecars met."""
         stored = [one for one in await self.resources() if one.owner == "fault"]
         if not stored:
             return []
@@ -236,7 +274,8 @@ class Mesh(RunningMesh):
         held = {one["name"] for one in state["processes"] if one.get("held")}
         workloads: Mapping[str, Json] = state["workloads"]
         apps = {name: name in held for name, one in workloads.items() if spec["target"] in (name, one["service"]) and not one["gateway"]}
-        return {"id": identity, "hits": counted.get(identity, 0), **spec, "state": fault_state(spec, apps)}
+        hits = sum(apps.values()) if spec.get("pause") else counted.get(identity, 0)
+        return {"id": identity, "hits": hits, **spec, "state": fault_state(spec, apps)}
 
     async def _fault_hits(self) -> dict[str, int]:
         runtime = self.runtime

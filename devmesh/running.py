@@ -99,7 +99,7 @@ class RunningMesh:
         except ValueError as error:
             raise no_answer(url, error) from error
         if status >= 400:
-            raise DevmeshError(str(answer.get("error", answer)))
+            raise DevmeshError(str(answer.get("error", answer)), "devmesh status")
         return answer
 
     async def certificates(self, workload: str) -> Json:

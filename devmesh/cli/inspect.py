@@ -143,7 +143,7 @@ def execute(context: typer.Context, service: str, compose_file: Compose = None) 
     """Run a command in a service's pod: devmesh exec reviews-v1 -- tcpdump -i lo."""
     command = context.args[1:] if context.args[:1] == ["--"] else context.args
     if not command:
-        raise UsageError("devmesh exec SERVICE COMMAND: the command is missing")
+        raise UsageError("devmesh exec SERVICE COMMAND: the command is missing", f"devmesh exec {service} env")
     _enter(service, compose_file, command)
 
 

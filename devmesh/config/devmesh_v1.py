@@ -19,7 +19,7 @@ class Fault(Message):
     """What `devmesh fault inject` writes. `until` is seconds since the epoch.
 
     `abort` and `delay` at the callee's inbound side; `partition` is the other side, a service or workload as `target` is; `pause` holds
-    the target's apps, `kill` has ended them once: these two are the runtime's work, and `hits` says how many apps it was done to.
+    the target's apps, `kill` has ended them once, `hits` of them: these two are the runtime's work.
     """
 
     id: str = ""

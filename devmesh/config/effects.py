@@ -58,7 +58,7 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (MagLev, "table_size"): "the table here always has 65537 slots",
     (Server, "bind"): "a gateway listens on its workload's address",
     (Fault, "kill"): "an app is killed once, by devmesh fault inject --kill",
-    (Fault, "hits"): "it is what devmesh fault inject --kill and --pause have done",
+    (Fault, "hits"): "it says what devmesh fault inject --kill has done",
     (OutlierDetection, "outlier_detection_http_error_codes"): "only 5xx counts for now",
 }
 

@@ -74,9 +74,9 @@ def check_usage(request: FaultRequest) -> None:
             f"devmesh stop {request.target} keeps it down, --pause --for holds it",
         )
     if request.abort is not None and not 200 <= request.abort <= 599:
-        raise UsageError(f"--abort {request.abort} is no HTTP status from 200 to 599")
+        raise UsageError(f"--abort {request.abort} is no HTTP status from 200 to 599", "--abort 503")
     if request.percent is not None and not 0 < request.percent <= 100:
-        raise UsageError(f"--percent {request.percent:g} is not between 0 and 100")
+        raise UsageError(f"--percent {request.percent:g} is not between 0 and 100", "--percent 50")
 
 
 def check_names(request: FaultRequest, topology: Topology) -> list[Workload]:
@@ -125,8 +125,8 @@ def _known(what: str, name: str, names: Iterable[str]) -> None:
         )
 
 
-def fault_document(identity: str, request: FaultRequest, now: float, hits: int) -> dict[str, Any]:
-    """`now` is seconds since the epoch; `hits` the apps that a pause or a kill is done to."""
+def fault_document(identity: str, request: FaultRequest, now: float, killed: int = 0) -> dict[str, Any]:
+    """`now` is seconds since the epoch; `killed` says how many apps a kill has ended."""
     percent = 100.0 if request.percent is None else request.percent
     spec: dict[str, Any] = {"id": identity, "target": request.target}
     if request.abort is not None:
@@ -135,9 +135,10 @@ def fault_document(identity: str, request: FaultRequest, now: float, hits: int) 
         spec["delay"] = {"fixedDelay": request.delay, "percentage": percent}
     if request.partition is not None:
         spec["partition"] = request.partition
-    for option, given in (("pause", request.pause), ("kill", request.kill)):
-        if given:
-            spec |= {option: True, "hits": hits}
+    if request.pause:
+        spec["pause"] = True
+    if request.kill:
+        spec |= {"kill": True, "hits": killed}
     if request.caller:
         spec["from"] = request.caller
     if request.path:

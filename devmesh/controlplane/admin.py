@@ -110,6 +110,7 @@ class Admin:
             "restarts": proxy.restarts,
             "h2_ports": proxy.h2_ports,
             "calls_out": proxy.calls_out,
+            "sidecar_version": proxy.sidecar_version,
             "last_seen": None if proxy.last_seen is None else _ago(now - proxy.last_seen),
         }
 

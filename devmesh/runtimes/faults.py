@@ -8,10 +8,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from devmesh.config.injection import FAULT_KIND, selected
-from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
-from devmesh.registry.resources import MESH_ID, TOPOLOGY, delete_resources, list_resources, read_json
+from devmesh.registry.resources import MESH_ID, delete_resources, list_resources, read_topology
 
 FAULT_CHECK_SECONDS = 1.0
 Held = Mapping[str, str]
@@ -36,7 +35,7 @@ async def held_apps(registry: Registry) -> dict[str, str]:
         if (await registry.kv_get(MESH_ID))[1] is None:
             raise DevmeshError("the registry came back empty: what it said last holds", "devmesh down, then devmesh up")
         return {}
-    topology = Topology.from_json(await read_json(registry, TOPOLOGY) or {})
+    topology = await read_topology(registry)
     named = {workload.name: fault.key.name for fault in pauses for workload in selected(topology, fault.document["spec"]["target"])}
     return {name: fault for name, fault in named.items() if (workload := topology.workload(name)) is not None and not workload.gateway}
 

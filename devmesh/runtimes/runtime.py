@@ -47,8 +47,11 @@ class Runtime(Protocol):
         """restart, stop or start the apps of a service or workload; the workloads it did it to."""
         ...
 
-    async def kill(self, workloads: Sequence[str]) -> None:
-        """SIGKILL to these workloads' apps, each dead when it returns; what starts them again is what always does. Raises DevmeshError when one does not run."""
+    async def kill(self, target: str) -> list[str]:
+        """SIGKILL to the running apps of a service or workload, each dead when it returns; what starts them again is what always does.
+
+        The workloads whose app it was. Raises DevmeshError when none runs.
+        """
         ...
 
     async def hold(self) -> list[str]:

@@ -43,9 +43,9 @@ class TcpConnection(Handler):
         self.proxy.connections.add(self)
         name = self._choose()
         cluster = self.proxy.config.clusters.get(name)
-        if cluster is None or cluster.name == "BlackHoleCluster":
+        if cluster is None:
             self._opened()
-            self.record.flags |= Flag.NONE if cluster else Flag.NC
+            self.record.flags |= Flag.NC
             self._finish()
             return
         self.record.upstream_cluster = name

@@ -79,6 +79,15 @@ def test_postgres_answers_psql_through_mtls(unmodified, caller):
     assert said.strip() == "42"
 
 
+def test_postgres_answers_psql_outside_of_pods(unmodified):
+    url = unmodified.state()["workloads"]["postgres"]["url"]
+    host, _, port = url.removeprefix("http://").partition(":")
+    said = subprocess.run(
+        ["psql", "-h", host, "-p", port, "-U", "postgres", "-Atc", "select 6 * 7"], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == "42"
+
+
 def test_redis_answers_redis_cli_through_mtls_and_from_outside(unmodified):
     assert inside(unmodified, "front", "redis-cli", "-h", "redis", "set", "colour", "green").strip() == "OK"
     url = unmodified.json("status")["urls"]["services"]["redis"]

@@ -38,4 +38,4 @@ async def mesh_registry(folder: Path) -> AsyncIterator[Registry]:
 
 def stored(identity: str, request: FaultRequest, injected: float = 1000.0, owner: str = "fault") -> StoredResource:
     key = ResourceKey("devmesh.dev", "Fault", "default", identity)
-    return StoredResource(key, owner, fault_document(identity, request, injected, 1), "-")
+    return StoredResource(key, owner, fault_document(identity, request, injected), "-")

@@ -18,7 +18,8 @@ import docker
 
 import devmesh
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.images import NO_SPACE, SPACE_HINT, Image, Tell, ensure, image, present
+from devmesh.runtimes.docker.compose import NO_SPACE, SPACE_HINT
+from devmesh.runtimes.docker.images import Image, Tell, ensure, image, present
 from devmesh.runtimes.docker.pip_settings import pip_settings
 from devmesh.runtimes.packaged import compose_folder
 

@@ -20,6 +20,8 @@ from devmesh.errors import DevmeshError
 
 OLDEST = (2, 20)
 LOCAL_HINT = "devmesh up --runtime local runs plain processes instead"
+NO_SPACE = "no space left on device"
+SPACE_HINT = "docker system df shows what takes it, docker system prune gives it back"
 # Settings for the user's own project, which would reach ours too.
 OWN_VARIABLES = ("COMPOSE_FILE", "COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME", "COMPOSE_ENV_FILES", "COMPOSE_REMOVE_ORPHANS")
 
@@ -88,10 +90,10 @@ class Compose:
                     last.append(line.rstrip())
                     tell(line.rstrip())
         if process.returncode != 0:
-            raise DevmeshError(
-                f"docker compose {arguments[0]} failed:\n" + "\n".join(last),
-                f"docker compose -f {file.name} {' '.join(arguments)} shows the same; or {LOCAL_HINT}",
-            )
+            same = f"docker compose {' '.join([*files_of(file), *arguments])} shows the same; or {LOCAL_HINT}"
+            words = "\n".join(last)
+            hint = SPACE_HINT if NO_SPACE in words.lower() else same
+            raise DevmeshError(f"docker compose {arguments[0]} failed:\n{words}", hint)
 
     def arguments(self, project: Project, *arguments: str) -> list[str]:
         """The command line; flags of compose itself may lead `arguments`."""
@@ -109,7 +111,9 @@ class Compose:
         """Run to the end. Raises DevmeshError with compose's own words."""
         done = subprocess.run(self.arguments(project, *arguments), capture_output=True, text=True, check=False, env=environment())
         if done.returncode != 0:
-            raise DevmeshError(f"docker compose {arguments[0]} failed: {_plain(done.stderr)}")
+            raise DevmeshError(
+                f"docker compose {arguments[0]} failed: {_plain(done.stderr)}", f"docker compose -f {project.file} {arguments[0]}"
+            )
         return done.stdout
 
 

@@ -13,6 +13,7 @@ from docker.errors import APIError, ImageNotFound
 from ruamel.yaml import YAML
 
 from devmesh.errors import DevmeshError
+from devmesh.runtimes.docker.compose import NO_SPACE, SPACE_HINT
 from devmesh.runtimes.packaged import compose_folder
 
 Json = dict[str, Any]
@@ -21,8 +22,6 @@ Tell = Callable[[str, str], None]
 # What is not ours and needed in every mesh; addons come to it.
 FOREIGN_ROLES = ("consul", "jaeger")
 MEGABYTE = 1_000_000
-NO_SPACE = "no space left on device"
-SPACE_HINT = "docker system df shows what takes it, docker system prune gives it back"
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,27 +89,42 @@ class Stopped:
         elif event.get("Action") == "start":
             self.names.discard(name)
 
+    def found(self, containers: Collection[Container]) -> None:
+        """What runs is not stopped: an engine that was away says `stop` when it goes, and nobody hears its `start`."""
+        self.names -= {one.service for one in containers if one.state in ALIVE}
+
 
 class Keeper:
-    """`connect` gives an engine for each thread: the SDK's connection is not to be shared."""
+    """`connect` gives an engine for each thread: the SDK's connection is not to be shared. `away`: seconds between looks for an engine."""
 
-    def __init__(self, project: str, connect: Callable[[], Engine] = Engine.connect) -> None:
-        self.project, self._connect = project, connect
+    def __init__(self, project: str, connect: Callable[[], Engine] = Engine.connect, away: float = AWAY_SECONDS) -> None:
+        self.project, self._connect, self._away = project, connect, away
         self._stopped = Stopped()
         self._changed = threading.Event()
         self._busy: set[str] = set()
+        self._said = ""
 
     def follow(self) -> None:
         """Take the engine's events for ever; when it goes away, wait until it is back."""
         while True:
             try:
-                for event in self._connect().events(self.project):
+                engine = self._connect()
+                events = engine.events(self.project)
+                self._stopped.found(engine.containers(self.project))
+                self._said = ""
+                for event in events:
                     self._stopped.notice(event)
                     self._changed.set()
             except DevmeshError as error:
-                log.info("%s", error.message)
+                self._tell(error.message)
             self._changed.set()
-            threading.Event().wait(AWAY_SECONDS)
+            threading.Event().wait(self._away)
+
+    def _tell(self, words: str) -> None:
+        """Once, not every second that the engine is away."""
+        if words != self._said:
+            log.info("%s", words)
+        self._said = words
 
     def repair(self) -> None:
         """Look after every event, and now and then, for ever."""
@@ -120,7 +135,7 @@ class Keeper:
                 with closing(self._connect()) as engine:
                     found = repairs(engine.containers(self.project), self._stopped.names)
             except DevmeshError as error:
-                log.info("%s", error.message)
+                self._tell(error.message)
                 continue
             for workload, todo in found.items():
                 if workload not in self._busy:

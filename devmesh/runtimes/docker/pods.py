@@ -28,12 +28,12 @@ READINESS = (
 )
 
 
-def healthcheck(command: list[str], *, start_interval: bool, waited_for: bool = False) -> Json:
-    """Quick while starting where the engine can (25 and later); elsewhere one interval has to serve for both."""
+def healthcheck(command: list[str], *, start_interval: bool) -> Json:
+    """`up` asks the control plane who is ready, so that few of these are run: each starts a process in its container."""
     check: Json = {"test": command, "timeout": "3s", "retries": 3}
-    if start_interval:
-        return check | {"interval": "10s", "start_period": "60s", "start_interval": "300ms"}
-    return check | {"interval": "1s" if waited_for else "5s", "start_period": "60s"}
+    if start_interval:  # engine 25 and later
+        return check | {"interval": "10s", "start_period": "60s", "start_interval": "2s"}
+    return check | {"interval": "5s", "start_period": "60s"}
 
 
 def readiness(host: str, port: int) -> list[str]:
@@ -220,7 +220,7 @@ def _sidecar(layout: Layout, workload: Workload) -> Json:
         "volumes": [folder(layout.workload_folder(workload.name)), trust_volume(read_only=True)],
         "mem_limit": "512m",
         "stop_grace_period": DRAIN_GRACE,
-        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval, waited_for=True),
+        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval),
         "depends_on": {pod_of(workload.name): {"condition": "service_started"}},
     }
 
@@ -288,5 +288,5 @@ def gateway(layout: Layout, workload: Workload) -> Json:
         "volumes": [folder(layout.workload_folder(workload.name)), trust_volume(read_only=True)],
         "mem_limit": "512m",
         "stop_grace_period": DRAIN_GRACE,
-        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval, waited_for=True),
+        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval),
     }

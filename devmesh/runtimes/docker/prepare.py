@@ -144,20 +144,31 @@ def check_services(config: Mapping[str, Any], topology: Topology) -> None:
                 raise DevmeshError(f"{key}.{name} has the name of one of the mesh's own", "rename it in the compose file")
 
 
+# What a `host_ip` stands for: (IP version, address), the address empty for all; without one the engine binds both versions.
+ALL_ADDRESSES = {"": ((4, ""), (6, "")), "0.0.0.0": ((4, ""),), "::": ((6, ""),)}
+Place = tuple[int, str]
+
+
 def published_ports(services: Mapping[str, Any]) -> dict[int, str]:
-    """Host port -> the service whose file publishes it. Raises DevmeshError for one that two services want on the same address."""
-    found: dict[tuple[str, str, str], str] = {}
+    """Host port -> the service whose file publishes it. Raises DevmeshError for one that is wanted twice on an address."""
+    found: dict[tuple[int, str], dict[Place, str]] = {}
     for name, service in services.items():
         for port in service.get("ports") or ():
             number = str(port.get("published") or "0")
-            place = (str(port.get("host_ip") or "0.0.0.0"), number, str(port.get("protocol") or "tcp"))
             if number.isdecimal() and int(number):
-                if place in found and found[place] != name:
-                    raise DevmeshError(
-                        f"port {number} is published by {found[place]} and by {name}", "publish another port for one of them"
-                    )
-                found[place] = name
-    return {int(number): name for (_, number, _), name in found.items()}
+                taken = found.setdefault((int(number), str(port.get("protocol") or "tcp")), {})
+                _take(taken, str(port.get("host_ip") or "").strip("[]"), number, name)
+    return {number: next(iter(names.values())) for (number, _), names in found.items()}
+
+
+def _take(taken: dict[Place, str], address: str, number: str, name: str) -> None:
+    """`taken`: whose the port is, by place; the new places are added."""
+    for version, one in ALL_ADDRESSES.get(address, ((6 if ":" in address else 4, address),)):
+        others = [whose for (other, where), whose in taken.items() if other == version and (where == one or "" in (where, one))]
+        if others and (others[0] != name or (version, one) in taken):
+            twice = f"twice by {name}" if others[0] == name else f"by {others[0]} and by {name}"
+            raise DevmeshError(f"port {number} is published {twice}", "publish another port for one of them")
+        taken[version, one] = name
 
 
 def given(services: Mapping[str, Any], topology: Topology) -> dict[tuple[str, str], str]:

@@ -8,7 +8,18 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from devmesh.runtimes.docker.layout import ADDON_VOLUMES, CONTROL_NETWORK, HOST_NETWORK, OWN_VOLUMES, REGISTRY_NETWORK, Json, Layout, pod_of
+from devmesh.config.topology_types import Topology
+from devmesh.runtimes.docker.layout import (
+    ADDON_VOLUMES,
+    CONTROL_NETWORK,
+    HOST_NETWORK,
+    OWN_VOLUMES,
+    REGISTRY_NETWORK,
+    Json,
+    Layout,
+    pod_of,
+    sidecar_of,
+)
 from devmesh.runtimes.docker.parts import render_parts
 from devmesh.runtimes.docker.pods import TRUST_VOLUME, depends_on, gateway, triple
 
@@ -36,6 +47,17 @@ def _own_volumes(layout: Layout) -> Json:
     if layout.joins:
         return {TRUST_VOLUME: {"external": True, "name": layout.joins.trust_volume}}
     return {name: {} for name in (*OWN_VOLUMES, *(ADDON_VOLUMES[one] for one in layout.addons))}
+
+
+def without_waiting(project: Json, topology: Topology) -> Json:
+    """The same containers, with apps that do not wait for their sidecars' health checks: for who knows already that the sidecars are ready."""
+    apps = {one.name: sidecar_of(one.name) for one in topology.workloads if not one.gateway}
+    started = {"condition": "service_started"}
+    services = {
+        name: service | ({"depends_on": service["depends_on"] | {apps[name]: started}} if name in apps else {})
+        for name, service in project["services"].items()
+    }
+    return project | {"services": services}
 
 
 def _outside(layout: Layout, service: Mapping[str, Any]) -> Json:

@@ -144,15 +144,16 @@ class DockerRuntime:
                 engine.start(one.id)
         return [one.labels[WORKLOAD_LABEL] for one in found]
 
-    async def kill(self, workloads: Sequence[str]) -> None:
-        await asyncio.to_thread(self._kill, workloads)
+    async def kill(self, target: str) -> list[str]:
+        return await asyncio.to_thread(self._kill, target)
 
-    def _kill(self, workloads: Sequence[str]) -> None:
-        engine = Engine.connect()
-        for one in (found for name in workloads for found in self._apps(name)):
-            if one.state not in ("running", "paused"):
-                raise DevmeshError(f"{one.labels[WORKLOAD_LABEL]} does not run", f"devmesh start {one.labels[WORKLOAD_LABEL]}")
+    def _kill(self, target: str) -> list[str]:
+        engine, running = Engine.connect(), [one for one in self._apps(target) if one.state in ("running", "paused")]
+        if not running:
+            raise DevmeshError(f"{target} does not run", f"devmesh start {target}")
+        for one in running:
             kill_app(engine, one)
+        return [one.labels[WORKLOAD_LABEL] for one in running]
 
     async def hold(self) -> list[str]:
         state = self.files.running_state()

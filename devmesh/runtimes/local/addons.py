@@ -24,10 +24,10 @@ from devmesh.runtimes.addons import (
     write_grafana,
     write_prometheus,
 )
-from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS
 from devmesh.runtimes.files import last_lines
 from devmesh.runtimes.local.claims import claim_port
 from devmesh.runtimes.local.plan import WorkloadPlan, bind_preferring, port_of
+from devmesh.runtimes.waiting import LOOK_AGAIN_SECONDS
 
 BINARIES: Mapping[str, tuple[str, ...]] = {PROMETHEUS: ("prometheus",), GRAFANA: ("grafana", "grafana-server")}
 HINTS: Mapping[str, str] = {

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from devmesh.registry.client import Registry
 from devmesh.runtimes.faults import held_apps
@@ -43,21 +41,26 @@ async def kill_app(process: Managed, pods: Pods) -> bool:
 
 
 class Holding:
-    """One look at a time: what the registry says when a look begins is in force when it ends."""
+    """One look at a time: what the registry says when a look begins is in force when it ends. `changed` is called after one that did something."""
 
-    def __init__(self, apps: Callable[[], Iterable[Managed]], pods: Pods) -> None:
-        self._apps, self._pods = apps, pods
+    def __init__(self, apps: Callable[[], Iterable[Managed]], pods: Pods, changed: Callable[[], None]) -> None:
+        self._apps, self._pods, self._changed = apps, pods, changed
         self._looking = asyncio.Lock()
 
     async def look(self, registry: Registry) -> dict[str, str]:
         """Stop and let go as the faults in the registry say; the workloads that stand still, with their fault."""
         async with self._looking:
-            wanted = await held_apps(registry)
+            wanted, before = await held_apps(registry), self._held()
             for process in self._apps():
-                self._bring_about(process, wanted.get(process.name, ""))
-            return {process.name: process.held for process in self._apps() if process.held}
+                self.bring_about(process, wanted.get(process.name, ""))
+            if self._held() != before:
+                self._changed()
+            return self._held()
 
-    def _bring_about(self, process: Managed, fault: str) -> None:
+    def _held(self) -> dict[str, str]:
+        return {process.name: process.held for process in self._apps() if process.held}
+
+    def bring_about(self, process: Managed, fault: str) -> None:
         """An app that is still starting is left to it: `up` and `restart` wait for it."""
         if fault and not process.held and process.settled:
             signal_app(process, signal.SIGSTOP, self._pods)
@@ -66,35 +69,3 @@ class Holding:
         elif not process.held:
             return
         process.held = fault
-
-
-def let_go(state: Mapping[str, Any]) -> None:
-    """SIGCONT to every app that a supervisor which is gone had stopped, as `state` tells of them."""
-    for one in state.get("processes", ()):
-        if not one.get("held") or not is_same(one["pid"], one["started"]):
-            continue
-        for pid in _companions(one["pid"]):
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGCONT)
-
-
-def _companions(pid: int) -> list[int]:
-    """Everything that a signal to the app reaches: its pod, which is a PID namespace of its own, else its process group."""
-    own = _namespace(os.getpid())
-    theirs, group = _namespace(pid), os.getpgid(pid)
-    everybody = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    return [one for one in everybody if (_namespace(one) == theirs if theirs != own else _group(one) == group)]
-
-
-def _namespace(pid: int) -> str:
-    try:
-        return str(Path(f"/proc/{pid}/ns/pid").readlink())
-    except OSError:
-        return ""
-
-
-def _group(pid: int) -> int:
-    try:
-        return os.getpgid(pid)
-    except OSError:
-        return 0

@@ -51,7 +51,7 @@ async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
         supervisor.save()
         registry_url = f"http://127.0.0.1:{supervisor.ports['registry']}"
         watcher = asyncio.create_task(
-            watch_faults(registry_url, files.mesh_token(), supervisor.stopping, supervisor.hold), name="fault expiry"
+            watch_faults(registry_url, files.mesh_token(), supervisor.stopping, supervisor.holding.look), name="fault expiry"
         )
         await supervisor.stopping.wait()
         watcher.cancel()

@@ -17,8 +17,7 @@ from devmesh.errors import DevmeshError
 from devmesh.runtimes.fetch import fetch
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.enter import enter
-from devmesh.runtimes.local.holding import let_go
-from devmesh.runtimes.local.leftovers import clean_up
+from devmesh.runtimes.local.leftovers import clean_up, let_go
 from devmesh.runtimes.local.ports import OUTBOUND_PORT
 from devmesh.runtimes.runtime import Json, LogQuery, Tell
 
@@ -44,7 +43,7 @@ class LocalRuntime:
             event = json.loads(line)
             tell(event)
             if event["event"] == "error":
-                raise DevmeshError(event["message"], event.get("hint"))
+                raise DevmeshError(event["message"], event["hint"])
             if event["event"] == "done":
                 process.stdout.close()
                 return
@@ -91,9 +90,8 @@ class LocalRuntime:
         workloads: list[str] = (await self.command({"command": action, "target": target}))["workloads"]
         return workloads
 
-    async def kill(self, workloads: Sequence[str]) -> None:
-        for name in workloads:
-            await self.command({"command": "kill", "target": name})
+    async def kill(self, target: str) -> list[str]:
+        return await self.act("kill", target)
 
     async def hold(self) -> list[str]:
         """A supervisor that is gone holds nobody: what it held is let go."""

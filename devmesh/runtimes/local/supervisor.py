@@ -32,7 +32,6 @@ from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
 from devmesh.runtimes.bootstrap import Servers
 from devmesh.runtimes.contents import (
     CONTROL_PLANE_WORKLOAD,
-    LOOK_AGAIN_SECONDS,
     ControlPlaneView,
     kept_settings,
     load_resources,
@@ -55,6 +54,7 @@ from devmesh.runtimes.local.ports import REGISTRY_PORT
 from devmesh.runtimes.local.primary import LocalPrimary
 from devmesh.runtimes.primary import View, leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
+from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, Wait
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness
@@ -79,7 +79,7 @@ class Supervisor:
         self._claims: list[socket.socket] = []
         self._launchers = launchers
         self._pods = Pods(files, self._on_pod)
-        self._holding = Holding(lambda: [one for one in self.processes.values() if one.kind == "app"], self._pods)
+        self.holding = Holding(lambda: [one for one in self.processes.values() if one.kind == "app"], self._pods, self.save)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.stopping = asyncio.Event()
         self._mesh_id = str(uuid.uuid4())
@@ -96,12 +96,26 @@ class Supervisor:
             self._report.write(json.dumps(event) + "\n")
             self._report.flush()
 
+    def _tell(self, event: dict[str, Any]) -> None:
+        self.say(**event)
+
     @contextlib.asynccontextmanager
-    async def phase(self, name: str) -> Any:
+    async def phase(self, name: str, kind: str = "ours") -> Any:
+        """`kind`: the processes that this phase waits for."""
         started = time.monotonic()
         self.say(event="phase", name=name)
-        yield
+        teller = asyncio.create_task(self._tell_awaited(kind), name=f"tell who is awaited: {name}")
+        try:
+            yield
+        finally:
+            teller.cancel()
         self.say(event="phase_done", name=name, seconds=time.monotonic() - started)
+
+    async def _tell_awaited(self, kind: str) -> None:
+        awaited = Awaited(self._tell)
+        while True:
+            await asyncio.sleep(PATIENCE_SECONDS)
+            awaited.see(name for name, process in self.processes.items() if process.kind == kind and not process.ready)
 
     async def up(self, number: int) -> None:
         topology = load_topology(self.compose_file, number, merged=merged(self.compose_file), gateways=Gateways.of(self.settings))
@@ -120,19 +134,19 @@ class Supervisor:
             for plan in self.plans.values():
                 await self._start_app(plan)
         tokens = await (self._join(self._primary, topology) if self._primary else self._start_own(topology, resources))
-        async with self.phase("sidecars"):
+        async with self.phase("sidecars", "sidecar"):
             for plan in self.plans.values():
                 self._start_sidecar(plan, tokens)
             self.save()
             await self._all_ready("sidecar")
-        async with self.phase("apps"):
+        async with self.phase("apps", "app"):
             failed = [name for name in await asyncio.gather(*(self._app_listens(plan) for plan in self.plans.values())) if name]
-        async with self.phase("in sync"):
+        async with self.phase("in sync", "none"):
             await self._synced(failed)
             await all_answer(self._addons, self._is_lost, self.files.log)
         self.save()
         if failed:
-            raise self._exit_at_start(failed)
+            raise self._failed_at_start(failed)
         self.say(event="done", seconds=time.monotonic() - self._began)
 
     async def _find_primary(self, topology: Topology) -> View | None:
@@ -247,6 +261,7 @@ class Supervisor:
             self.save()
         elif event["event"] == "listening":
             process.ready = True
+            self.save()
             self._warn_of_loopback(name, event["addresses"])
         elif event["event"] == "exited":
             self._exited(process, event["status"])
@@ -300,7 +315,9 @@ class Supervisor:
         try:
             await asyncio.wait_for(self._launchers.loaded(), 20)
         except TimeoutError as error:
-            raise InternalError("the launcher did not start:\n" + "\n".join(last_lines(self.files.log("launcher")))) from error
+            raise InternalError(
+                f"the launcher did not start:\n{self._last_lines('launcher')}", f"see {self.files.log('launcher')}"
+            ) from error
 
     def _on_launcher(self, event: dict[str, Any]) -> None:
         process = self.processes.get(event["name"])
@@ -499,21 +516,26 @@ class Supervisor:
         while not process.ready:
             process.changed.clear()
             if process.restarts > 1 or time.monotonic() > deadline:
-                raise DevmeshError(
-                    f"{name} does not become ready; its last lines:\n" + "\n".join(last_lines(self.files.log(name))), f"devmesh logs {name}"
-                )
+                raise DevmeshError(f"{name} does not become ready; its last lines:\n{self._last_lines(name)}", f"devmesh logs {name}")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.changed.wait(), 0.5)
 
     async def _all_ready(self, kind: str) -> None:
         await asyncio.gather(*(self._ready(name) for name, process in self.processes.items() if process.kind == kind))
 
-    def _exit_at_start(self, names: list[str]) -> DevmeshError:
-        parts = [
-            f"{name} exits at start (status {self.processes[name].status}); its last lines:\n" + "\n".join(last_lines(self.files.log(name)))
-            for name in names
-        ]
+    def _failed_at_start(self, names: list[str]) -> DevmeshError:
+        parts = [f"{name} {self._how_it_failed(name)}; its last lines:\n{self._last_lines(name)}" for name in names]
         return DevmeshError("\n".join(parts) + "\nThe rest of the mesh runs.", f"devmesh logs {names[0]}")
+
+    def _how_it_failed(self, name: str) -> str:
+        status = self.processes[name].status
+        if status is not None:
+            return f"exits at start (status {status})"
+        ports = ", ".join(str(port) for port in self.plans[name].app_ports)
+        return f"does not listen on its port {ports} after {UP_TIMEOUT:g} s"
+
+    def _last_lines(self, name: str) -> str:
+        return "\n".join(last_lines(self.files.log(name)))
 
     async def _app_listens(self, plan: WorkloadPlan) -> str | None:
         process = self.processes.get(plan.workload.name)
@@ -549,14 +571,11 @@ class Supervisor:
     async def _synced(self, failed: list[str]) -> None:
         """Until the control plane has every sidecar's acknowledgement and the health of every workload whose app has not failed."""
         wanted = {name for name, plan in self.plans.items() if not plan.workload.gateway and name not in failed}
-        deadline = self._began + UP_TIMEOUT
+        wait = Wait(self._tell, UP_TIMEOUT, lambda name: last_lines(self.files.log(name)))
         headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
         async with aiohttp.ClientSession(headers=headers) as session:
             view = ControlPlaneView(session, f"http://127.0.0.1:{self.ports['control']}")
-            while missing := await view.missing(self.plans, wanted):
-                if time.monotonic() > deadline:
-                    raise DevmeshError("not everything was ready in time:\n" + "\n".join(missing), "devmesh proxy-status")
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            await wait.until_nothing_lacks(lambda: view.missing(self.plans, wanted))
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -623,27 +642,18 @@ class Supervisor:
             return {"stopped": True}
         if command["command"] == "hold":
             async with Registry(f"http://127.0.0.1:{self.ports['registry']}", self.files.mesh_token()) as registry:
-                return {"held": await self.hold(registry)}
+                return {"held": await self.holding.look(registry)}
         names = [name for name, plan in self.plans.items() if command.get("target") in (name, plan.workload.service)]
         if not names:
             return {"error": f"no workload or service {command.get('target')!r}"}
+        if command["command"] == "kill":
+            killed = [name for name in names if await kill_app(self.processes[name], self._pods)]
+            return {"workloads": killed} if killed else {"error": f"{', '.join(names)} does not run"}
         for name in names:
             await self._act(command["command"], self.processes[name])
         return {"workloads": names}
 
-    async def hold(self, registry: Registry) -> dict[str, str]:
-        """Stop and let go what faults in the registry say."""
-        before = {name: process.held for name, process in self.processes.items()}
-        held = await self._holding.look(registry)
-        if before != {name: process.held for name, process in self.processes.items()}:
-            self.save()
-        return held
-
     async def _act(self, action: str, process: Managed) -> None:
-        if action == "kill":
-            if not await kill_app(process, self._pods):
-                raise ValueError(f"{process.name} does not run")
-            return
         process.wanted = False
         if action in ("stop", "restart") and process.pid:
             await asyncio.to_thread(stop_all, [(process.pid, process.started)], GRACE)

@@ -106,7 +106,7 @@ def test_start_is_pod_then_sidecar_ready_then_app(tmp_path):
 
 def test_an_engine_without_start_interval_gets_one_interval(tmp_path):
     check = services(tmp_path, "restart: always", start_interval=False)["web-sidecar"]["healthcheck"]
-    assert (check["interval"], "start_interval" in check) == ("1s", False)
+    assert (check["interval"], "start_interval" in check) == ("5s", False)
 
 
 NAMED = """\

@@ -17,7 +17,8 @@ import pytest
 from devmesh.config.injection import FaultRequest
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import delete_resources, write_resources
-from devmesh.runtimes.local.holding import Holding, kill_app, let_go
+from devmesh.runtimes.local.holding import Holding, kill_app
+from devmesh.runtimes.local.leftovers import let_go
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.processes import start_time, stop_all
 from tests.pods.harness import one_pod
@@ -75,7 +76,8 @@ async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
 
 async def test_a_pause_stops_an_app_with_its_children_and_its_end_lets_them_go(registry):
     async with app() as api:
-        holding = Holding(lambda: [api], NONE)
+        written: list[str] = []
+        holding = Holding(lambda: [api], NONE, lambda: written.append(api.held))
         everything = [api.pid, child(api.pid)]
         await write_resources(registry, [stored("f1", PAUSE)])
         assert await holding.look(registry) == {"api-v1": "f1"}
@@ -84,12 +86,14 @@ async def test_a_pause_stops_an_app_with_its_children_and_its_end_lets_them_go(r
         await delete_resources(registry, [("fault", stored("f1", PAUSE).key)])
         assert await holding.look(registry) == {}
         await until(lambda: [state(one) for one in everything] == ["S", "S"])
+        await holding.look(registry)
+        assert written == ["f1", ""], "state.json is written when something changed, and only then"
 
 
 async def test_of_two_pauses_the_last_to_go_lets_go(registry):
     both = [stored("f1", PAUSE), stored("f2", FaultRequest("api-v1", pause=True))]
     async with app() as api:
-        holding = Holding(lambda: [api], NONE)
+        holding = Holding(lambda: [api], NONE, lambda: None)
         await write_resources(registry, both)
         await holding.look(registry)
         await delete_resources(registry, [("fault", both[1].key)])
@@ -105,14 +109,14 @@ async def test_an_app_that_does_not_run_yet_or_no_more_is_left_alone(registry, c
         for name, value in changes.items():
             setattr(api, name, value)
         await write_resources(registry, [stored("f1", PAUSE)])
-        assert await Holding(lambda: [api], NONE).look(registry) == {}
+        assert await Holding(lambda: [api], NONE, lambda: None).look(registry) == {}
         assert state(api.pid) == "S"
 
 
 async def test_an_app_that_was_started_again_is_held_again(registry):
     async with app() as first, app() as second:
         await write_resources(registry, [stored("f1", PAUSE)])
-        holding = Holding(lambda: [first], NONE)
+        holding = Holding(lambda: [first], NONE, lambda: None)
         await holding.look(registry)
         first.begin(0.0)
         first.pid, first.started = second.pid, second.started
@@ -130,7 +134,7 @@ async def test_a_killed_app_is_dead_when_it_is_said_and_one_that_does_not_run_is
 async def test_a_held_app_is_stopped_at_once(registry):
     async with app() as api:
         await write_resources(registry, [stored("f1", PAUSE)])
-        await Holding(lambda: [api], NONE).look(registry)
+        await Holding(lambda: [api], NONE, lambda: None).look(registry)
         await until(lambda: state(api.pid) == "T")
         await asyncio.to_thread(stop_all, [(api.pid, api.started)], 60.0)
         await until(lambda: api.status is not None)
@@ -140,7 +144,7 @@ async def test_a_held_app_is_stopped_at_once(registry):
 async def test_what_a_supervisor_that_is_gone_had_stopped_is_let_go(registry):
     async with app() as api, app("web-v1") as other:
         await write_resources(registry, [stored("f1", PAUSE)])
-        await Holding(lambda: [api, other], NONE).look(registry)
+        await Holding(lambda: [api, other], NONE, lambda: None).look(registry)
         everything = [api.pid, child(api.pid)]
         await until(lambda: [state(one) for one in everything] == ["T", "T"])
         let_go({"processes": [api.to_json(), other.to_json()]})
@@ -155,8 +159,8 @@ async def test_in_a_pod_a_pause_stops_what_left_the_apps_group_and_without_a_sup
         main = pod.pods.outside_pid("app", (await pod.event("app"))["pid"])
         await until(lambda: state(main) == "S" and bool(Path(f"/proc/{main}/task/{main}/children").read_text()))
         process = Managed("app", "app", main, start_time(main) or 0)
-        in_pod = Holding(lambda: [process], pod.pods)
-        in_pod._bring_about(process, "f1")
+        in_pod = Holding(lambda: [process], pod.pods, lambda: None)
+        in_pod.bring_about(process, "f1")
         everything = [main, child(main)]
         await until(lambda: [state(one) for one in everything] == ["T", "T"])
         let_go({"processes": [process.to_json()]})
