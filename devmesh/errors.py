@@ -2,11 +2,11 @@
 
 
 class DevmeshError(Exception):
-    """Something the user can mend. `hint` is the exact next command or edit; exit status 1."""
+    """Something the user can mend. `hint` is the exact next command or edit, and there always is one; exit status 1."""
 
     exit_status = 1
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
+    def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -18,6 +18,7 @@ from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import (
+    GENERATION,
     MESH_ID,
     StoredResource,
     apply_resources,
@@ -26,7 +27,9 @@ from devmesh.registry.resources import (
     read_topology,
     write_resources,
 )
-from devmesh.running import RunningMesh
+from devmesh.running import Event, RunningMesh
+from devmesh.runtimes.runtime import LogQuery
+from devmesh.runtimes.waiting import LAST_LINES, Lack, Wait, apps_lack, configuration_lacks, processes_lack
 
 Json = dict[str, Any]
 PROTOCOL_TEXT = {"http": "http", "http2": "tcp (h2)", "tcp": "tcp", "auto": "auto"}  # HTTP/2 is carried as bytes for now
@@ -82,9 +85,41 @@ class Mesh(RunningMesh):
         except DevmeshError:  # of the registry, which `problem` tells of
             return []
 
-    async def workloads(self) -> list[Json]:
-        """Readiness, health and sync of each: what `wait` asks again and again. Certificates' ends are `status`'s."""
-        return self._workloads(await self.runtime.state(), await self._proxies())
+    async def wait(self, limit: float, tell: Event) -> None:
+        """Return when every process is ready, every sidecar runs the newest configuration and every app takes connections; told as `up` is.
+
+        Raises DevmeshError with what is missing after `limit` seconds and the last lines of its log.
+        """
+        wait = Wait(tell, limit, self._last_lines)
+        await wait.phase("processes", self._processes_lack)
+        await wait.phase("configuration", self._configuration_lacks)
+        await wait.phase("apps", self._apps_lack)
+
+    def _last_lines(self, name: str) -> list[str]:
+        try:
+            found = list(self.runtime.logs(LogQuery(name, tail=LAST_LINES)))
+        except DevmeshError:
+            return []
+        return [line for who, line in found if who == name] or [line for _, line in found]
+
+    async def _processes_lack(self) -> list[Lack]:
+        return processes_lack((await self.runtime.state())["processes"])
+
+    async def _configuration_lacks(self) -> list[Lack]:
+        try:
+            async with self.registry() as registry:
+                _, pair = await registry.kv_get(GENERATION)
+        except DevmeshError as error:
+            return [Lack("registry", error.message, "registry")]
+        try:
+            return configuration_lacks(await self.control(f"/v1/generations/{pair.value.decode() if pair else '-'}"))
+        except DevmeshError as error:
+            return [Lack("control plane", error.message, "control")]
+
+    async def _apps_lack(self) -> list[Lack]:
+        state = await self.runtime.state()
+        done = {one["name"] for one in state["processes"] if one.get("state") == "exited"}
+        return apps_lack(one for one in self._workloads(state, await self._proxies()) if one["name"] not in done)
 
     def _workloads(self, state: Json, proxies: Mapping[str, Json]) -> list[Json]:
         processes = {one["name"]: one for one in state["processes"]}
@@ -102,7 +137,7 @@ class Mesh(RunningMesh):
         try:
             topology = (await self.topology()).with_h2(seen_h2(proxies))
         except DevmeshError as error:
-            return {}, f"{error.message}; hint: {error.hint}" if error.hint else error.message
+            return {}, f"{error.message}; hint: {error.hint}"
         ports = {
             (service.name, service.namespace): [
                 {"port": port.port, "protocol": PROTOCOL_TEXT[port.protocol], "source": port.protocol_source} for port in service.ports
@@ -123,7 +158,7 @@ class Mesh(RunningMesh):
             "held": bool((app or {}).get("held")),
             "healthy": bool(proxy.get("healthy")),
             "synced": bool(proxy.get("synced") and proxy.get("connected")),
-            "sidecar_version": proxy.get("version_acked"),
+            "sidecar_version": proxy.get("sidecar_version"),
             "gateway": one["gateway"],
             "interception": one.get("interception", "proxy"),
             "certificate": {"spiffe_id": one["spiffe_id"], "expires": None},

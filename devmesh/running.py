@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from devmesh.config.addon_names import ADDONS
 from devmesh.config.file_names import COMPOSE_NAMES
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.choose import runtime_of
@@ -98,7 +99,7 @@ class RunningMesh:
         except ValueError as error:
             raise no_answer(url, error) from error
         if status >= 400:
-            raise DevmeshError(str(answer.get("error", answer)))
+            raise DevmeshError(str(answer.get("error", answer)), "devmesh status")
         return answer
 
     async def certificates(self, workload: str) -> Json:
@@ -136,6 +137,7 @@ class RunningMesh:
         """Where the mesh's own servers are, for people."""
         ports = self.state()["ports"]
         names = {"consul": "registry", "jaeger": "query", "control": "control"}
+        names |= {name: name for name in ADDONS if name in ports}
         return {name: f"http://127.0.0.1:{ports[key]}" for name, key in names.items()}
 
     async def _bound_services(self) -> dict[str, str]:

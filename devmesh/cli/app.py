@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from devmesh.errors import DevmeshError
+from devmesh.errors import DevmeshError, UsageError
 
 # Typer carries a Click of its own, whose exceptions are not those of the `click` package and have no public name: a usage error's parent.
 ClickException: type[Any] = typer.BadParameter.__mro__[2]
@@ -45,17 +45,27 @@ def application(command: str | None = None) -> typer.Typer:
     return app
 
 
+def _usage(problem: Any) -> UsageError:
+    """Click's words in our shape."""
+    context = problem.ctx
+    return UsageError(problem.format_message(), f"{context.command_path if context else 'devmesh'} --help")
+
+
 def main() -> None:
     """Exit status: 0 done, 1 yours to mend, 2 usage, 70 ours."""
-    try:
-        status = application(sys.argv[1] if len(sys.argv) > 1 else None)(standalone_mode=False)
-    except DevmeshError as problem:
-        from devmesh.cli import output  # noqa: PLC0415 - Rich, for those who need it
+    from devmesh.cli import output  # noqa: PLC0415 - Rich, after the lines above told what is a command
 
+    try:
+        command = application(sys.argv[1] if len(sys.argv) > 1 else None)
+        status = command(prog_name="devmesh", standalone_mode=False)
+    except DevmeshError as problem:
         output.error(problem)
         sys.exit(problem.exit_status)
     except ClickException as problem:
-        problem.show()
+        if type(problem).__name__ == "NoArgsIsHelpError":
+            problem.show()  # a group without a command: its help
+        else:
+            output.error(_usage(problem))
         sys.exit(problem.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from devmesh import __version__
 from devmesh.cli import output
 from devmesh.cli.options import Compose, ComposeFile, Output, seconds
 from devmesh.cli.output import Format
+from devmesh.cli.progress import Progress
 from devmesh.cli.settings import Files, Profile, SetFlags, settings
 from devmesh.errors import UsageError
 from devmesh.running import RunningMesh
@@ -50,28 +51,18 @@ def up(
 ) -> None:
     """Bring the mesh up and return when every workload is ready."""
     if interception not in INTERCEPTIONS:
-        raise UsageError(f"--interception {interception!r} is none of {', '.join(INTERCEPTIONS)}")
+        raise UsageError(f"--interception {interception!r} is none of {', '.join(INTERCEPTIONS)}", "devmesh up --interception auto")
     compose, choices = settings(profile, file, set_)
     chosen, why = choose(runtime)
     mesh = RunningMesh.of(compose)
-
-    def tell(event: dict[str, Any]) -> None:
-        if event["event"] == "phase_done":
-            output.note(f"  {event['name']:<26} {event['seconds']:6.2f} s")
-        elif event["event"] == "diagnostic":
-            place = ":".join(str(part) for part in (event["file"], event["line"], event["column"]) if part)
-            output.note(f"  {place}: {event['severity']} [{event['code']}] {event['message']}")
-        elif event["event"] == "note":
-            output.note(f"  {event['message']}")
-        elif event["event"] == "done":
-            output.note(f"  {'ready':<26} {event['seconds']:6.2f} s\n")
 
     output.note(
         f"devmesh {__version__}: {mesh.compose_file.parent.name}, profile {choices.profile}, runtime {chosen}"
         + (f" ({why})" if why else "")
     )
     told = {"interception": interception, "runtime": chosen, "compose_profiles": compose_profile or []}
-    mesh.up({**choices.to_json(), **told}, tell)
+    with Progress() as progress:
+        mesh.up({**choices.to_json(), **told}, progress.tell)
     output.urls(asyncio.run(mesh.urls(mesh.state())))
 
 

@@ -67,8 +67,7 @@ def note(message: str) -> None:
 
 def error(problem: DevmeshError) -> None:
     err.print(f"[red bold]error:[/] {literal(problem.message)}")
-    if problem.hint:
-        err.print(f"\nhint: {literal(problem.hint)}")
+    err.print(f"\nhint: {literal(problem.hint)}")
 
 
 def literal(text: str) -> str:

@@ -57,7 +57,9 @@ def dump(
 ) -> None:
     """A profile with everything that it sets, as an IstioOperator."""
     if running and (profile or filename or set_):
-        raise UsageError("--running shows a mesh's settings as they are, and takes no profile, file or --set")
+        raise UsageError(
+            "--running shows a mesh's settings as they are, and takes no profile, file or --set", "devmesh profile dump --running"
+        )
     operator = _running(compose_file) if running else _chosen(profile, filename, set_)
     value = _below(operator["spec"], config_path) if config_path else operator
     if form is DumpFormat.flags:

@@ -15,6 +15,7 @@ from devmesh.cli import output
 from devmesh.cli.options import Compose, ComposeFile, Output, Timeout, say, seconds
 from devmesh.cli.output import Format
 from devmesh.config.analysis import analyze as analyse
+from devmesh.config.analysis import merge
 from devmesh.config.loader import Loaded, load_paths, load_text
 from devmesh.config.model import COMPILER_FAILED, Diagnostic
 from devmesh.config.topology import load_topology
@@ -48,11 +49,11 @@ def load(sources: Sequence[str]) -> Loaded:
     return Loaded(tuple(r for part in parts for r in part.resources), tuple(d for part in parts for d in part.diagnostics))
 
 
-def refuse_errors(diagnostics: Sequence[Diagnostic]) -> None:
+def refuse_errors(diagnostics: Sequence[Diagnostic], done: str) -> None:
     errors = [one for one in diagnostics if one.severity == "error"]
     if errors:
         raise DevmeshError(
-            f"{len(errors)} error{'s' * (len(errors) > 1)}; nothing was applied", "mend what is named above, then the same command again"
+            f"{len(errors)} error{'s' * (len(errors) > 1)}; nothing was {done}", "mend what is named above, then the same command again"
         )
 
 
@@ -62,14 +63,14 @@ def apply(filename: Sources, compose_file: Compose = None, timeout: Timeout = "1
     limit = seconds(timeout, "--timeout")
     loaded = load(filename)
     say(loaded.diagnostics)
-    refuse_errors(loaded.diagnostics)
+    refuse_errors(loaded.diagnostics, "applied")
     if not loaded.resources:
-        raise DevmeshError(f"no resources in {', '.join(filename)}")
+        raise DevmeshError(f"no resources in {', '.join(filename)}", "name files or folders that hold some: devmesh apply -f mesh/")
     if not mesh.is_up():
         mesh.state()
     found = asyncio.run(mesh.check(loaded.resources))
-    say(found)
-    refuse_errors(found)
+    say([one for one in found if one not in loaded.diagnostics])
+    refuse_errors(found, "applied")
     applied = asyncio.run(mesh.apply(loaded.resources, limit))
     _report([f"{one.key.kind} {one.key.name} applied" for one in loaded.resources], applied, form, limit)
 
@@ -174,7 +175,7 @@ def analyze(
     compose = find_compose_file(compose_file, Path.cwd())
     topology = load_topology(compose, merged=merged(compose))
     loaded = load(filename or [*map(str, topology.resource_paths)] or [str(compose.parent / "mesh")])
-    found = [*loaded.diagnostics, *analyse(loaded.resources, topology)]
+    found = merge([loaded.diagnostics, analyse(loaded.resources, topology)])
     if form is not Format.table:
         output.data({"diagnostics": [one.to_json() for one in found]}, form)
     else:
@@ -200,7 +201,7 @@ def compile_(
     topology = load_topology(compose, merged=merged(compose))
     loaded = load(resource or [*map(str, topology.resource_paths)])
     say(loaded.diagnostics)
-    refuse_errors(loaded.diagnostics)
+    refuse_errors(loaded.diagnostics, "compiled")
     compiled = compile_proxy(World.from_topology(topology, loaded.resources), workload)
     say(compiled.diagnostics)
     wrong = invalid(compiled.snapshot)

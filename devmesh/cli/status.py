@@ -8,10 +8,11 @@ from typing import Any
 
 import typer
 
+from devmesh import __version__
 from devmesh.cli import fault, output
 from devmesh.cli.options import ComposeFile, Output, Timeout, seconds
 from devmesh.cli.output import Format
-from devmesh.errors import DevmeshError
+from devmesh.cli.progress import Progress
 from devmesh.mesh import Mesh
 
 
@@ -52,6 +53,11 @@ def status(compose_file: ComposeFile = None, form: Output = Format.table) -> Non
         for name in silent:
             output.note(f"  {name}")
         output.note("they call nobody, or ignore HTTP_PROXY and http_proxy: then their calls bypass\nthe mesh (docs/differences.md)")
+    for one in answer["workloads"]:
+        if one["sidecar_version"] not in (None, __version__):
+            output.note(
+                f"\n{one['name']}'s sidecar is devmesh {one['sidecar_version']}, this is {__version__}. hint: devmesh down, then devmesh up"
+            )
     output.note("")
     output.urls(answer["urls"])
     if profile := answer["settings"].get("profile"):
@@ -73,27 +79,9 @@ def _condition(one: dict[str, Any]) -> str:
 
 
 def wait(compose_file: ComposeFile = None, timeout: Timeout = "30s") -> None:
-    """Return when every process is ready and every sidecar runs the current configuration."""
+    """Return when every process is ready, every sidecar runs the newest configuration and every app takes connections."""
     limit = seconds(timeout, "--timeout")
     started = time.monotonic()
-    workloads = asyncio.run(_wait(Mesh.of(compose_file), limit))
-    missing = [one for one in workloads if not _settled(one)]
-    if missing:
-        lines = "\n".join(
-            f"  {one['name']}: ready={one['ready']} healthy={one['healthy']} synced={one['synced']} {one['detail']}" for one in missing
-        )
-        raise DevmeshError(f"not ready after {limit:g} s:\n{lines}", f"devmesh logs {missing[0]['name']}")
-    output.note(f"{len(workloads)} workloads ready and in sync after {time.monotonic() - started:.2f} s")
-
-
-def _settled(one: dict[str, Any]) -> bool:
-    return bool(one["ready"] and one["synced"] and (one["healthy"] or one["name"].startswith("istio-")))
-
-
-async def _wait(mesh: Mesh, limit: float) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + limit
-    while True:
-        found = await mesh.workloads()
-        if all(map(_settled, found)) or time.monotonic() > deadline:
-            return found
-        await asyncio.sleep(0.05)  # between looks; the control plane has no event for processes
+    with Progress() as progress:
+        asyncio.run(Mesh.of(compose_file).wait(limit, progress.tell))
+    output.note(f"  {'ready':<26} {time.monotonic() - started:6.2f} s")

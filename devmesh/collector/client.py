@@ -47,7 +47,7 @@ class TraceStoreClient:
             async with self._session.get(self._url + path, params=query) as response:
                 body = await _json(response)
                 if body is not None and response.status not in (200, 404):
-                    raise DevmeshError(f"{self._url}{path}: {response.status} {_reason(body)}")
+                    raise DevmeshError(f"{self._url}{path}: {response.status} {_reason(body)}", "devmesh traces list")
                 return {} if body is not None and response.status == 404 else body
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise DevmeshError(f"no trace store answers at {self._url}: {error}", hint="devmesh status") from error
@@ -74,7 +74,7 @@ async def get_trace(url: str, trace_id: str) -> list[Span]:
         _, v3 = await client.services()
         spans = await client.trace(trace_id, v3=v3)
     if not spans:
-        raise DevmeshError(f"no trace {trace_id}")
+        raise DevmeshError(f"no trace {trace_id}", "devmesh traces list")
     return sorted(spans, key=lambda span: span.start)
 
 

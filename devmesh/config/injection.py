@@ -74,9 +74,9 @@ def check_usage(request: FaultRequest) -> None:
             f"devmesh stop {request.target} keeps it down, --pause --for holds it",
         )
     if request.abort is not None and not 200 <= request.abort <= 599:
-        raise UsageError(f"--abort {request.abort} is no HTTP status from 200 to 599")
+        raise UsageError(f"--abort {request.abort} is no HTTP status from 200 to 599", "--abort 503")
     if request.percent is not None and not 0 < request.percent <= 100:
-        raise UsageError(f"--percent {request.percent:g} is not between 0 and 100")
+        raise UsageError(f"--percent {request.percent:g} is not between 0 and 100", "--percent 50")
 
 
 def check_names(request: FaultRequest, topology: Topology) -> list[Workload]:

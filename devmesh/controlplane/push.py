@@ -53,6 +53,7 @@ class Proxy:
     restarts: int = 0
     h2_ports: tuple[int, ...] = ()
     calls_out: bool | None = None  # None: it has not reported yet
+    sidecar_version: str | None = None  # of the program, as it reports it
 
     def acked_sequence(self) -> int:
         """Give the newest snapshot in force for every type it must or does ask for."""

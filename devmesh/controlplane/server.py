@@ -151,6 +151,7 @@ class XdsServer:
             proxy.healthy, proxy.detail, proxy.restarts = healthy, detail, int(body.get("restarts") or 0)
             proxy.h2_ports = tuple(int(port) for port in body.get("h2_ports") or ())
             proxy.calls_out = bool(body.get("calls_out"))
+            proxy.sidecar_version = str(body["version"]) if body.get("version") else None
             proxy.last_seen = self._pushes.clock()
         self._registrar.report(name, healthy=healthy, detail=detail)
         return web.json_response({})

@@ -187,7 +187,7 @@ async def _mapped(url: str) -> AsyncIterator[None]:
     except consul.exceptions.ACLPermissionDenied as error:
         raise RegistryDeniedError(f"the registry at {url} refused the token: {error}", "devmesh down && devmesh up") from error
     except consul.exceptions.ClientError as error:
-        raise DevmeshError(f"the registry at {url} refused the request: {error}") from error
+        raise DevmeshError(f"the registry at {url} refused the request: {error}", "devmesh logs registry") from error
     except (consul.exceptions.ConsulException, aiohttp.ClientError, OSError, TimeoutError) as error:
         raise RegistryUnavailableError(
             f"the registry at {url} does not answer: {error or type(error).__name__}", "devmesh status"
@@ -240,7 +240,7 @@ class Registry:
 
     async def _put_alone(self, operation: Operation, value: bytes) -> None:
         if not await self.kv_put(operation.key, value, cas=operation.cas):
-            raise DevmeshError(f"the registry refused the write of {operation.key}: somebody else changed it")
+            raise DevmeshError(f"the registry refused the write of {operation.key}: somebody else changed it", "the same command again")
 
     async def register(self, workload: Registration) -> None:
         check = {

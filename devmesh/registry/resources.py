@@ -72,7 +72,7 @@ def parse_kv_key(text: str) -> tuple[str, ResourceKey]:
     """Owner and resource of a KV key; DevmeshError for a key that is not one of ours."""
     parts = [unquote(part) for part in text.removeprefix(RESOURCES).split("/")]
     if not text.startswith(RESOURCES) or len(parts) != 5:
-        raise DevmeshError(f"{text} is not the key of a resource")
+        raise DevmeshError(f"{text} is not the key of a resource", "devmesh get lists those that are")
     return parts[0], ResourceKey(*parts[1:])
 
 

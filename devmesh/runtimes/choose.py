@@ -32,7 +32,7 @@ def choose(asked: str | None, environ: Mapping[str, str] = os.environ, look: Cal
         return name, None
     if name != "auto":
         source = "--runtime" if asked else VARIABLE
-        raise UsageError(f"{source} {name!r} is none of auto, docker, local")
+        raise UsageError(f"{source} {name!r} is none of auto, docker, local", "devmesh up --runtime auto")
     try:
         (look or _look_for_docker)()
     except DevmeshError as error:

@@ -17,11 +17,11 @@ from devmesh.config.topology_types import Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.registry.resources import StoredResource
 from devmesh.runtimes.runtime import Json, Tell
+from devmesh.runtimes.waiting import Lack
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 CONTROL_PLANE_WORKLOAD = "controlplane"
 KEPT_SETTINGS = ("profile", "ingressGateway", "egressGateway", "addons", "remotePilotAddress", "mesh_config", "operator")
-LOOK_AGAIN_SECONDS = 0.02
 
 
 def load_resources(topology: Topology, tell: Tell) -> list[StoredResource]:
@@ -64,7 +64,7 @@ class ControlPlaneView:
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session, self._url = session, url
 
-    async def missing(self, workloads: Iterable[str], wanted: Collection[str]) -> list[str]:
+    async def missing(self, workloads: Iterable[str], wanted: Collection[str]) -> list[Lack]:
         """What is not so yet: every sidecar has acknowledged what it was sent, every wanted workload gets traffic."""
         proxies = {one["workload"]: one for one in (await self._get("/v1/proxies")).get("proxies", ())}
         endpoints = set((await self._get("/v1/status")).get("endpoints") or ())
@@ -72,11 +72,12 @@ class ControlPlaneView:
         for name in workloads:
             proxy = proxies.get(name)
             if proxy is None or not proxy["connected"]:
-                found.append(f"{name}: its sidecar has not connected to the control plane")
+                found.append(Lack(name, "its sidecar has not connected to the control plane", f"{name}-sidecar"))
             elif not proxy["synced"]:
-                found.append(f"{name}: its sidecar has not acknowledged its configuration {proxy.get('error') or ''}".rstrip())
+                what = f"its sidecar has not acknowledged its configuration {proxy.get('error') or ''}".rstrip()
+                found.append(Lack(name, what, f"{name}-sidecar"))
             elif name in wanted and name not in endpoints:
-                found.append(f"{name}: its app takes no connections: {proxy.get('detail') or 'no answer yet'}")
+                found.append(Lack(name, f"its app takes no connections: {proxy.get('detail') or 'no answer yet'}", name))
         return found
 
     async def _get(self, path: str) -> Json:

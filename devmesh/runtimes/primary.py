@@ -19,6 +19,7 @@ from devmesh.config.topology_types import Service, Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import MESH_CONFIG, delete_remote, read_json, read_topology, write_remote
+from devmesh.runtimes.addons import PROMETHEUS, Target, forget_remote, scrape_remote
 from devmesh.runtimes.files import MeshFiles
 
 
@@ -34,6 +35,7 @@ class View:
 @dataclass(frozen=True, slots=True)
 class Primary:
     runtime: ClassVar[str]
+    prometheus_folder: ClassVar[str]
     folder: Path
     state: dict[str, Any]
     token: str
@@ -73,17 +75,26 @@ class Primary:
         refuse_same_names(ours.workloads, whole.workloads, self.folder)
         return View(ours, whole.joined([ours]), settings)
 
-    async def join(self, ours: Topology) -> None:
+    async def join(self, ours: Topology, sidecars: Iterable[Target]) -> None:
+        """`sidecars` are where the first mesh's Prometheus, if it has one, finds ours."""
         async with Registry(self.registry_url, self.token) as registry:
             await write_remote(registry, ours.name, ours.to_json())
+        if (folder := self._prometheus()) is not None:
+            scrape_remote(folder, ours.name, sidecars)
 
     async def leave(self, name: str, workloads: Iterable[str]) -> None:
         """Take our part out of the mesh. Raises DevmeshError when it does not answer."""
+        if (folder := self._prometheus()) is not None:
+            forget_remote(folder, name)
         async with Registry(self.registry_url, self.token) as registry:
             await delete_remote(registry, name)
             for workload in workloads:
                 await registry.deregister(workload)
                 await asyncio.to_thread(self._ask, "DELETE", f"/v1/tokens/{workload}")
+
+    def _prometheus(self) -> Path | None:
+        """Where its Prometheus' settings are."""
+        return self.folder / ".devmesh" / self.prometheus_folder if PROMETHEUS in self.state["ports"] else None
 
     async def tokens(self, workloads: Iterable[Workload]) -> dict[str, str]:
         """One for each workload, from the first mesh's CA. Raises DevmeshError."""

@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from devmesh import __version__
 from devmesh.ca.client import WorkloadIdentity
 from devmesh.pods.network import INBOUND_SOURCE
 from devmesh.sidecar.admin import Admin
@@ -118,7 +119,7 @@ class Sidecar:
     def _seen(self) -> dict[str, Any]:
         """What only the traffic tells, for `status`: ports where HTTP/2 was spoken, and whether the app calls anybody through us."""
         proxy = self.running.proxy
-        return {"h2_ports": sorted(proxy.h2_ports), "calls_out": proxy.calls_out}
+        return {"version": __version__, "h2_ports": sorted(proxy.h2_ports), "calls_out": proxy.calls_out}
 
     def _agent(self, bootstrap: Bootstrap, xds: Xds) -> Agent:
         async def context() -> ssl.SSLContext:

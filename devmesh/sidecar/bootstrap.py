@@ -23,6 +23,9 @@ Address = tuple[str, int]
 class BootstrapError(InternalError):
     """The supervisor wrote something a sidecar cannot run."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "devmesh down, then devmesh up")
+
 
 @dataclass(frozen=True, slots=True)
 class Node:

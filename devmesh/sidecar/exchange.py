@@ -142,6 +142,7 @@ class Exchange:
         self.proxy.exchanges.add(self)
         self._identify()
         if not self._normalize():
+            self.downstream.last()
             self.reply(LocalReply(400, b"", Flag.NONE, "path_normalization_failed"))
             return
         self.host = select_virtual_host(self.manager.route_table, self.head.authority)
@@ -178,6 +179,8 @@ class Exchange:
         self.upgrade = forwarding.prepare(
             self.head, record, self.manager, stream.remote, proxy.rng, client=stream.peer, own=proxy.spiffe_id
         )
+        if self.head.expects:
+            self.downstream.send_informational(ResponseHead(100))
         if stream.peer is not None:
             record.mtls, record.peer_principal = True, stream.peer.spiffe_id
         if self.manager.tracing:
@@ -187,6 +190,8 @@ class Exchange:
     def _normalize(self) -> bool:
         """Before any rule looks at the path."""
         manager = self.manager
+        if b"#" in self.head.target:
+            return False
         if not (manager.normalize_path or manager.merge_slashes):
             return True
         target = normalized(self.head.target, merge_slashes=manager.merge_slashes)
@@ -321,6 +326,8 @@ class Exchange:
             pairs.append((b"date", replies.http_date()))
         if record.peer_metadata and self.stream.direction is Direction.INBOUND:
             pairs += self.proxy.peer_metadata
+        if head.status == 204:
+            remove_header(pairs, b"content-length")  # RFC 9110 section 8.6
         if self.head.method == b"HEAD":
             _frame(head.status, pairs)
         self.response_body = body

@@ -15,8 +15,9 @@ from devmesh.sidecar.message import Headers, RequestHead, get_header, remove_hea
 from devmesh.sidecar.record import Direction, Record
 from devmesh.sidecar.tls import Peer
 
-HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"})
-RESPONSE_HOPS = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
+HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"})
+RESPONSE_HOPS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade"})
+BODILESS_METHODS = frozenset({b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"})
 KEEP = (b"keep-alive", b"close")  # values of Connection that name no header of their own
 # By these a client would steer Envoy's router. It drops them from every request that is not "internal", which none is unless
 # internal_address_config says so (observed on Envoy 1.40), and from the edge those that tell what only a proxy knows.
@@ -53,6 +54,8 @@ def prepare(
         asked = upgrade(given)
         drop_hop_by_hop(given)
         names = {name for name, _ in given}
+    if b"expect" in names:
+        head.expects = take_expectation(given)
     if not names.isdisjoint(STEERING):
         given[:] = [pair for pair in given if pair[0] not in STEERING]
     edge = manager.use_remote_address
@@ -98,18 +101,32 @@ def upgrade(pairs: Headers) -> bytes:
 def drop_hop_by_hop(pairs: Headers) -> None:
     """RFC 9110 section 7.6.1: connection, what it names, and their kin; `te: trailers` is end to end for gRPC."""
     named = _connection_options(pairs)
-    trailers = any(name == b"te" and value.lower() == b"trailers" for name, value in pairs)
+    trailers = b"trailers" in [option.strip() for option in joined(pairs, b"te").split(b",")]
     pairs[:] = [pair for pair in pairs if pair[0] not in HOP_BY_HOP and pair[0] not in named]
     if trailers:
         pairs.append((b"te", b"trailers"))
+
+
+def needs_length(method: bytes, pairs: Headers) -> bool:
+    """Whether a request without a body has to say so (RFC 9110 section 8.6): its method might have one."""
+    return (
+        method not in BODILESS_METHODS and get_header(pairs, b"content-length") is None and get_header(pairs, b"transfer-encoding") is None
+    )
+
+
+def take_expectation(pairs: Headers) -> bool:
+    """Whether the client waits for a 100 before it sends its body; we tell it to go on, the app is not asked (proxy_100_continue)."""
+    waits = (get_header(pairs, b"expect") or b"").lower() == b"100-continue"
+    if waits:
+        remove_header(pairs, b"expect")
+    return waits
 
 
 def clean_response(pairs: Headers) -> bytes | None:
     """Take out of a response head what ends here; the peer's metadata, if it sent some."""
     names = {name for name, _ in pairs}
     if not names.isdisjoint(RESPONSE_HOPS):
-        named = _connection_options(pairs)
-        pairs[:] = [pair for pair in pairs if pair[0] not in RESPONSE_HOPS and pair[0] not in named]
+        pairs[:] = [pair for pair in pairs if pair[0] not in RESPONSE_HOPS]  # what Connection names stays, as in Envoy
     if names.isdisjoint(PEER_METADATA):
         return None
     peer = get_header(pairs, b"x-envoy-peer-metadata")
@@ -146,7 +163,8 @@ def _address(text: bytes) -> str:
         return ""
     if isinstance(found, ipaddress.IPv4Address):
         return f"{found}:0"
-    return f"[{socket.inet_ntop(socket.AF_INET6, found.packed)}]:0"  # ::ffff:192.0.2.1 as everybody writes it
+    scope = f"%{found.scope_id}" if found.scope_id else ""
+    return f"[{socket.inet_ntop(socket.AF_INET6, found.packed)}{scope}]:0"  # ::ffff:192.0.2.1 as everybody writes it
 
 
 def client_certificate(pairs: Headers, manager: HttpManager, peer: Peer | None, own: str) -> None:

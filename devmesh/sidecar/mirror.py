@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from devmesh.sidecar.forwarding import needs_length
 from devmesh.sidecar.message import RequestHead
 from devmesh.sidecar.resilience import Failure
 from devmesh.sidecar.upstream import Caller, Pool, UpstreamConnection
@@ -22,6 +23,8 @@ class Mirrored:
         self._proxy, self._cluster, self._timeout = proxy, cluster, timeout
         lines = [head.method + b" " + head.target + b" HTTP/1.1\r\nhost: " + head.authority]
         lines += [name + b": " + value for name, value in head.headers if name != b"host"]
+        if needs_length(head.method, head.headers):
+            lines.append(b"content-length: 0")
         self._authority = head.authority
         self._request = b"\r\n".join(lines) + b"\r\n\r\n"
         self._method = head.method

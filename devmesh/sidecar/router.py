@@ -10,6 +10,7 @@ from devmesh.sidecar.attempt import Attempt
 from devmesh.sidecar.balancing import NO_HASH, request_hash
 from devmesh.sidecar.config import Cluster, Endpoint, Route, RouteAction
 from devmesh.sidecar.filters import headers
+from devmesh.sidecar.forwarding import needs_length
 from devmesh.sidecar.http1.framing import Body
 from devmesh.sidecar.message import ResponseHead, remove_header, set_header
 from devmesh.sidecar.mirror import Mirrored
@@ -218,6 +219,8 @@ class Router:
             lines += exchange.proxy.peer_lines
         if exchange.host is not None and exchange.host.include_attempt_count:
             lines.append(b"x-envoy-attempt-count: %d" % self.attempts)
+        if needs_length(head.method, pairs):
+            lines.append(b"content-length: 0")
         if exchange.upgrade:
             lines.append(b"connection: upgrade\r\nupgrade: " + exchange.upgrade)
         lines.append(b"\r\n")
@@ -230,7 +233,7 @@ class Router:
         if head.status < 200:
             if head.status == 101:
                 self._tunnel(attempt, head)
-            else:
+            elif head.status != 100:  # a client that waits for that has had it from us
                 exchange.downstream.send_informational(head)
             return
         if self.action.retry is not None and self._may_retry(Outcome(Failure.NONE, head.status, head.headers)):
@@ -242,7 +245,10 @@ class Router:
         exchange.respond(head, body)
 
     def _tunnel(self, attempt: Attempt, head: ResponseHead) -> None:
-        if attempt.connection is not None:
+        if not self.exchange.upgrade:  # nobody asked: what this client sends next is no business of this app's
+            attempt.abandon()
+            self.exchange.reply(replies.reset("protocol_error", retried=self.attempts > 1, connect=False))
+        elif attempt.connection is not None:
             self.deadline = None
             self.exchange.tunnel(attempt.connection, head)
 

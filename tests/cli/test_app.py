@@ -28,7 +28,17 @@ def test_a_usage_error_is_one_sentence_on_stderr_and_exit_status_2(arguments, wo
     done = devmesh(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert f"\n\nhint: devmesh {arguments[0]} --help" in done.stderr or "\n\nhint: devmesh --help" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("fault",), ("traces",)])
+def test_a_group_without_a_command_shows_its_help(arguments):
+    done = devmesh(*arguments)
+    assert done.returncode == 2
+    assert "Usage: " in done.stdout + done.stderr
+    assert "error:" not in done.stderr
 
 
 def test_an_error_of_the_users_has_a_hint_and_exit_status_1(tmp_path):
@@ -95,3 +105,15 @@ def test_up_imports_no_client_of_registry_or_engine():
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert "devmesh.runtimes.local.runtime" in loaded
     assert not {"aiohttp", "consul", "requests", "docker", "devmesh.mesh"} & set(loaded)
+
+
+def test_analyze_says_each_thing_once_with_its_place(tmp_path):
+    (tmp_path / "compose.yaml").write_text("services: {web: {image: web, expose: ['80']}}\n")
+    (tmp_path / "rules.yaml").write_text(
+        "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: a}\nspec: {}\n---\n"
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\nspec: {hosts: [web], htp: []}\n"
+    )
+    done = devmesh("analyze", "-f", "rules.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    said = [line.partition(" ")[0] for line in done.stderr.splitlines() if line.startswith("rules.yaml")]
+    assert said == ["rules.yaml:2:1:", "rules.yaml:9:22:"]

@@ -38,6 +38,20 @@ LOGGED = {
 SECONDS = 5
 
 
+ANSWER = b"content-length: 2\r\n\r\nok"
+# What an app answers at `/told/<name>`.
+TOLD = {
+    "204": b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n",
+    "304": b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\netag: x\r\n\r\n",
+    "100": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n" + ANSWER,
+    "hops": b"HTTP/1.1 200 OK\r\nconnection: x-a\r\nx-a: 1\r\nkeep-alive: 5\r\nproxy-connection: x\r\nupgrade: h2c\r\n" + ANSWER,
+    "two-lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n" + ANSWER,
+    "own": b"HTTP/1.1 200 OK\r\nserver: mine\r\nvia: 1.1 x\r\nset-cookie: a\r\nset-cookie: b\r\nx-e:\r\nx-request-id: 7\r\n" + ANSWER,
+    "strange": b"HTTP/1.1 999 Strange\r\n" + ANSWER,
+    "short": b"HTTP/1.1 200\r\n" + ANSWER,
+}
+
+
 class Backend:
     """Answers every request that is whole, but for `/silent`; `ended` gets how a connection ended that was never answered."""
 
@@ -58,14 +72,25 @@ class Backend:
                 if b" /silent" in head:
                     self.ended.put_nowait(await reader.read())
                     break
-                if b"chunked" in head:
+                if b"transfer-encoding: chunked" in head:
                     await reader.readuntil(b"0\r\n\r\n")
-                if b"content-length: 10" not in head:
+                if b" /echo" in head:
+                    writer.write(await self._echo(reader, head))
+                elif b" /told/" in head:
+                    writer.write(TOLD[head.split(b" ")[1].rpartition(b"/")[2].decode()])
+                elif b"content-length: 10" not in head:
                     extra = b"".join(b"x: %d\r\n" % number for number in range(100)) if b" /many" in head else b""
                     coding = b"transfer-encoding: gzip" if b" /gzip" in head else b"content-length: 2"
                     writer.write(b"HTTP/1.1 200 OK\r\n" + coding + b"\r\n" + extra + b"\r\nok")
         writer.close()
         self._writers.discard(writer)
+
+    async def _echo(self, reader: asyncio.StreamReader, head: bytes) -> bytes:
+        """The head that came, but for what is a clock's."""
+        length = re.search(rb"content-length: (\d+)", head)
+        await reader.readexactly(int(length[1]) if length else 0)
+        body = re.sub(rb"x-envoy-expected-rq-timeout-ms: \d+\r\n", b"", head)
+        return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
     def stop(self) -> None:
         assert self._server is not None
@@ -168,13 +193,15 @@ async def answered(caller: Caller, data: bytes) -> tuple[list[str], Json]:
         writer.write(data)
         async with asyncio.timeout(SECONDS):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
-            length = next(int(line.partition(": ")[2]) for line in head if line.startswith("content-length"))
-            body = (await reader.readexactly(length)).decode()
+            if head[0] == "HTTP/1.1 100 Continue":
+                head += (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
+            length = next((int(line.partition(": ")[2]) for line in head if line.startswith("content-length")), 0)
+            body = (await reader.readexactly(0 if " 304 " in head[0] else length)).decode("latin-1")
         log = await caller.log()
     finally:
         writer.close()
     lines = sorted(line for line in head if not line.startswith(("date", "x-envoy-upstream-service-time")))
-    return [*lines, body], {key: _plain(log[key]) for key in LOGGED}
+    return [*lines, *sorted(body.split("\r\n"))], {key: _plain(log[key]) for key in LOGGED}
 
 
 def _plain(value: Any) -> Any:
@@ -206,8 +233,27 @@ MALFORMED = {
     **{f"a Host with {character!r}": f"{GET}host: a{character}b\r\n\r\n" for character in string.punctuation + "\x80"},
     **{f"a name with {character!r}": f"{GET}host: a\r\nx{character}y: b\r\n\r\n" for character in string.punctuation},
 }  # fmt: skip
+ECHO = "GET /echo HTTP/1.1\r\nhost: a\r\nx-request-id: 1\r\n"
+ECHO_POST = "POST /echo HTTP/1.1\r\nhost: a\r\nx-request-id: 1\r\n"
+# What the app gets to see.
+FORWARDED = {
+    "te with trailers": ECHO + "te: gzip, trailers\r\n\r\n",
+    "te with Trailers": ECHO + "te: gzip, Trailers\r\n\r\n",
+    "te": ECHO + "te: gzip\r\n\r\n",
+    "te that Connection names": ECHO + "connection: te\r\nte: trailers\r\n\r\n",
+    "credentials for a proxy": ECHO + "proxy-authorization: x\r\nproxy-authenticate: y\r\n\r\n",
+    "other hops": ECHO + "connection: keep-alive, x-a\r\nx-a: 1\r\nkeep-alive: 5\r\nproxy-connection: x\r\n\r\n",
+    "forwarded": ECHO + "x-forwarded-host: z\r\nforwarded: for=1\r\nx-forwarded-port: 1\r\nx-forwarded-proto: https\r\n\r\n",
+    "lines": ECHO + "cookie: a=1\r\ncookie: b=2\r\nx-a: 1\r\nx-a: 2\r\nx-e:\r\nx-s: \t a \t\r\nX-UPPER: V\r\n\r\n",
+    "expectation": ECHO_POST + "expect: 100-Continue\r\ncontent-length: 2\r\n\r\nok",
+    "another expectation": ECHO_POST + "expect: more\r\ncontent-length: 2\r\n\r\nok",
+    "fragment": "GET /echo?a#b HTTP/1.1\r\nhost: a\r\n\r\n",
+    **{f"{method} without a body": ECHO.replace("GET", method) + "\r\n" for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")},
+}  # fmt: skip
 CONVERSATIONS = {
     **MALFORMED,
+    **FORWARDED,
+    **{f"told {name}": f"GET /told/{name} HTTP/1.1\r\nhost: a\r\n\r\n" for name in TOLD},
     "chunks with an extension": f"{POST}transfer-encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n{LAST}",
     "an answer of 101 headers": "GET /many HTTP/1.1\r\nhost: a\r\n\r\n",
     "an answer in gzip coding": "GET /gzip HTTP/1.1\r\nhost: a\r\n\r\n",

@@ -37,9 +37,9 @@ async def test_proxies_say_who_is_connected_in_sync_and_healthy(mesh):
 async def test_what_only_the_traffic_tells_reaches_the_proxys_entry(mesh):
     async with mesh.sidecar_running() as sidecar:
         assert (await proxy(mesh))["calls_out"] is None
-        await sidecar.health(h2_ports=[9080], calls_out=True)
+        await sidecar.health(h2_ports=[9080], calls_out=True, version="1.2.3")
         shown = await proxy(mesh)
-    assert (shown["h2_ports"], shown["calls_out"]) == ([9080], True)
+    assert (shown["h2_ports"], shown["calls_out"], shown["sidecar_version"]) == ([9080], True, "1.2.3")
 
 
 async def proxy(mesh, name="reviews-v1"):

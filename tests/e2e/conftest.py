@@ -147,7 +147,7 @@ def running(
     environment: Mapping[str, str] = os.environ,
     settings: tuple[str, ...] = (),
 ) -> Iterator[RunningMesh]:
-    """The mesh of a folder, up for as long as it is needed."""
+    """The mesh of a folder, up for as long as it is needed; `settings` are those of `--set`."""
     mesh = RunningMesh(folder, interception=interception, runtime=runtime, environment=environment, settings=settings)
     mesh.up()
     try:

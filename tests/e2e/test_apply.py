@@ -1,5 +1,6 @@
 """What `apply` and `delete` say when sidecars refuse, are away or do not answer, and what is in force then."""
 
+import re
 import time
 
 import pytest
@@ -33,7 +34,8 @@ def test_a_sidecar_that_is_away_is_named_and_gets_it_on_return(clean_bookinfo):
     with clean_bookinfo.away("productpage-v1-sidecar"):
         done = clean_bookinfo.devmesh("apply", "-f", "-", stdin=ABORT)
         assert "productpage-v1 is not connected, will get it on return" in done.stderr
-    clean_bookinfo.devmesh("wait", "--timeout", "30s")
+    told = clean_bookinfo.devmesh("wait", "--timeout", "30s").stderr
+    assert re.findall(r"^  (\S+) +\d+\.\d\d s$", told, re.MULTILINE) == ["processes", "configuration", "apps", "ready"]
     assert "Sorry, product details are currently unavailable" in clean_bookinfo.page()
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from devmesh import __version__
 from tests.e2e.conftest import RunningMesh, until
 
 pytestmark = pytest.mark.e2e
@@ -23,6 +24,7 @@ def test_up_leaves_every_workload_ready_and_in_sync(bookinfo):
     for one in workloads:
         assert one["ready"], one
         assert one["synced"], one
+        assert one["sidecar_version"] == __version__, one
         assert one["certificate"]["spiffe_id"].startswith("spiffe://cluster.local/ns/"), one
 
 

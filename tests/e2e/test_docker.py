@@ -16,6 +16,7 @@ import orjson
 import pytest
 
 from tests.e2e.conftest import ROOT, RunningMesh, own_name, running, until
+from tests.support.dashboards import ask as ask_prometheus
 
 pytestmark = pytest.mark.e2e
 TLS_RECORDS = {20, 21, 22, 23}  # RFC 8446 section 5.1: change_cipher_spec, alert, handshake, application_data
@@ -97,7 +98,7 @@ def five(
     folder = tmp_path_factory.mktemp("docker") / "five"
     shutil.copytree(ROOT / "tests" / "e2e" / "five", folder)
     own_name(folder)
-    settings = ("--set", "meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY")
+    settings = ("--set", "meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY", "--set", "addonComponents.prometheus.enabled=true")
     with occupied(), running(folder, "auto", "docker", docker_environment, settings) as mesh:
         yield mesh
 
@@ -105,7 +106,7 @@ def five(
 @contextmanager
 def occupied() -> Iterator[None]:
     """The usual ports are somebody's: a mesh beside this one would take one that is free while a container of ours restarts."""
-    ports = (8500, 15014, 16686, 4317, 4318, 8080, 8443)
+    ports = (8500, 15014, 16686, 4317, 4318, 8080, 8443, 9090, 3000)
     with ExitStack() as held:
         for port in ports:
             with suppress(OSError):
@@ -185,6 +186,19 @@ def test_only_tls_is_on_the_wire_between_pods(five, devmesh_image, workload, por
             five.devmesh("exec", "worker", "--", "curl", "-s", "http://web:3000/")
         first = [int(line) for line in sniffer.stdout]
     assert set(first) <= TLS_RECORDS, "a plain request begins with a letter"
+
+
+def test_prometheus_scrapes_every_sidecar_and_the_control_plane(five):
+    prometheus = five.json("status")["urls"]["mesh"]["prometheus"]
+
+    def targets() -> dict[str, str]:
+        answer = orjson.loads(five.fetch(f"{prometheus}/api/v1/targets"))
+        return {one["labels"]["pod"]: one["health"] for one in answer["data"]["activeTargets"]}
+
+    wanted = dict.fromkeys([*five.state()["workloads"], "control"], "up")
+    until(lambda: targets() == wanted, 30)
+    calls = 'istio_requests_total{reporter="destination", destination_app="api", connection_security_policy="mutual_tls"}'
+    until(lambda: bool(page(five)) and ask_prometheus(prometheus, calls) > 0, 30)
 
 
 def test_an_apps_own_code_reaches_neither_registry_nor_ca_nor_control_plane(five, docker_engine):

@@ -84,6 +84,10 @@ def test_an_app_that_exits_at_start_is_named_with_its_last_words_and_the_rest_ru
         assert done.returncode == 1
         assert "details-v1 exits at start" in done.stderr
         assert "no database here" in done.stderr
+        waited = mesh.devmesh("wait", "--timeout", "1s", check=False)
+        assert waited.returncode == 1
+        assert "  details-v1: ended with status 1\nthe last lines of details-v1:\n" in waited.stderr
+        assert "no database here\n\nhint: devmesh logs details-v1" in waited.stderr
         mesh.gateway = mesh.state()["gateway_url"]
         assert "Sorry, product details are currently unavailable" in mesh.page()
     finally:

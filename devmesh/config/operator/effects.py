@@ -11,7 +11,6 @@ from devmesh.config.operator.schema import Setting
 
 NO_EFFECT = "DM0007"
 INGRESS, EGRESS = "istio-ingressgateway", "istio-egressgateway"
-ADDONS = ("prometheus", "grafana")
 STANDARD_OUTPUT = ("", "/dev/stdout")
 # Settings that are read, by their path below `spec`; `*` is one key.
 HONOURED = re.compile(

@@ -108,7 +108,7 @@ def _operator(document: Document, value: Mapping[str, Any]) -> SettingsFile:
             Diagnostic("error", SCHEMA, document.position(key), f'unknown field "{key}"', suggest(key, ("metadata", "spec")))
             for key in unknown
         ]
-        raise DevmeshError("\n".join(map(str, found)), found[0].hint)
+        raise DevmeshError("\n".join(map(str, found)), found[0].hint or HINT)
     spec = value.get("spec") or {}
     if not isinstance(spec, Mapping):
         raise DevmeshError(f"{document.position('spec')}: spec must be a mapping", HINT)

@@ -20,6 +20,7 @@ _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 # strconv.ParseBool's words, but for 1 and 0, which are numbers before that.
 _BOOLEANS = {**dict.fromkeys(("t", "T", "true", "True", "TRUE"), True), **dict.fromkeys(("f", "F", "false", "False", "FALSE"), False)}
+DUMP = "devmesh profile dump shows what there is"
 _DOT = re.compile(r"(?<!\\)\.")
 
 
@@ -85,11 +86,11 @@ def _set(base: Any, steps: tuple[Step, ...], flag: SetFlag) -> None:
     step, rest = steps[0], steps[1:]
     if isinstance(step, str):
         if not isinstance(base, dict):
-            raise UsageError(f'--set {flag.text}: "{step}" would be a key of something that is no mapping')
+            raise UsageError(f'--set {flag.text}: "{step}" would be a key of something that is no mapping', DUMP)
         base[step] = _changed(base.get(step), rest, flag)
         return
     if not isinstance(base, list):
-        raise UsageError(f"--set {flag.text}: {_shown(step)} is an item of something that is no list")
+        raise UsageError(f"--set {flag.text}: {_shown(step)} is an item of something that is no list", DUMP)
     index = _index(base, step, flag)
     if index is None:
         base.append(_changed(None, rest, flag))

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from devmesh.config.addon_names import ADDONS
 from devmesh.config.durations import format_duration, parse_duration
 from devmesh.config.model import Diagnostic, SourcePosition
-from devmesh.config.operator.effects import ADDONS, EGRESS, INGRESS, NO_EFFECT, without_effect
+from devmesh.config.operator.effects import EGRESS, INGRESS, NO_EFFECT, without_effect
 from devmesh.config.operator.files import SettingsFile
 from devmesh.config.operator.merge import Json, SetFlag, Step, merged, set_path
 from devmesh.config.operator.profiles import UP_DEFAULT, profile
@@ -76,7 +77,9 @@ class MeshChoices:
 
     @property
     def addons(self) -> tuple[str, ...]:
-        """Grafana without Prometheus would have nothing to show."""
+        """Grafana without Prometheus would have nothing to show; a remote mesh's sidecars are in the first one's Prometheus."""
+        if self.profile == REMOTE:
+            return ()
         given = self.at("addonComponents") or {}
         on = [name for name in ADDONS if (given.get(name) or {}).get("enabled") is True]
         return ADDONS if "grafana" in on else tuple(on)
@@ -155,6 +158,10 @@ def _implied(choices: MeshChoices) -> Iterator[Diagnostic]:
         yield Diagnostic("warning", NO_EFFECT, None, f"{REMOTE_PILOT} has no effect here: only profile {REMOTE} joins another mesh")
     if choices.profile == REMOTE:
         on = [name for name, is_on in ((INGRESS, choices.ingress_gateway), (EGRESS, choices.egress_gateway)) if is_on]
+        for name in (one for one in ADDONS if (given.get(one) or {}).get("enabled") is True):
+            yield Diagnostic(
+                "warning", NO_EFFECT, None, f"addonComponents.{name} has no effect here: the first mesh's serves a remote one too"
+            )
         for name in on:
             yield Diagnostic("warning", NO_EFFECT, None, f"{name} has no effect here: the first mesh's gateways serve a remote one too")
 

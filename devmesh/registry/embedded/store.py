@@ -110,12 +110,15 @@ class TransactionError(DevmeshError):
     """The transaction was rolled back; `position` says which operation failed."""
 
     def __init__(self, position: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(message, "devmesh logs registry")
         self.position = position
 
 
 class UnknownCheckError(DevmeshError):
     """Nobody registered that check, or not with a TTL."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "devmesh logs registry")
 
 
 class Store:

@@ -16,6 +16,9 @@ DATACENTER = "dc1"
 class BadRequestError(DevmeshError):
     """400: the body does not say what Consul's API expects."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "devmesh logs registry")
+
 
 def folded(body: Any) -> dict[str, Any]:
     """Consul takes `ServiceID`, `service_id` and `serviceid` alike."""

@@ -16,11 +16,12 @@ from typing import Any
 import aiohttp
 
 from devmesh.ca.files import write_private
+from devmesh.config.addon_names import ADDONS
 from devmesh.config.topology import GATEWAY, Gateways, Topology, load_topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
-from devmesh.runtimes.contents import LOOK_AGAIN_SECONDS, ControlPlaneView, kept_settings, load_resources, mesh_config
+from devmesh.runtimes.contents import ControlPlaneView, kept_settings, load_resources, mesh_config
 from devmesh.runtimes.docker.addresses import host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
 from devmesh.runtimes.docker.compose import NO_SPACE, SPACE_HINT, Compose, Project
@@ -28,12 +29,13 @@ from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.images import FOREIGN_ROLES, ensure, image, image_names
 from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
-from devmesh.runtimes.docker.prepare import Joining, Secrets, Surroundings, check_services, lay_out, write_files
+from devmesh.runtimes.docker.prepare import Joining, Secrets, Surroundings, check_services, lay_out, scrape_targets, write_files
 from devmesh.runtimes.docker.primary import DockerPrimary
 from devmesh.runtimes.docker.project import as_yaml, render, without_waiting
 from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.runtime import Json, Tell
+from devmesh.runtimes.waiting import LAST_LINES, LOOK_AGAIN_SECONDS, Awaited, Lack, NotInTimeError, Wait, not_in_time
 
 INTERCEPTION = "redirect"
 UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started
@@ -56,6 +58,7 @@ class BringUp:
         self._rendered: Json = {}
         self._began = time.monotonic()
         self._mesh_id = str(uuid.uuid4())
+        self._addons: tuple[str, ...] = tuple(settings.get("addons", ()))
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -81,13 +84,15 @@ class BringUp:
             topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, merged=lambda: config, gateways=gateways)
             joining = await self._joining(primary, topology) if primary else None
             topology = joining.view.ours if joining else topology
-            layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings(), joining)
+            layout = lay_out(
+                config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings(), joining, self._addons
+            )
             resources = [] if joining else load_resources(layout.topology, self._tell)
             refuse_others(layout, self.engine.containers(layout.project))
             tokens = await primary.tokens(layout.topology.workloads) if primary else None
             self.project, self._layout = self._write(layout, tokens), layout
             self.files.write_state({**(self.files.read_state() or {}), **self.state(containers=False)})
-        filling = primary.join(primary.told(layout.topology)) if primary else self._fill(layout, resources)
+        filling = primary.join(primary.told(layout.topology), scrape_targets(layout)) if primary else self._fill(layout, resources)
         await self._start(layout, self.project, filling)
         with self.phase("in sync"):
             await self._settle(layout)
@@ -115,7 +120,7 @@ class BringUp:
         def tell(reference: str, text: str) -> None:
             self._tell({"event": "note", "message": f"{reference}: {text}"})
 
-        roles = [image(role) for role in (() if self.settings.get("remotePilotAddress") else FOREIGN_ROLES)]
+        roles = [image(role) for role in (() if self.settings.get("remotePilotAddress") else (*FOREIGN_ROLES, *self._addons))]
         self.engine.with_client(lambda client: ensure(client, roles, tell))
         ours = self.engine.with_client(lambda client: ensure_devmesh(client, self.compose.command, tell))
         self._users_images(config, tell)
@@ -180,14 +185,12 @@ class BringUp:
     async def _sidecars(self, layout: Layout) -> None:
         """Until every sidecar runs a configuration."""
         names = [one.name for one in layout.topology.workloads]
-        deadline = time.monotonic() + UP_TIMEOUT
-        async with self._view(layout) as view:
-            while missing := await view.missing(names, ()):
-                if time.monotonic() > deadline:
-                    raise DevmeshError(
-                        f"not every sidecar was ready after {UP_TIMEOUT:g} s:\n" + "\n".join(missing) + f"\n{REST_RUNS}", "devmesh logs"
-                    )
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        wait = Wait(self._tell, UP_TIMEOUT, partial(self._last_lines, layout))
+        try:
+            async with self._view(layout) as view:
+                await wait.until_nothing_lacks(lambda: view.missing(names, ()))
+        except NotInTimeError as error:
+            raise DevmeshError(f"{error.message}\n{REST_RUNS}", error.hint) from error
 
     @contextlib.asynccontextmanager
     async def _view(self, layout: Layout) -> AsyncIterator[ControlPlaneView]:
@@ -206,36 +209,56 @@ class BringUp:
         """Until every sidecar has acknowledged and every app that runs and has a port gets traffic."""
         deadline = time.monotonic() + UP_TIMEOUT
         async with self._view(layout) as view:
-            ended: frozenset[str] = frozenset()
+            done: frozenset[str] = frozenset()
+            addons: list[Lack] = []
             looked = -LOOK_SECONDS
+            awaited = Awaited(self._tell)
             while True:
                 if time.monotonic() - looked > LOOK_SECONDS:
-                    ended, looked = await asyncio.to_thread(self._look, layout), time.monotonic()
-                wanted = {one.name for one in layout.topology.workloads if one.ports and not one.gateway and one.name not in ended}
-                missing = await view.missing([one.name for one in layout.topology.workloads], wanted)
+                    (done, addons), looked = await asyncio.to_thread(self._look, layout), time.monotonic()
+                wanted = {one.name for one in layout.topology.workloads if one.ports and not one.gateway and one.name not in done}
+                missing = [*addons, *await view.missing([one.name for one in layout.topology.workloads], wanted)]
                 if not missing:
                     return
                 if time.monotonic() > deadline:
-                    what = "\n".join(missing)
-                    raise DevmeshError(f"not everything was ready after {UP_TIMEOUT:g} s:\n{what}\n{REST_RUNS}", "devmesh status")
+                    problem = not_in_time(UP_TIMEOUT, missing, partial(self._last_lines, layout))
+                    raise DevmeshError(f"{problem.message}\n{REST_RUNS}", problem.hint)
+                awaited.see(one.who for one in missing)
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
-    def _look(self, layout: Layout) -> frozenset[str]:
-        """Workloads whose app has done its work. Raises DevmeshError for an app that failed."""
+    def _look(self, layout: Layout) -> tuple[frozenset[str], list[Lack]]:
+        """Workloads whose app has done its work, and which addons are not ready. Raises DevmeshError for an app that failed."""
         containers = self.engine.containers(layout.project)
         for one in containers:
             if has_failed(one):
-                lines = "\n".join(line for _, line in self.engine.logs(one.id, stdout=True, stderr=True, tail=20, follow=False))
+                lines = "\n".join(self._last_lines_of(one))
                 raise DevmeshError(
                     f"{one.service} exits at start (status {one.exit_code}); its last lines:\n{lines}\n{REST_RUNS}",
                     f"devmesh logs {one.service}",
                 )
-        return ended(containers)
+        return ended(containers), addons_not_ready(containers)
+
+    def _last_lines_of(self, one: Container) -> list[str]:
+        return [line for _, line in self.engine.logs(one.id, stdout=True, stderr=True, tail=LAST_LINES, follow=False)]
+
+    def _last_lines(self, layout: Layout, name: str) -> list[str]:
+        """Of a service's or a part's container."""
+        service = layout.parts.get(name, name)
+        return next((self._last_lines_of(one) for one in self.engine.containers(layout.project) if one.service == service), [])
 
 
 def ended(containers: Collection[Container]) -> frozenset[str]:
     """Workloads of one-shot jobs that are done."""
     return frozenset(one.labels[WORKLOAD_LABEL] for one in containers if one.labels.get(ROLE_LABEL) == "app" and one.state == "exited")
+
+
+def addons_not_ready(containers: Collection[Container]) -> list[Lack]:
+    """What the control plane knows nothing of, so that the engine's health checks have to say it."""
+    return [
+        Lack(one.service, "the addon is not ready", one.service)
+        for one in containers
+        if one.labels.get(ROLE_LABEL) in ADDONS and not one.ready
+    ]
 
 
 def own_services(project: Mapping[str, Any]) -> list[str]:
@@ -278,7 +301,7 @@ def prefer_port(port: int) -> int:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", candidate))
             return int(sock.getsockname()[1])
-    raise DevmeshError("no free port on 127.0.0.1")
+    raise DevmeshError("no free port on 127.0.0.1", "ss -ltn says who has them")
 
 
 def compose_failed(what: str, log: Path) -> DevmeshError:
@@ -302,7 +325,8 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
         "compose_file": str(compose_file),
         "rendered": str(layout.folder / "compose.yaml"),
         "mesh_id": layout.mesh_id,
-        "ports": {"registry": ports.registry, "control": ports.control, "query": ports.query, "otlp": ports.otlp},
+        "ports": {"registry": ports.registry, "control": ports.control, "query": ports.query, "otlp": ports.otlp}
+        | {name: getattr(ports, name) for name in layout.addons},
         "parts": {} if layout.joins else dict(layout.parts),
         "primary": layout.joins.folder if layout.joins else None,
         "networks": engine_names(layout),

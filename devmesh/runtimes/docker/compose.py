@@ -111,7 +111,9 @@ class Compose:
         """Run to the end. Raises DevmeshError with compose's own words."""
         done = subprocess.run(self.arguments(project, *arguments), capture_output=True, text=True, check=False, env=environment())
         if done.returncode != 0:
-            raise DevmeshError(f"docker compose {arguments[0]} failed: {_plain(done.stderr)}")
+            raise DevmeshError(
+                f"docker compose {arguments[0]} failed: {_plain(done.stderr)}", f"docker compose -f {project.file} {arguments[0]}"
+            )
         return done.stdout
 
 

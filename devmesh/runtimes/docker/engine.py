@@ -174,7 +174,9 @@ class Engine:
         with reaching():
             status, (out, err) = self._client.containers.get(container).exec_run(list(argv), user=user, demux=True)
         if status != 0:
-            raise DevmeshError(f"{argv[0]} in {container} failed ({status}): {(err or b'').decode(errors='replace').strip()[-400:]}")
+            raise DevmeshError(
+                f"{argv[0]} in {container} failed ({status}): {(err or b'').decode(errors='replace').strip()[-400:]}", "devmesh status"
+            )
         return (out or b"").decode(errors="replace")
 
     def logs(
@@ -229,7 +231,7 @@ def reaching() -> Iterator[None]:
     except NotFound as error:
         raise DevmeshError(f"the Docker engine has no such thing: {error.explanation}", "devmesh status") from error
     except APIError as error:
-        raise DevmeshError(f"the Docker engine refuses: {error.explanation}") from error
+        raise DevmeshError(f"the Docker engine refuses: {error.explanation}", "docker info says what engine it is") from error
     except (DockerException, requests.RequestException) as error:
         raise DevmeshError(f"the Docker engine does not answer: {error}", f"start it again, or {LOCAL_HINT}") from error
 

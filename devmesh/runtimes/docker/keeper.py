@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devmesh.config.addon_names import ADDONS
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.docker.engine import SERVICE_LABEL, Container, Engine
 from devmesh.runtimes.docker.holding import hold
@@ -48,7 +49,7 @@ def repairs(containers: Sequence[Container], stopped: Collection[str]) -> dict[s
     """
     pods = {one.labels[WORKLOAD_LABEL]: one for one in containers if one.labels.get(ROLE_LABEL) == "pod"}
     found: dict[str, list[Repair]] = {}
-    for role in ("pod", "sidecar", "app", "gateway", "consul", "ca", "control", "jaeger"):
+    for role in ("pod", "sidecar", "app", "gateway", "consul", "ca", "control", "jaeger", *ADDONS):
         for one in (one for one in containers if one.labels.get(ROLE_LABEL) == role):
             workload = one.labels.get(WORKLOAD_LABEL, one.service)
             repair = _repair(one, role, pods.get(workload), stopped)

@@ -18,6 +18,7 @@ PARTS = ("consul", "ca", "control", "jaeger")
 REGISTRY_NETWORK, CONTROL_NETWORK, HOST_NETWORK = "mesh-registry", "mesh-control", "mesh-host"
 OWN_NETWORKS = (REGISTRY_NETWORK, CONTROL_NETWORK, HOST_NETWORK)
 OWN_VOLUMES = ("mesh-consul", "mesh-ca", "mesh-trust")
+ADDON_VOLUMES: Mapping[str, str] = {"prometheus": "mesh-prometheus", "grafana": "mesh-grafana"}
 VIPS = "240.240.0.0/16"  # Istio's auto-allocation range
 
 
@@ -32,6 +33,8 @@ class HostPorts:
     control: int = 15014
     gateway: int = 8080
     gateway_https: int = 8443
+    prometheus: int = 9090
+    grafana: int = 3000
 
     @staticmethod
     def choose(prefer: Callable[[int], int]) -> HostPorts:
@@ -70,6 +73,7 @@ class Layout:
     mesh_id: str
     start_interval: bool
     loopback: Mapping[str, int]
+    addons: tuple[str, ...] = ()
     joins: Joins | None = None
 
     @property
@@ -107,11 +111,11 @@ def networks_of(service: Mapping[str, Any]) -> dict[str, Json]:
     return {name: dict(settings or {}) for name, settings in given.items()} if given else {"default": {}}
 
 
-def own_names(taken: Iterable[str]) -> dict[str, str]:
+def own_names(taken: Iterable[str], addons: Iterable[str] = ()) -> dict[str, str]:
     """Service names of the mesh's own containers; a user's service keeps its name, and ours gives way."""
     busy = set(taken)
     out = {}
-    for part in PARTS:
+    for part in (*PARTS, *addons):
         name = part
         while name in busy:
             name = f"mesh-{name}"

@@ -26,8 +26,9 @@ def generate(compose_file: Path, folder: Path, settings: Mapping[str, Any], envi
     topology = load_topology(
         compose_file, profiles=profiles, exposed=_exposed(config), merged=lambda: config, gateways=Gateways.of(settings)
     )
-    images = {role: image(role, environ).reference for role in FOREIGN_ROLES} | {"devmesh": _devmesh(environ)}
-    layout = lay_out(config, topology, folder, images, NO_MESH_ID, Surroundings())
+    addons = settings.get("addons", ())
+    images = {role: image(role, environ).reference for role in (*FOREIGN_ROLES, *addons)} | {"devmesh": _devmesh(environ)}
+    layout = lay_out(config, topology, folder, images, NO_MESH_ID, Surroundings(), addons=addons)
     return as_yaml(render(layout), compose_file.name)
 
 

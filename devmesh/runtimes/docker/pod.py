@@ -34,6 +34,7 @@ OWN_INBOUND = (15021, 15090)
 READY_SOCKET = "\0devmesh-pod"
 SOCKETS = (("virtual_outbound", OUTBOUND), ("virtual_inbound", INBOUND), ("dns", NAMES))
 BACKLOG, MAX_SOCKETS = 1024, 8
+NEEDS = "the engine's kernel must have NAT for iptables; devmesh up --runtime local needs no engine"
 LOOK_AGAIN_SECONDS = 0.02  # an abstract socket has no event for its birth
 # One more than a sidecar drains.
 DRAIN_SECONDS = 6.0
@@ -160,9 +161,9 @@ def _restore(family: str, text: str) -> None:
     try:
         done = subprocess.run([command, "--noflush", "--wait"], input=text, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise DevmeshError(f"the REDIRECT rules cannot be set: there is no {command} in the image") from None
+        raise DevmeshError(f"the REDIRECT rules cannot be set: there is no {command} in the image", NEEDS) from None
     if done.returncode != 0:
-        raise DevmeshError(f"the REDIRECT rules cannot be set: {command}: {done.stderr.strip()}")
+        raise DevmeshError(f"the REDIRECT rules cannot be set: {command}: {done.stderr.strip()}", NEEDS)
 
 
 def route_vips(rules: Rules) -> None:
@@ -177,13 +178,13 @@ def device_of_app(interfaces: Iterable[Mapping[str, Any]], control: str) -> str:
         addresses = [ipaddress.ip_address(one["local"]) for one in interface["addr_info"]]
         if interface["ifname"] != "lo" and addresses and not any(address in network for address in addresses):
             return str(interface["ifname"])
-    raise DevmeshError("the pod is on no network of the user's")
+    raise DevmeshError("the pod is on no network of the user's", "docker network ls")
 
 
 def _ip(*arguments: str) -> str:
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise DevmeshError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+        raise DevmeshError(f"ip {' '.join(arguments)}: {done.stderr.strip()}", NEEDS)
     return done.stdout
 
 

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from devmesh.ca.files import private_directory, write_private
+from devmesh.config.addon_names import ADDONS
 from devmesh.config.topology import Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.registry.consul import ConsulPlace, ConsulPorts, consul_config
+from devmesh.runtimes.addons import GRAFANA, PROMETHEUS, Target, control_plane, write_grafana, write_prometheus
 from devmesh.runtimes.bootstrap import Servers, sidecar_bootstrap
 from devmesh.runtimes.contents import CONTROL_PLANE_WORKLOAD, mint_tokens
 from devmesh.runtimes.docker.addresses import Addresses
 from devmesh.runtimes.docker.engine import ExistingNetwork
 from devmesh.runtimes.docker.layout import (
+    ADDON_VOLUMES,
+    CONTROL_NETWORK,
     HOST_NETWORK,
     OWN_NETWORKS,
     OWN_VOLUMES,
@@ -63,7 +67,12 @@ class Joining:
 
     def ports(self) -> HostPorts:
         found = self.primary.state["ports"]
-        return HostPorts(registry=found["registry"], query=found["query"], otlp=found["otlp"], control=found["control"])
+        own = {name: found[name] for name in ("registry", "query", "otlp", "control", *self.addons())}
+        return HostPorts(**own)
+
+    def addons(self) -> tuple[str, ...]:
+        """The first mesh's, which are ours to look at."""
+        return tuple(name for name in ADDONS if name in self.primary.state["ports"])
 
     def joins(self) -> Joins:
         state = self.primary.state
@@ -78,6 +87,7 @@ def lay_out(
     mesh_id: str,
     surroundings: Surroundings,
     joining: Joining | None = None,
+    addons: Sequence[str] = (),
 ) -> Layout:
     """Raises DevmeshError for networks that cannot be used."""
     check_services(config, topology)
@@ -104,7 +114,7 @@ def lay_out(
         topology=placed,
         addresses=addresses,
         networks=networks,
-        parts=joining.primary.state["parts"] if joining else own_names(names),
+        parts=joining.primary.state["parts"] if joining else own_names(names, addons),
         ports=joining.ports() if joining else HostPorts.choose(lambda port: surroundings.prefer(0 if port in users else port)),
         images=images,
         mesh_id=mesh_id,
@@ -114,6 +124,7 @@ def lay_out(
             for one in placed.workloads
             if one.ports and not one.gateway and not services[one.compose_service].get("ports")
         },
+        addons=joining.addons() if joining else tuple(addons),
         joins=joining.joins() if joining else None,
     )
 
@@ -127,7 +138,7 @@ def check_services(config: Mapping[str, Any], topology: Topology) -> None:
         for made, what in ((pod_of(one.name), "pod"), (sidecar_of(one.name), "sidecar")):
             if made in services:
                 raise DevmeshError(f'service "{made}" has the name of the {what} of {one.name}', f"rename {made}, or {one.compose_service}")
-    for key, own in (("networks", OWN_NETWORKS), ("volumes", OWN_VOLUMES)):
+    for key, own in (("networks", OWN_NETWORKS), ("volumes", (*OWN_VOLUMES, *ADDON_VOLUMES.values()))):
         for name in own:
             if name in (config.get(key) or {}):
                 raise DevmeshError(f"{key}.{name} has the name of one of the mesh's own", "rename it in the compose file")
@@ -212,6 +223,7 @@ def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: S
         folder = layout.workload_folder(workload.name)
         secrets.write(folder / "token", tokens[workload.name].encode())
         secrets.json(folder / "bootstrap.json", bootstrap_of(layout, workload, servers))
+    _addon_files(layout)
 
 
 def servers_of(layout: Layout, access_log_encoding: str) -> Servers:
@@ -247,6 +259,27 @@ def _ca_files(layout: Layout, token: str, secrets: Secrets) -> dict[str, str]:
     }
     secrets.json(folder / "settings.json", settings)
     return tokens
+
+
+def scrape_targets(layout: Layout) -> list[Target]:
+    """Every sidecar by its address on the network that Prometheus is on."""
+    return [Target.of(one, f"{layout.addresses.of(CONTROL_NETWORK, container_of(one))}:15090") for one in layout.topology.workloads]
+
+
+def _addon_files(layout: Layout) -> None:
+    if layout.joins:
+        return
+    if PROMETHEUS in layout.addons:
+        sidecars = scrape_targets(layout)
+        control = control_plane(f"{address(layout, 'control', HOST_NETWORK)}:15014")
+        write_prometheus(layout.part_folder(PROMETHEUS), FOLDER, sidecars, control)
+    if GRAFANA in layout.addons:
+        write_grafana(layout.part_folder(GRAFANA), FOLDER, f"http://{layout.parts[PROMETHEUS]}:9090")
+
+
+def container_of(workload: Workload) -> str:
+    """Who has the workload's addresses."""
+    return workload.name if workload.gateway else pod_of(workload.name)
 
 
 def ca_address(layout: Layout) -> dict[str, str]:

@@ -19,6 +19,7 @@ ASK = ("python3", "-m", "devmesh.runtimes.docker.ask_ca")
 
 class DockerPrimary(Primary):
     runtime: ClassVar[str] = "docker"
+    prometheus_folder: ClassVar[str] = "docker/parts/prometheus"
 
     @property
     def project(self) -> str:

@@ -9,7 +9,17 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from devmesh.config.topology_types import Topology
-from devmesh.runtimes.docker.layout import CONTROL_NETWORK, HOST_NETWORK, OWN_VOLUMES, REGISTRY_NETWORK, Json, Layout, pod_of, sidecar_of
+from devmesh.runtimes.docker.layout import (
+    ADDON_VOLUMES,
+    CONTROL_NETWORK,
+    HOST_NETWORK,
+    OWN_VOLUMES,
+    REGISTRY_NETWORK,
+    Json,
+    Layout,
+    pod_of,
+    sidecar_of,
+)
 from devmesh.runtimes.docker.parts import render_parts
 from devmesh.runtimes.docker.pods import TRUST_VOLUME, depends_on, gateway, triple
 
@@ -36,7 +46,7 @@ def render(layout: Layout) -> Json:
 def _own_volumes(layout: Layout) -> Json:
     if layout.joins:
         return {TRUST_VOLUME: {"external": True, "name": layout.joins.trust_volume}}
-    return {name: {} for name in OWN_VOLUMES}
+    return {name: {} for name in (*OWN_VOLUMES, *(ADDON_VOLUMES[one] for one in layout.addons))}
 
 
 def without_waiting(project: Json, topology: Topology) -> Json:

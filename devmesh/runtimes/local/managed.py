@@ -19,7 +19,7 @@ class Managed:
     """
 
     name: str
-    kind: str  # app | sidecar | pod | consul | ours
+    kind: str  # app | sidecar | pod | consul | addon | ours
     pid: int = 0
     started: int = 0
     ready: bool = False

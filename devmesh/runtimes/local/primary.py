@@ -15,6 +15,7 @@ CA_TIMEOUT = 5.0  # seconds
 
 class LocalPrimary(Primary):
     runtime: ClassVar[str] = "local"
+    prometheus_folder: ClassVar[str] = "prometheus"
 
     @property
     def root(self) -> bytes:

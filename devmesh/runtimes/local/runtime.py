@@ -43,7 +43,7 @@ class LocalRuntime:
             event = json.loads(line)
             tell(event)
             if event["event"] == "error":
-                raise DevmeshError(event["message"], event.get("hint"))
+                raise DevmeshError(event["message"], event["hint"])
             if event["event"] == "done":
                 process.stdout.close()
                 return

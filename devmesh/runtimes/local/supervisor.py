@@ -32,7 +32,6 @@ from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
 from devmesh.runtimes.bootstrap import Servers
 from devmesh.runtimes.contents import (
     CONTROL_PLANE_WORKLOAD,
-    LOOK_AGAIN_SECONDS,
     ControlPlaneView,
     kept_settings,
     load_resources,
@@ -42,6 +41,7 @@ from devmesh.runtimes.contents import (
 from devmesh.runtimes.docker.compose import merged
 from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
+from devmesh.runtimes.local.addons import Addon, all_answer, command, environment, find, plan_addons, targets, write_settings
 from devmesh.runtimes.local.bootstrap import app_environment, sidecar_bootstrap
 from devmesh.runtimes.local.claims import claim_port
 from devmesh.runtimes.local.holding import Holding, kill_app
@@ -54,6 +54,7 @@ from devmesh.runtimes.local.ports import REGISTRY_PORT
 from devmesh.runtimes.local.primary import LocalPrimary
 from devmesh.runtimes.primary import View, leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
+from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, Wait
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness
@@ -82,6 +83,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.stopping = asyncio.Event()
         self._mesh_id = str(uuid.uuid4())
+        self._addons: dict[str, Addon] = {}
         self.interception = "proxy"
         self._primary: LocalPrimary | None = None
         self._project = ""
@@ -94,16 +96,31 @@ class Supervisor:
             self._report.write(json.dumps(event) + "\n")
             self._report.flush()
 
+    def _tell(self, event: dict[str, Any]) -> None:
+        self.say(**event)
+
     @contextlib.asynccontextmanager
-    async def phase(self, name: str) -> Any:
+    async def phase(self, name: str, kind: str = "ours") -> Any:
+        """`kind`: the processes that this phase waits for."""
         started = time.monotonic()
         self.say(event="phase", name=name)
-        yield
+        teller = asyncio.create_task(self._tell_awaited(kind), name=f"tell who is awaited: {name}")
+        try:
+            yield
+        finally:
+            teller.cancel()
         self.say(event="phase_done", name=name, seconds=time.monotonic() - started)
+
+    async def _tell_awaited(self, kind: str) -> None:
+        awaited = Awaited(self._tell)
+        while True:
+            await asyncio.sleep(PATIENCE_SECONDS)
+            awaited.see(name for name, process in self.processes.items() if process.kind == kind and not process.ready)
 
     async def up(self, number: int) -> None:
         topology = load_topology(self.compose_file, number, merged=merged(self.compose_file), gateways=Gateways.of(self.settings))
         check_local(topology)
+        binaries = find(self.settings.get("addons", ()))
         self._project = topology.name
         whole = await self._find_primary(topology)
         topology = whole.ours if whole else topology
@@ -112,22 +129,24 @@ class Supervisor:
             self._launchers.listen(self._on_launcher)
             if self._primary is None:
                 self._bind_own()
+                self._plan_addons(binaries)
             await self._plan(topology, whole.whole if whole else topology)
             for plan in self.plans.values():
                 await self._start_app(plan)
         tokens = await (self._join(self._primary, topology) if self._primary else self._start_own(topology, resources))
-        async with self.phase("sidecars"):
+        async with self.phase("sidecars", "sidecar"):
             for plan in self.plans.values():
                 self._start_sidecar(plan, tokens)
             self.save()
             await self._all_ready("sidecar")
-        async with self.phase("apps"):
+        async with self.phase("apps", "app"):
             failed = [name for name in await asyncio.gather(*(self._app_listens(plan) for plan in self.plans.values())) if name]
-        async with self.phase("in sync"):
+        async with self.phase("in sync", "none"):
             await self._synced(failed)
+            await all_answer(self._addons, self._is_lost, self.files.log)
         self.save()
         if failed:
-            raise self._exit_at_start(failed)
+            raise self._failed_at_start(failed)
         self.say(event="done", seconds=time.monotonic() - self._began)
 
     async def _find_primary(self, topology: Topology) -> View | None:
@@ -152,7 +171,7 @@ class Supervisor:
             await self._loaded_or_fail()
             (self.files.root / "root.pem").write_bytes(primary.root)
             tokens = self._keep_tokens(await primary.tokens(plan.workload for plan in self.plans.values()))
-            await primary.join(topology)
+            await primary.join(topology, targets(self.plans))
         return tokens
 
     async def _start_own(self, topology: Topology, resources: list[StoredResource]) -> dict[str, Path]:
@@ -178,6 +197,7 @@ class Supervisor:
                 await replace_owner(registry, "mesh", resources)
                 await expire_faults(registry)
             self._start_control(registry_url, tokens)
+            await self._start_addons()
         return tokens
 
     async def _plan(self, topology: Topology, whole: Topology) -> None:
@@ -241,6 +261,7 @@ class Supervisor:
             self.save()
         elif event["event"] == "listening":
             process.ready = True
+            self.save()
             self._warn_of_loopback(name, event["addresses"])
         elif event["event"] == "exited":
             self._exited(process, event["status"])
@@ -294,7 +315,9 @@ class Supervisor:
         try:
             await asyncio.wait_for(self._launchers.loaded(), 20)
         except TimeoutError as error:
-            raise InternalError("the launcher did not start:\n" + "\n".join(last_lines(self.files.log("launcher")))) from error
+            raise InternalError(
+                f"the launcher did not start:\n{self._last_lines('launcher')}", f"see {self.files.log('launcher')}"
+            ) from error
 
     def _on_launcher(self, event: dict[str, Any]) -> None:
         process = self.processes.get(event["name"])
@@ -338,8 +361,8 @@ class Supervisor:
             await self._spawn_app(process)
             self.save()
             await self._app_listens(self.plans[process.name])
-        elif process.kind == "consul":
-            await self._spawn_consul(process)
+        elif process.kind in ("consul", "addon"):
+            await self._spawn_foreign(process)
             self.save()
         elif process.kind == "pod":
             name = process.name.removesuffix("-pod")
@@ -375,13 +398,30 @@ class Supervisor:
             self.ports["registry"] = http
         ports = ConsulPorts(self.ports["registry"], server, serf)
         command = consul_command(Path(binary), self.files.root / "consul", ports, token)
-        process = self.processes["registry"] = Managed("registry", "consul", request={"argv": list(command.argv)})
-        await self._spawn_consul(process)
+        request = {"argv": list(command.argv), "environment": os.environ.copy()}
+        process = self.processes["registry"] = Managed("registry", "consul", request=request)
+        await self._spawn_foreign(process)
         return f"http://127.0.0.1:{ports.http}"
 
-    async def _spawn_consul(self, process: Managed) -> None:
-        await self._spawn(process, process.request["argv"], os.environ.copy(), self.files.root)
+    async def _spawn_foreign(self, process: Managed) -> None:
+        """Somebody else's server, which tells us nothing."""
+        await self._spawn(process, process.request["argv"], process.request["environment"], self.files.root)
         process.ready = True
+
+    def _plan_addons(self, binaries: dict[str, Path]) -> None:
+        self._addons = plan_addons(binaries, self.files.root)
+        self._claims += [one.held for one in self._addons.values() if one.held is not None]
+        self.ports |= {name: one.port for name, one in self._addons.items()}
+
+    def _is_lost(self, addon: str) -> bool:
+        return self.processes[addon].restarts > 1 or time.monotonic() > self._began + UP_TIMEOUT
+
+    async def _start_addons(self) -> None:
+        write_settings(self._addons, self.plans, self.ports["control"])
+        for name, one in self._addons.items():
+            request = {"argv": command(one), "environment": environment(one, os.environ)}
+            process = self.processes[name] = Managed(name, "addon", request=request)
+            await self._spawn_foreign(process)
 
     def _tokens(self) -> dict[str, Path]:
         return self._keep_tokens(mint_tokens(self.files.root / "ca" / "tokens.json", (plan.workload for plan in self.plans.values())))
@@ -476,21 +516,26 @@ class Supervisor:
         while not process.ready:
             process.changed.clear()
             if process.restarts > 1 or time.monotonic() > deadline:
-                raise DevmeshError(
-                    f"{name} does not become ready; its last lines:\n" + "\n".join(last_lines(self.files.log(name))), f"devmesh logs {name}"
-                )
+                raise DevmeshError(f"{name} does not become ready; its last lines:\n{self._last_lines(name)}", f"devmesh logs {name}")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.changed.wait(), 0.5)
 
     async def _all_ready(self, kind: str) -> None:
         await asyncio.gather(*(self._ready(name) for name, process in self.processes.items() if process.kind == kind))
 
-    def _exit_at_start(self, names: list[str]) -> DevmeshError:
-        parts = [
-            f"{name} exits at start (status {self.processes[name].status}); its last lines:\n" + "\n".join(last_lines(self.files.log(name)))
-            for name in names
-        ]
+    def _failed_at_start(self, names: list[str]) -> DevmeshError:
+        parts = [f"{name} {self._how_it_failed(name)}; its last lines:\n{self._last_lines(name)}" for name in names]
         return DevmeshError("\n".join(parts) + "\nThe rest of the mesh runs.", f"devmesh logs {names[0]}")
+
+    def _how_it_failed(self, name: str) -> str:
+        status = self.processes[name].status
+        if status is not None:
+            return f"exits at start (status {status})"
+        ports = ", ".join(str(port) for port in self.plans[name].app_ports)
+        return f"does not listen on its port {ports} after {UP_TIMEOUT:g} s"
+
+    def _last_lines(self, name: str) -> str:
+        return "\n".join(last_lines(self.files.log(name)))
 
     async def _app_listens(self, plan: WorkloadPlan) -> str | None:
         process = self.processes.get(plan.workload.name)
@@ -526,14 +571,11 @@ class Supervisor:
     async def _synced(self, failed: list[str]) -> None:
         """Until the control plane has every sidecar's acknowledgement and the health of every workload whose app has not failed."""
         wanted = {name for name, plan in self.plans.items() if not plan.workload.gateway and name not in failed}
-        deadline = self._began + UP_TIMEOUT
+        wait = Wait(self._tell, UP_TIMEOUT, lambda name: last_lines(self.files.log(name)))
         headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
         async with aiohttp.ClientSession(headers=headers) as session:
             view = ControlPlaneView(session, f"http://127.0.0.1:{self.ports['control']}")
-            while missing := await view.missing(self.plans, wanted):
-                if time.monotonic() > deadline:
-                    raise DevmeshError("not everything was ready in time:\n" + "\n".join(missing), "devmesh proxy-status")
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            await wait.until_nothing_lacks(lambda: view.missing(self.plans, wanted))
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -625,7 +667,7 @@ class Supervisor:
         """Apps, then sidecars (they drain), then our own, then the launcher."""
         for process in self.processes.values():
             process.wanted = False
-        for kinds in (("app",), ("sidecar",), ("pod",), ("ours", "consul")):
+        for kinds in (("app",), ("sidecar",), ("pod",), ("ours", "consul", "addon")):
             found = [(p.pid, p.started) for p in self.processes.values() if p.kind in kinds and p.pid]
             await asyncio.to_thread(stop_all, found, GRACE)
         self._pods.close()

@@ -62,7 +62,7 @@ def response_body(head: ResponseHead, method: bytes) -> Body:
     length = coding = None
     for name, value in head.headers:
         if name == b"content-length":
-            if length is not None and length != value:
+            if length is not None:
                 raise FramingError("Content-Length")
             length = value
         elif name == b"transfer-encoding":

@@ -80,6 +80,12 @@ def test_grafana_brings_prometheus_and_says_so_where_it_was_switched_off():
     assert "grafana shows what prometheus keeps" in choices.diagnostics[0].message
 
 
+def test_a_remote_mesh_has_no_addons_of_its_own_and_says_so():
+    choices = choose("remote", (), ["values.global.remotePilotAddress=../shop", "addonComponents.prometheus.enabled=true"])
+    assert choices.addons == ()
+    assert "addonComponents.prometheus has no effect here: the first mesh's serves a remote one too" in choices.diagnostics[0].message
+
+
 def test_an_enum_may_be_given_by_its_number():
     config = choose(None, (), ["meshConfig.outboundTrafficPolicy.mode=0", "meshConfig.accessLogEncoding=1"]).mesh_config()
     assert (config["outbound_traffic_policy"], config["access_log_encoding"]) == ("REGISTRY_ONLY", "JSON")
