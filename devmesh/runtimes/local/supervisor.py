@@ -258,6 +258,7 @@ class Supervisor:
         if event["event"] == "app":
             process.pid = self._pods.outside_pid(name, event["pid"])
             process.started = start_time(process.pid) or 0
+            process.ready = self._needs_only_run(process)
             self.save()
         elif event["event"] == "listening":
             process.ready = True
@@ -266,6 +267,10 @@ class Supervisor:
         elif event["event"] == "exited":
             self._exited(process, event["status"])
         process.changed.set()
+
+    def _needs_only_run(self, process: Managed) -> bool:
+        """An app without ports is ready when it runs: there is nothing to see of it."""
+        return process.kind == "app" and process.name in self.plans and not self.plans[process.name].app_ports
 
     def _warn_of_loopback(self, name: str, addresses: dict[str, list[str]]) -> None:
         unreachable = [port for port, found in addresses.items() if set(found) <= {"127.0.0.1", "::1"}]
@@ -508,6 +513,7 @@ class Supervisor:
         finally:
             os.close(fd)
         process.pid, process.started = child.pid, start_time(child.pid) or 0
+        process.ready = self._needs_only_run(process)
         self._task(self._wait(process, child), f"wait for {process.name}")
 
     async def _wait(self, process: Managed, child: asyncio.subprocess.Process) -> None:
@@ -529,15 +535,9 @@ class Supervisor:
         await asyncio.gather(*(self._ready(name) for name, process in self.processes.items() if process.kind == kind))
 
     def _failed_at_start(self, names: list[str]) -> DevmeshError:
-        parts = [f"{name} {self._how_it_failed(name)}; its last lines:\n{self._last_lines(name)}" for name in names]
+        found = [(name, self.processes[name].how_it_failed(self.plans[name].app_ports, UP_TIMEOUT)) for name in names]
+        parts = [f"{name} {how}; its last lines:\n{self._last_lines(name)}" for name, how in found]
         return DevmeshError("\n".join(parts) + "\nThe rest of the mesh runs.", f"devmesh logs {names[0]}")
-
-    def _how_it_failed(self, name: str) -> str:
-        status = self.processes[name].status
-        if status is not None:
-            return f"exits at start (status {status})"
-        ports = ", ".join(str(port) for port in self.plans[name].app_ports)
-        return f"does not listen on its port {ports} after {UP_TIMEOUT:g} s"
 
     def _last_lines(self, name: str) -> str:
         return "\n".join(last_lines(self.files.log(name)))
