@@ -61,6 +61,8 @@ def check_references(check: Checker, world: World) -> None:
     elif isinstance(spec, Gateway) and world.topology:
         _check_gateway(check, world, spec)
         check_gateway_credentials(check, world, spec)
+    elif isinstance(spec, ServiceEntry) and world.topology:
+        _check_endpoints(check, world.topology, spec)
     elif isinstance(spec, PeerAuthentication) and world.topology and spec.selector:
         labels = spec.selector.match_labels
         # In the root namespace a selector reaches the whole mesh.
@@ -163,9 +165,22 @@ def _check_gateways(check: Checker, world: World, spec: VirtualService) -> None:
     namespace = check.resource.meta.namespace
     known = {f"{one.key.namespace}/{one.key.name}": gateway for one, gateway in world.of_kind(Gateway)}
     used = [(f"spec.gateways[{index}]", name) for index, name in enumerate(spec.gateways)]
-    for index, route in enumerate(spec.http):
-        for number, match in enumerate(route.match):
-            used += [(f"spec.http[{index}].match[{number}].gateways[{place}]", name) for place, name in enumerate(match.gateways)]
+    matches = [
+        (f"spec.http[{index}].match[{number}]", match.gateways)
+        for index, one in enumerate(spec.http)
+        for number, match in enumerate(one.match)
+    ]
+    matches += [
+        (f"spec.tls[{index}].match[{number}]", match.gateways)
+        for index, one in enumerate(spec.tls)
+        for number, match in enumerate(one.match)
+    ]
+    matches += [
+        (f"spec.tcp[{index}].match[{number}]", match.gateways)
+        for index, one in enumerate(spec.tcp)
+        for number, match in enumerate(one.match)
+    ]
+    used += [(f"{path}.gateways[{place}]", name) for path, names in matches for place, name in enumerate(names)]
     for path, name in used:
         if name == MESH:
             continue
@@ -290,6 +305,17 @@ def _check_gateway(check: Checker, world: World, gateway: Gateway) -> None:
             )
             check.add(
                 "warning", GATEWAY_PORT, f"spec.servers[{index}].port.number", message, f"use one of {', '.join(map(str, sorted(numbers)))}"
+            )
+
+
+def _check_endpoints(check: Checker, topology: Topology, entry: ServiceEntry) -> None:
+    """Where Istio would make a workload one of the entry's own, with inbound listeners and all."""
+    owners = {one.ip: one.name for one in topology.workloads}
+    for index, endpoint in enumerate(entry.endpoints):
+        if endpoint.address in owners:
+            path = f"spec.endpoints[{index}].address"
+            check.no_effect(
+                path, f"{owners[endpoint.address]} is called there in plain text, and does not become a workload of this service"
             )
 
 

@@ -138,3 +138,16 @@ def test_a_credential_is_a_secret_of_the_gateways_own_namespace_with_what_the_mo
     assert [one.code for one in found] == (["IST0101"] if message else [])
     assert all(message in one.message and one.where.line == 1 for one in found)
     assert all(hint is None or hint in one.hint for one in found)
+
+
+def test_gateways_of_tls_and_tcp_matches_must_exist_and_endpoints_are_not_the_meshs_own(tmp_path):
+    where = topology(tmp_path)
+    text = (
+        "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: v}, spec: {hosts: [redis], "
+        "tcp: [{match: [{gateways: [nope]}], route: [{destination: {host: redis}}]}], "
+        "tls: [{match: [{sniHosts: [redis], gateways: [nope]}], route: [{destination: {host: redis}}]}]}}\n"
+    )
+    assert [one.message.partition(": ")[2] for one in diagnose(text, where)] == ['Referenced gateway not found: "nope"'] * 2
+    spec = f"hosts: [a.example], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: STATIC, endpoints: [{{address: {where.workloads[0].ip}}}]"
+    (found,) = diagnose(f"{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: a}}, spec: {{{spec}}}}}\n", where)
+    assert (found.code, "spec.endpoints[0].address" in found.message) == ("DM0007", True)

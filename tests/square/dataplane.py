@@ -42,6 +42,7 @@ PROXY_PROTOCOL = {
     "name": "envoy.filters.listener.proxy_protocol",
     "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"},
 }
+OUTSIDE = "203.0.113.7"  # what a resolver would say of a name outside the mesh (RFC 5737)
 VIPS = {name: service.cluster_ip for service in topology().services for name in (service.name, service.hostname)}
 
 
@@ -56,8 +57,8 @@ class Place:
 
     def original(self, request: Request) -> tuple[str, int]:
         """Where the request's connection was going: a VIP, or the workload's own address."""
-        ip = VIPS[request.host] if self.direction is Direction.OUTBOUND and not self.workload.gateway else self.workload.ip
-        return self.places.of[ip], request.port
+        ip = VIPS.get(request.host, OUTSIDE) if self.direction is Direction.OUTBOUND and not self.workload.gateway else self.workload.ip
+        return self.places.of.get(ip, ip), request.port
 
     def moved(self, xds: Xds) -> Xds:
         """The addresses of the topology become loopback addresses."""
@@ -143,7 +144,7 @@ async def envoy(xds: Xds, place: Place, directory: Path) -> AsyncIterator[Callab
             if place.direction is Direction.INBOUND:
                 return Way(ports["virtualInbound"], preamble)
             # What `use_original_dst` of virtualOutbound does for a redirected connection.
-            found = (f"{VIPS[request.host]}_{port}", f"0.0.0.0_{port}", "virtualOutbound")
+            found = (f"{VIPS.get(request.host, OUTSIDE)}_{port}", f"0.0.0.0_{port}", "virtualOutbound")
             return Way(next(ports[name] for name in found if name in ports), preamble)
 
         yield way
