@@ -41,14 +41,14 @@ LOGGED_LISTENERS = ("virtualInbound", "virtualOutbound")
 NOT_LOGGED = ("virtualInbound-blackhole", "virtualOutbound-blackhole")
 
 
-def with_access_logs(listeners: Iterable[Json], settings: MeshSettings) -> list[Json]:
-    """The listeners, changed in place: each filter that ends a chain logs, and the two that catch all what no chain took."""
+def with_access_logs(listeners: Iterable[Json], settings: MeshSettings, *, gateway: bool = False) -> list[Json]:
+    """The listeners, changed in place: each filter that ends a chain logs; what no chain took, the two that catch all and a gateway's do."""
     out = list(listeners)
     if not settings.access_log_file:
         return out
     log = _log(settings)
     for listener in out:
-        if listener["name"] in LOGGED_LISTENERS:
+        if gateway or listener["name"] in LOGGED_LISTENERS:
             listener["access_log"] = [{**log, "filter": NO_FILTER_CHAIN}]
         for chain in (*listener["filter_chains"], listener.get("default_filter_chain")):
             if chain is not None and chain.get("name") not in NOT_LOGGED:

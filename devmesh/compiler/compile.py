@@ -63,7 +63,7 @@ def _sidecar(world: World, proxy: Workload, tables: Tables, listeners: Listeners
 def _gateway(world: World, proxy: Workload, tables: Tables, listeners: Listeners) -> Compiled:
     found, assignments = _outbound(world, proxy)
     merged = merge_servers(world, proxy)
-    built = with_access_logs(listeners.gateway(merged), world.settings)
+    built = with_access_logs(listeners.gateway(merged), world.settings, gateway=True)
     routes = [tables.gateway(servers) for servers in merged.tables.values()]
     found.append(clusters.black_hole(world.settings, cut_off(world, proxy)))
     secrets = gateway_secrets(world, proxy, built, found)

@@ -48,6 +48,11 @@ def test_what_no_chain_took_is_logged_by_the_listeners_that_catch_all():
     assert catching["access_log"][0]["filter"] == {"response_flag_filter": {"flags": ["NR"]}}
 
 
+def test_a_gateways_listeners_all_log_what_no_chain_took():
+    found = with_access_logs(listeners(), MeshSettings(access_log_file="/dev/stdout"), gateway=True)
+    assert all("access_log" in one for one in found)
+
+
 @pytest.mark.parametrize(("encoding", "kind"), [("TEXT", "text_format_source"), ("JSON", "json_format")])
 def test_the_format_is_istios(encoding, kind):
     found = with_access_logs(listeners(), MeshSettings(access_log_file="/dev/stdout", access_log_encoding=encoding))
