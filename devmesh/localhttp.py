@@ -37,23 +37,32 @@ def carries_token(request: web.Request, token: str) -> bool:
     return hmac.compare_digest(given.encode(), token.encode())
 
 
+def _connected_to(request: web.Request) -> str:
+    """Our end of the connection; an empty string when it has gone."""
+    name = request.transport.get_extra_info("sockname") if request.transport else None
+    return str(name[0]) if isinstance(name, tuple) else ""
+
+
 def guard(
     token: str | None,
     *,
     open_writes: frozenset[str] = frozenset(),
     secret_reads: tuple[str, ...] = (),
     names: Collection[str] = (),
+    by_address: bool = False,
 ) -> Callable[..., Awaitable[web.StreamResponse]]:
     """aiohttp middleware: 403 for a foreign Host or Origin; 401 for writes and `secret_reads` prefixes without token.
 
     `open_writes` are paths that anyone local may POST to (telemetry intake). `token=None` refuses all other writes.
-    `names` are further host names of this server, inside a container network.
+    `names` are further host names of this server, inside a container network. `by_address` takes the address itself that was connected
+    to for a Host, as scrapers of a container network give it: a rebound name is never an address.
     """
     hosts = LOCAL_HOSTS | set(names)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not is_local(request.headers.get("Host"), request.headers.get("Origin"), hosts):
+        own = {_connected_to(request)} if by_address else set()
+        if not is_local(request.headers.get("Host"), request.headers.get("Origin"), hosts | own):
             return web.Response(status=403, text="devmesh: Host and Origin must be 127.0.0.1, localhost or [::1]\n")
         needs_token = request.method not in SAFE_METHODS and request.path not in open_writes
         needs_token = needs_token or request.path.startswith(secret_reads) if secret_reads else needs_token

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
-import json
 import secrets
-import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from devmesh.config.analysis import analyze
+from devmesh.config.injection import FAULT_KIND, FaultRequest, called, check_names, check_usage, fault_document, fault_state
 from devmesh.config.kinds import DEVMESH
 from devmesh.config.model import Diagnostic, Resource, ResourceKey
 from devmesh.config.topology_types import Topology
@@ -27,20 +24,14 @@ from devmesh.registry.resources import (
     apply_resources,
     delete_resources,
     list_resources,
-    read_json,
+    read_topology,
     write_resources,
 )
-from devmesh.runtimes.choose import runtime_of
-from devmesh.runtimes.fetch import fetch, no_answer
-from devmesh.runtimes.files import MeshFiles
-from devmesh.runtimes.runtime import LogQuery, Runtime
+from devmesh.running import Event, RunningMesh
+from devmesh.runtimes.runtime import LogQuery
 from devmesh.runtimes.waiting import LAST_LINES, Lack, Wait, apps_lack, configuration_lacks, processes_lack
 
 Json = dict[str, Any]
-Event = Callable[[Json], None]
-COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
-FAULT_KIND = "Fault"
-INBOUND_LISTENER = 15006
 PROTOCOL_TEXT = {"http": "http", "http2": "tcp (h2)", "tcp": "tcp", "auto": "auto"}  # HTTP/2 is carried as bytes for now
 
 
@@ -57,18 +48,6 @@ class Applied:
         return [one for one in self.sidecars if one["state"] == state]
 
 
-@dataclass(frozen=True, slots=True)
-class FaultRequest:
-    target: str
-    abort: int | None = None
-    delay: float | None = None  # seconds
-    percent: float = 100.0
-    caller: str | None = None
-    path: str | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    lifetime: float | None = None  # seconds
-
-
 def seen_h2(proxies: Mapping[str, Json]) -> dict[tuple[str, str], set[int]]:
     """(service, namespace) -> its ports where a sidecar of its workloads has seen HTTP/2."""
     out: dict[tuple[str, str], set[int]] = {}
@@ -77,82 +56,8 @@ def seen_h2(proxies: Mapping[str, Json]) -> dict[tuple[str, str], set[int]]:
     return out
 
 
-def find_compose_file(given: Path | None, directory: Path) -> Path:
-    if given is not None:
-        if not given.is_file():
-            raise DevmeshError(f"{given} does not exist", "devmesh up -f path/to/compose.yaml")
-        return given.resolve()
-    for name in COMPOSE_NAMES:
-        if (directory / name).is_file():
-            return (directory / name).resolve()
-    raise DevmeshError(f"no compose file in {directory}", "cd to where compose.yaml is, or -f path/to/compose.yaml")
-
-
-class Mesh:
-    """The mesh of one compose file."""
-
-    def __init__(self, compose_file: Path) -> None:
-        self.compose_file = compose_file
-        self.files = MeshFiles.of(compose_file)
-
-    @staticmethod
-    def of(given: Path | None = None, directory: Path | None = None) -> Mesh:
-        return Mesh(find_compose_file(given, directory or Path.cwd()))
-
-    # -- life ------------------------------------------------------------------------------------------------------
-
-    @property
-    def runtime(self) -> Runtime:
-        """The runtime of the mesh that is up, else of the one that was asked for last."""
-        name = (self.files.read_state() or {}).get("runtime", "local")
-        return runtime_of(name, self.compose_file, self.files)
-
-    def is_up(self) -> bool:
-        return self.runtime.is_up()
-
-    def up(self, settings: Json, tell: Event) -> None:
-        """Bring it up and return when it is ready. Raises DevmeshError with what went wrong."""
-        if self.is_up():
-            raise DevmeshError(f"the mesh in {self.compose_file.parent} is already up", "devmesh status, or devmesh down first")
-        runtime_of(settings.get("runtime", "local"), self.compose_file, self.files).up(settings, tell)
-
-    async def down(self, *, volumes: bool = False) -> bool:
-        """Stop everything, with `volumes` forget what the mesh kept; False when nothing ran."""
-        stopped = await self.runtime.down(volumes=volumes)
-        if volumes:
-            await asyncio.to_thread(shutil.rmtree, self.files.root, ignore_errors=True)
-        return stopped
-
-    def manifest(self, profiles: Sequence[str]) -> str:
-        """The project that the Docker runtime makes of the compose file. Raises DevmeshError."""
-        from devmesh.runtimes.docker.manifest import generate  # noqa: PLC0415 - the SDK is slow to import and one command needs it
-
-        return generate(self.compose_file, self.files.root / "docker", profiles)
-
-    async def act(self, action: str, target: str) -> list[str]:
-        """restart, stop or start the apps of a service or workload; the workloads it did it to."""
-        return await self.runtime.act(action, target)
-
-    def state(self) -> Json:
-        """What the runtime last wrote. Raises DevmeshError when nothing is up."""
-        return self.files.running_state()
-
-    # -- looking ---------------------------------------------------------------------------------------------------
-
-    async def control(self, path: str, wait: float = 5) -> Json:
-        url = f"http://127.0.0.1:{self.state()['ports']['control']}{path}"
-        return await self.ask(url, wait)
-
-    async def ask(self, url: str, wait: float) -> Json:
-        """GET from one of the mesh's own servers. Raises DevmeshError."""
-        status, text = await fetch(url, self.files.mesh_token(), wait)
-        try:
-            answer: Json = json.loads(text)
-        except ValueError as error:
-            raise no_answer(url, error) from error
-        if status >= 400:
-            raise DevmeshError(str(answer.get("error", answer)), "devmesh status")
-        return answer
+class Mesh(RunningMesh):
+    """The mesh of one compose file: its resources and faults, too."""
 
     async def status(self) -> Json:
         """The shape of `status -o json` (docs: command line)."""
@@ -167,10 +72,18 @@ class Mesh:
         return {
             "workloads": workloads,
             "urls": await self.urls(state),
+            "faults": await self._faults_in_force(),
             "runtime": self.runtime.name,
+            "settings": state.get("settings", {}),
             "supervised": self.is_up(),
             "problem": problem,
         }
+
+    async def _faults_in_force(self) -> list[Json]:
+        try:
+            return await self.faults()
+        except DevmeshError:  # of the registry, which `problem` tells of
+            return []
 
     async def wait(self, limit: float, tell: Event) -> None:
         """Return when every process is ready, every sidecar runs the newest configuration and every app takes connections; told as `up` is.
@@ -241,7 +154,8 @@ class Mesh:
             "service": one["service"],
             "version": one["version"],
             "namespace": one["namespace"],
-            "ready": bool(sidecar.get("ready")) and (app is None or bool(app["ready"])),
+            "ready": bool(sidecar.get("ready")) and (app is None or bool(app["ready"] and not app.get("held"))),
+            "held": bool((app or {}).get("held")),
             "healthy": bool(proxy.get("healthy")),
             "synced": bool(proxy.get("synced") and proxy.get("connected")),
             "sidecar_version": proxy.get("sidecar_version"),
@@ -252,77 +166,6 @@ class Mesh:
             "detail": proxy.get("detail") or "",
             "calls_out": proxy.get("calls_out"),
         }
-
-    async def certificates(self, workload: str) -> Json:
-        """What a sidecar says of its certificates. Raises DevmeshError."""
-        answer: Json = json.loads(await self.runtime.ask_sidecar(workload, "admin", "/certs"))
-        return answer
-
-    async def _certificate(self, workload: str) -> str | None:
-        try:
-            answer = await self.certificates(workload)
-        except (DevmeshError, ValueError):
-            return None
-        for certificate in answer.get("certificates", ()):
-            for chain in certificate.get("cert_chain", ()):
-                return str(chain.get("expiration_time"))
-        return None
-
-    async def urls(self, state: Json) -> Json:
-        """Services at the gateway where one binds them, else at their own inbound port."""
-        services: Json = {}
-        bound = await self._bound_services()
-        strict = await self._strict_workloads()
-        for name, one in state["workloads"].items():
-            if one["gateway"] or one["service"] in services:
-                continue
-            if one["service"] in bound:
-                services[one["service"]] = state["gateway_url"] + bound[one["service"]]
-            elif name in strict:
-                services[one["service"]] = "mtls only"
-            elif one["url"]:
-                services[one["service"]] = one["url"]
-        return {"services": services, "mesh": self.mesh_urls()}
-
-    def mesh_urls(self) -> dict[str, str]:
-        """Where the mesh's own servers are, for people."""
-        ports = self.state()["ports"]
-        names = {"consul": "registry", "jaeger": "query", "control": "control"}
-        return {name: f"http://127.0.0.1:{ports[key]}" for name, key in names.items()}
-
-    async def _bound_services(self) -> dict[str, str]:
-        """Service -> path below the gateway's URL, from the gateway's own compiled routes."""
-        try:
-            config = await self.control("/v1/proxies/istio-ingressgateway/config")
-        except DevmeshError:
-            return {}
-        out: dict[str, str] = {}
-        for table in config["routes"]:
-            for host in table["virtual_hosts"]:
-                for route in host.get("routes", ()):
-                    cluster = route.get("route", {}).get("cluster", "")
-                    service = cluster.rpartition("|")[2].partition(".")[0]
-                    match = route.get("match", {})
-                    out.setdefault(service, match.get("path") or match.get("prefix") or "/")
-        out.pop("", None)
-        return out
-
-    async def _strict_workloads(self) -> set[str]:
-        strict = set()
-        for name, one in self.state()["workloads"].items():
-            if one["gateway"]:
-                continue
-            try:
-                config = await self.control(f"/v1/proxies/{name}/config")
-            except DevmeshError:
-                continue
-            inbound: Json = next((item for item in config["listeners"] if item["name"] == "virtualInbound"), {"filter_chains": []})
-            matches = [chain["filter_chain_match"] for chain in inbound["filter_chains"]]
-            # A workload without ports has only the chain that refuses connections to the listener itself.
-            ports = [match for match in matches if match.get("destination_port", INBOUND_LISTENER) != INBOUND_LISTENER]
-            if ports and not any(match.get("transport_protocol") == "raw_buffer" for match in ports):
-                strict.add(name)
-        return strict
 
     # -- resources -------------------------------------------------------------------------------------------------
 
@@ -339,7 +182,7 @@ class Mesh:
 
     async def topology(self) -> Topology:
         async with self.registry() as registry:
-            return Topology.from_json(await read_json(registry, "devmesh/topology"))
+            return await read_topology(registry)
 
     async def check(self, resources: Sequence[Resource]) -> list[Diagnostic]:
         """Judge new resources together with those in force."""
@@ -388,37 +231,51 @@ class Mesh:
     # -- faults ----------------------------------------------------------------------------------------------------
 
     async def inject(self, request: FaultRequest) -> tuple[str, Applied]:
-        """Write a Fault; unknown targets and callers are errors."""
-        topology = await self.topology()
-        services = sorted({workload.service for workload in topology.workloads if not workload.gateway})
-        known = {*services, *(workload.name for workload in topology.workloads), *(workload.service for workload in topology.workloads)}
-        for what, name in (("target", request.target), ("caller", request.caller)):
-            if name is not None and name not in (services if what == "target" else known):
-                close = difflib.get_close_matches(name, services, 1)
-                hint = f"did you mean {close[0]}?" if close else "devmesh status lists what there is"
-                raise DevmeshError(f"unknown {what} {name!r}; services are {', '.join(services)}", hint)
-        if request.abort is None and request.delay is None:
-            raise DevmeshError("a fault needs --abort STATUS or --delay DURATION", f"devmesh fault inject {request.target} --abort 503")
-        if request.abort is not None and not 200 <= request.abort <= 599:
-            raise DevmeshError(
-                f"--abort {request.abort} is no HTTP status from 200 to 599", f"devmesh fault inject {request.target} --abort 503"
-            )
-        if not 0 < request.percent <= 100:
-            raise DevmeshError(
-                f"--percent {request.percent:g} is not between 0 and 100", f"devmesh fault inject {request.target} --abort 503 --percent 50"
-            )
-        identity = f"{request.target}-{secrets.token_hex(3)}"
+        """Write a Fault, and have it done where it is done to apps. Raises DevmeshError for names that nobody has, and when no app runs."""
+        check_usage(request)
+        targets = [one.name for one in check_names(request, await self.topology())]
+        if (request.kill or request.pause) and not self.state()["workloads"].keys() & set(targets):
+            raise DevmeshError(f"{request.target} runs in another project of this mesh", "cd to its folder, then the same command")
+        killed = len(await self.runtime.kill(request.target)) if request.kill else 0
+        identity = "-".join(filter(None, (request.target, request.partition, secrets.token_hex(3))))
+        document = fault_document(identity, request, time.time_ns() / 1e9, killed)
+        stored = StoredResource(ResourceKey(DEVMESH, FAULT_KIND, "default", identity), "fault", document, "-")
         started = time.monotonic()
-        stored = StoredResource(ResourceKey(DEVMESH, FAULT_KIND, "default", identity), "fault", _fault_document(identity, request), "-")
         async with self.registry() as registry:
             generation = await write_resources(registry, [stored])
-        return identity, await self._acknowledged(generation, started, 10)
+        applied = await self._acknowledged(generation, started, 10)
+        if request.pause:
+            await self._pause(stored, targets)
+        return identity, applied
+
+    async def _pause(self, fault: StoredResource, workloads: Sequence[str]) -> None:
+        """A service's app that does not run now is held when it does; where none runs the fault is taken back."""
+        try:
+            await self._hold(workloads)
+        except DevmeshError:
+            await self.delete([("fault", fault.key)])
+            raise
+
+    async def _hold(self, workloads: Sequence[str]) -> None:
+        if not self.is_up():
+            raise DevmeshError("nobody keeps the mesh any more who could hold an app", "devmesh down, then devmesh up")
+        if not set(workloads) & set(await self.runtime.hold()):
+            raise DevmeshError(f"{', '.join(workloads)} does not run yet, or no more", f"devmesh start {workloads[0]}")
 
     async def faults(self) -> list[Json]:
-        """Each injected fault with how often it fired, as the callees' sidecars count."""
+        """Each injected fault with its state and how often it fired: a pause and a kill count apps, the others what sidecars met."""
         stored = [one for one in await self.resources() if one.owner == "fault"]
-        hits = await self._fault_hits() if stored else {}
-        return [{"id": one.key.name, **one.document["spec"], "hits": hits.get(one.key.name, 0)} for one in stored]
+        if not stored:
+            return []
+        counted, state = await self._fault_hits(), await self.runtime.state()
+        return [self._fault(one.key.name, one.document["spec"], counted, state) for one in stored]
+
+    def _fault(self, identity: str, spec: Json, counted: Mapping[str, int], state: Json) -> Json:
+        held = {one["name"] for one in state["processes"] if one.get("held")}
+        workloads: Mapping[str, Json] = state["workloads"]
+        apps = {name: name in held for name, one in workloads.items() if spec["target"] in (name, one["service"]) and not one["gateway"]}
+        hits = sum(apps.values()) if spec.get("pause") else counted.get(identity, 0)
+        return {"id": identity, "hits": hits, **spec, "state": fault_state(spec, apps)}
 
     async def _fault_hits(self) -> dict[str, int]:
         runtime = self.runtime
@@ -433,29 +290,15 @@ class Mesh:
         return out
 
     async def clear_faults(self, identities: Sequence[str]) -> tuple[list[Json], Applied | None]:
+        """Remove these, by id or by a side, or all; each as it was. Raises DevmeshError for one that is not there."""
         faults = await self.faults()
-        gone = [one for one in faults if not identities or one["id"] in identities or one["target"] in identities]
-        unknown = [name for name in identities if not any(name in (one["id"], one["target"]) for one in faults)]
+        gone = [one for one in faults if not identities or called(one) & set(identities)]
+        unknown = [name for name in identities if not any(name in called(one) for one in faults)]
         if unknown:
             raise DevmeshError(f"no fault {', '.join(unknown)}", "devmesh fault list")
         if not gone:
             return [], None
-        keys = [("fault", ResourceKey(DEVMESH, FAULT_KIND, "default", one["id"])) for one in gone]
-        return gone, await self.delete(keys)
-
-
-def _fault_document(identity: str, request: FaultRequest) -> Json:
-    spec: Json = {"id": identity, "target": request.target}
-    if request.abort is not None:
-        spec["abort"] = {"httpStatus": request.abort, "percentage": request.percent}
-    if request.delay is not None:
-        spec["delay"] = {"fixedDelay": request.delay, "percentage": request.percent}
-    if request.caller:
-        spec["from"] = request.caller
-    if request.path:
-        spec["path"] = request.path
-    if request.headers:
-        spec["headers"] = dict(request.headers)
-    if request.lifetime is not None:
-        spec["until"] = time.time_ns() / 1e9 + request.lifetime
-    return {"apiVersion": f"{DEVMESH}/v1", "kind": FAULT_KIND, "metadata": {"name": identity, "namespace": "default"}, "spec": spec}
+        applied = await self.delete([("fault", ResourceKey(DEVMESH, FAULT_KIND, "default", one["id"])) for one in gone])
+        if any(one.get("pause") for one in gone):
+            await self.runtime.hold()
+        return gone, applied

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from devmesh.ca.address import CaAddress
 from devmesh.ca.authority import pem_of_key
 from devmesh.ca.identity import SpiffeId, TrustBundle, renewal_time
 from devmesh.ca.memfd import load_pair
@@ -52,15 +52,6 @@ class Credentials:
     trust_bundle: str
     issued: datetime
     expires: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CaAddress:
-    """Where the CA is, the only root it is believed by, and the file with this workload's token."""
-
-    url: str
-    root_file: Path
-    token_file: Path
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import typer
 from devmesh.cli import output
 from devmesh.cli.options import Compose, ComposeFile, Output
 from devmesh.cli.output import Format
+from devmesh.config.addon_names import ADDONS
 from devmesh.errors import DevmeshError, UsageError
 from devmesh.mesh import Mesh
 
@@ -152,8 +153,10 @@ def shell(service: str, compose_file: Compose = None) -> None:
 
 
 def dashboard(page: str, compose_file: Compose = None) -> None:
-    """Open a page of the mesh in the browser, and print where it is: jaeger, consul or control."""
+    """Open a page of the mesh in the browser, and print where it is: jaeger, consul, control, or an addon's: prometheus, grafana."""
     urls: dict[str, str] = Mesh.of(compose_file).mesh_urls()
+    if page in ADDONS and page not in urls:
+        raise DevmeshError(f"this mesh has no {page}", f"devmesh down, then devmesh up --set addonComponents.{page}.enabled=true")
     if page not in urls:
         raise DevmeshError(f"no page {page!r}", f"devmesh dashboard {' | '.join(sorted(urls))}")
     typer.echo(urls[page])

@@ -1,35 +1,31 @@
-"""up, down, status, logs, wait, restart, stop, start, version."""
+"""up, down, logs, restart, stop, start, version: what needs no registry, and so starts quickly."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from devmesh import __version__
 from devmesh.cli import output
-from devmesh.cli.options import Compose, ComposeFile, Output, Timeout, seconds
+from devmesh.cli.options import Compose, ComposeFile, Output, seconds
 from devmesh.cli.output import Format
 from devmesh.cli.progress import Progress
+from devmesh.cli.settings import Files, Profile, SetFlags, settings
 from devmesh.errors import UsageError
-from devmesh.mesh import Mesh
+from devmesh.running import RunningMesh
 from devmesh.runtimes.choose import choose
 from devmesh.runtimes.runtime import LogQuery
 
 INTERCEPTIONS = ("auto", "namespace", "proxy")
-PROFILES = ("default", "demo", "minimal", "remote", "empty")
 
 
 def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
-    app.command()(status)
-    app.command("ps", hidden=True)(status)
     app.command()(logs)
-    app.command()(wait)
     app.command()(restart)
     app.command()(stop)
     app.command()(start)
@@ -37,14 +33,15 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    file: ComposeFile = None,
+    file: Files = None,
     runtime: Annotated[
         str | None,
         typer.Option(
             help="docker, local, or auto: docker where an engine answers. [default: $DEVMESH_RUNTIME, else auto]", show_default=False
         ),
     ] = None,
-    profile: Annotated[str, typer.Option(help="Istio's profile: demo samples every trace, default 1 %.")] = "demo",
+    profile: Profile = None,
+    set_: SetFlags = None,
     interception: Annotated[
         str, typer.Option(help="namespace (pods, apps unmodified), proxy (HTTP_PROXY), or auto: namespace where the machine allows it.")
     ] = "auto",
@@ -53,82 +50,29 @@ def up(
     ] = None,
 ) -> None:
     """Bring the mesh up and return when every workload is ready."""
-    if profile not in PROFILES:
-        raise UsageError(f"--profile {profile!r} is none of {', '.join(PROFILES)}", "devmesh up --profile demo")
     if interception not in INTERCEPTIONS:
         raise UsageError(f"--interception {interception!r} is none of {', '.join(INTERCEPTIONS)}", "devmesh up --interception auto")
+    compose, choices = settings(profile, file, set_)
     chosen, why = choose(runtime)
-    mesh = Mesh.of(file)
+    mesh = RunningMesh.of(compose)
 
-    output.note(f"devmesh {__version__}: {mesh.compose_file.parent.name}, runtime {chosen}" + (f" ({why})" if why else ""))
-    settings = {"profile": profile, "interception": interception, "runtime": chosen, "compose_profiles": compose_profile or []}
+    output.note(
+        f"devmesh {__version__}: {mesh.compose_file.parent.name}, profile {choices.profile}, runtime {chosen}"
+        + (f" ({why})" if why else "")
+    )
+    told = {"interception": interception, "runtime": chosen, "compose_profiles": compose_profile or []}
     with Progress() as progress:
-        mesh.up(settings, progress.tell)
-    _print_urls(asyncio.run(mesh.status())["urls"])
-
-
-def _print_urls(urls: dict[str, Any]) -> None:
-    rows = [
-        (name, url if url != "mtls only" else f"mtls only (devmesh curl SERVICE http://{name})") for name, url in urls["services"].items()
-    ]
-    rows += [(f"{name} (mesh)", url) for name, url in urls["mesh"].items()]
-    output.table(("SERVICE", "URL"), rows)
+        mesh.up({**choices.to_json(), **told}, progress.tell)
+    output.urls(asyncio.run(mesh.urls(mesh.state())))
 
 
 def down(
     file: ComposeFile = None, volumes: Annotated[bool, typer.Option("--volumes", help="Forget what the mesh kept, too.")] = False
 ) -> None:
     """Stop everything that `up` started."""
-    mesh = Mesh.of(file)
+    mesh = RunningMesh.of(file)
     stopped = asyncio.run(mesh.down(volumes=volumes))
     output.note("stopped" if stopped else f"nothing is up in {mesh.compose_file.parent}")
-
-
-def status(compose_file: ComposeFile = None, form: Output = Format.table) -> None:
-    """Workloads: ready, healthy, in sync, certificate, restarts."""
-    answer = asyncio.run(Mesh.of(compose_file).status())
-    if form is not Format.table:
-        output.data(answer, form)
-        return
-    if not answer["supervised"]:
-        output.note("the supervisor is gone; what it started still serves. hint: devmesh down, then devmesh up")
-    if answer["problem"]:
-        output.note(answer["problem"])
-    rows = [
-        (
-            one["name"], "-" if one["gateway"] else one["service"], one["version"], _ports(one), _condition(one),
-            (one["certificate"]["expires"] or "-")[11:16], str(one["restarts"]),
-        )
-        for one in answer["workloads"]
-    ]  # fmt: skip
-    output.table(("WORKLOAD", "SERVICE", "VERSION", "PORT", "STATE", "CERT", "RESTARTS"), rows)
-    silent = [
-        one["name"] for one in answer["workloads"] if one["calls_out"] is False and one["interception"] == "proxy" and not one["gateway"]
-    ]
-    if silent:
-        output.note("\nno outbound request seen yet from:")
-        for name in silent:
-            output.note(f"  {name}")
-        output.note("they call nobody, or ignore HTTP_PROXY and http_proxy: then their calls bypass\nthe mesh (docs/differences.md)")
-    for one in answer["workloads"]:
-        if one["sidecar_version"] not in (None, __version__):
-            output.note(
-                f"\n{one['name']}'s sidecar is devmesh {one['sidecar_version']}, this is {__version__}. hint: devmesh down, then devmesh up"
-            )
-    output.note("")
-    _print_urls(answer["urls"])
-
-
-def _ports(one: dict[str, Any]) -> str:
-    return ", ".join(f"{port['port']} {port['protocol']}" for port in one["ports"]) or "-"
-
-
-def _condition(one: dict[str, Any]) -> str:
-    """What is not as it should be, else "ready"."""
-    wrong = [
-        name for name, is_so in (("not ready", one["ready"]), ("unhealthy", one["healthy"]), ("not in sync", one["synced"])) if not is_so
-    ]
-    return ", ".join(wrong) or "ready"
 
 
 def logs(
@@ -141,21 +85,12 @@ def logs(
 ) -> None:
     """App and sidecar logs, one prefix each."""
     query = LogQuery(service, access, follow, tail, seconds(since, "--since") if since else None)
-    for who, line in Mesh.of(compose_file).runtime.logs(query):
+    for who, line in RunningMesh.of(compose_file).runtime.logs(query):
         typer.echo(f"{who} | {line}")
 
 
-def wait(compose_file: ComposeFile = None, timeout: Timeout = "30s") -> None:
-    """Return when every process is ready, every sidecar runs the newest configuration and every app takes connections."""
-    limit = seconds(timeout, "--timeout")
-    started = time.monotonic()
-    with Progress() as progress:
-        asyncio.run(Mesh.of(compose_file).wait(limit, progress.tell))
-    output.note(f"  {'ready':<26} {time.monotonic() - started:6.2f} s")
-
-
 def _action(name: str, target: str, compose_file: Path | None) -> None:
-    workloads = asyncio.run(Mesh.of(compose_file).act(name, target))
+    workloads = asyncio.run(RunningMesh.of(compose_file).act(name, target))
     output.note(f"{name}: {', '.join(workloads)}")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from devmesh.cli.options import ComposeFile
+from devmesh.cli.settings import Files, Profile, SetFlags, settings
 from devmesh.mesh import Mesh
 
 app = typer.Typer(name="manifest", help="What a mesh is made of.", no_args_is_help=True)
@@ -19,10 +19,13 @@ def manifest() -> None:
 
 @app.command()
 def generate(
-    file: ComposeFile = None,
+    file: Files = None,
+    profile: Profile = None,
+    set_: SetFlags = None,
     compose_profile: Annotated[
         list[str] | None, typer.Option("--compose-profile", help="A profile of the compose file to take too.")
     ] = None,
 ) -> None:
     """Print the whole Compose project that `up --runtime docker` starts; the compose file itself is never changed."""
-    typer.echo(Mesh.of(file).manifest(compose_profile or []), nl=False)
+    compose, choices = settings(profile, file, set_)
+    typer.echo(Mesh.of(compose).manifest({**choices.to_json(), "compose_profiles": compose_profile or []}), nl=False)

@@ -51,8 +51,18 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     out.print(made)
 
 
+def urls(found: dict[str, Any]) -> None:
+    """The table of services and of the mesh's own servers."""
+    rows = [
+        (name, url if url != "mtls only" else f"mtls only (devmesh curl SERVICE http://{name})") for name, url in found["services"].items()
+    ]
+    rows += [(f"{name} (mesh)", url) for name, url in found["mesh"].items()]
+    table(("SERVICE", "URL"), rows)
+
+
 def note(message: str) -> None:
-    err.print(message)
+    """A line as it is: builds, apps and users write brackets too."""
+    err.print(message, markup=False)
 
 
 def error(problem: DevmeshError) -> None:

@@ -39,9 +39,9 @@ class Progress:
             output.note(f"  {event['name']:<{COLUMN}} {event['seconds']:6.2f} s")
         elif name == "diagnostic":
             place = ":".join(str(part) for part in (event["file"], event["line"], event["column"]) if part)
-            output.note(output.literal(f"  {place}: {event['severity']} [{event['code']}] {event['message']}"))
+            output.note(f"  {place}: {event['severity']} [{event['code']}] {event['message']}")
         elif name == "note":
-            output.note(output.literal(f"  {event['message']}"))
+            output.note(f"  {event['message']}")
         elif name == "done":
             output.note(f"  {'ready':<{COLUMN}} {event['seconds']:6.2f} s\n")
 
@@ -53,4 +53,4 @@ class Progress:
         if self._status is not None:
             self._turn(f"{self._part}: waiting for {whom}")
         else:
-            output.note(output.literal(f"  {self._part}: waiting for {whom}"))
+            output.note(f"  {self._part}: waiting for {whom}")

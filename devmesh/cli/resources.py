@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from devmesh.cli import output
-from devmesh.cli.options import Compose, ComposeFile, Output, Timeout, seconds
+from devmesh.cli.options import Compose, ComposeFile, Output, Timeout, say, seconds
 from devmesh.cli.output import Format
 from devmesh.config.analysis import analyze as analyse
 from devmesh.config.analysis import merge
@@ -20,7 +20,9 @@ from devmesh.config.loader import Loaded, load_paths, load_text
 from devmesh.config.model import COMPILER_FAILED, Diagnostic
 from devmesh.config.topology import load_topology
 from devmesh.errors import DevmeshError, InternalError
-from devmesh.mesh import Applied, Mesh, find_compose_file
+from devmesh.mesh import Applied, Mesh
+from devmesh.running import find_compose_file
+from devmesh.runtimes.docker.compose import merged
 
 Sources = Annotated[list[str], typer.Option("-f", "--filename", help="File, folder, URL or - for standard input; repeatable.")]
 
@@ -45,13 +47,6 @@ def load(sources: Sequence[str]) -> Loaded:
         else:
             parts.append(load_paths([source]))
     return Loaded(tuple(r for part in parts for r in part.resources), tuple(d for part in parts for d in part.diagnostics))
-
-
-def say(diagnostics: Sequence[Diagnostic]) -> None:
-    for one in diagnostics:
-        output.note(output.literal(str(one)))
-        if one.hint:
-            output.note(output.literal(f"  hint: {one.hint}"))
 
 
 def refuse_errors(diagnostics: Sequence[Diagnostic], done: str) -> None:
@@ -178,7 +173,7 @@ def analyze(
 ) -> None:
     """Istio's analysis messages with file:line:column; needs no running mesh."""
     compose = find_compose_file(compose_file, Path.cwd())
-    topology = load_topology(compose)
+    topology = load_topology(compose, merged=merged(compose))
     loaded = load(filename or [*map(str, topology.resource_paths)] or [str(compose.parent / "mesh")])
     found = merge([loaded.diagnostics, analyse(loaded.resources, topology)])
     if form is not Format.table:
@@ -203,7 +198,7 @@ def compile_(
     from devmesh.xds.schema import invalid  # noqa: PLC0415 - protobuf, only here
 
     compose = find_compose_file(file, Path.cwd())
-    topology = load_topology(compose)
+    topology = load_topology(compose, merged=merged(compose))
     loaded = load(resource or [*map(str, topology.resource_paths)])
     say(loaded.diagnostics)
     refuse_errors(loaded.diagnostics, "compiled")

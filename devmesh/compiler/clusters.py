@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from devmesh.compiler.security import namespace_mode
 from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, secret
-from devmesh.compiler.world import ROOT_NAMESPACE, World
+from devmesh.compiler.world import ROOT_NAMESPACE, MeshSettings, World
 from devmesh.config.durations import format_duration
 from devmesh.config.istio_destination import (
     ClientTLSSettings,
@@ -109,7 +110,7 @@ def _cluster(world: World, service: Service, port: ServicePort, subset: str, pol
         "alt_stat_name": f"{name};",
         "type": "EDS",
         "eds_cluster_config": {"eds_config": ads(), "service_name": name},
-        "connect_timeout": "10s",
+        "connect_timeout": world.settings.connect_timeout,
         "lb_policy": "LEAST_REQUEST",
         "circuit_breakers": {"thresholds": [_thresholds()]},
         "common_lb_config": {"healthy_panic_threshold": {}},
@@ -336,14 +337,14 @@ def _file_secret(name: str) -> Json:
     return named
 
 
-def passthrough(*, inbound: bool = False) -> Json:
+def passthrough(settings: MeshSettings, *, inbound: bool = False) -> Json:
     name = "InboundPassthroughCluster" if inbound else "PassthroughCluster"
     options = {"@type": TYPE + HTTP_OPTIONS, "common_http_protocol_options": {"idle_timeout": "300s"}, **DOWNSTREAM_PROTOCOL}
     cluster: Json = {
         "name": name,
         "alt_stat_name": "PassthroughCluster;",
         "type": "ORIGINAL_DST",
-        "connect_timeout": "10s",
+        "connect_timeout": settings.connect_timeout,
         "lb_policy": "CLUSTER_PROVIDED",
         "circuit_breakers": {"thresholds": [_thresholds()]},
         "typed_extension_protocol_options": {HTTP_OPTIONS: options},
@@ -353,8 +354,17 @@ def passthrough(*, inbound: bool = False) -> Json:
     return cluster
 
 
-def black_hole() -> Json:
-    return {"name": "BlackHoleCluster", "alt_stat_name": "BlackHoleCluster;", "type": "STATIC", "connect_timeout": "10s"}
+def black_hole(settings: MeshSettings, cut_off: Mapping[str, str]) -> Json:
+    """`cut_off`: the addresses that partitions keep this proxy from, with the fault of each; our own sidecar reads them."""
+    cluster: Json = {
+        "name": "BlackHoleCluster",
+        "alt_stat_name": "BlackHoleCluster;",
+        "type": "STATIC",
+        "connect_timeout": settings.connect_timeout,
+    }
+    if cut_off:
+        cluster["metadata"] = {"filter_metadata": {"devmesh": {"partition": dict(cut_off)}}}
+    return cluster
 
 
 def inbound(world: World, service: Service, port: ServicePort) -> Json:
@@ -363,7 +373,7 @@ def inbound(world: World, service: Service, port: ServicePort) -> Json:
         "name": name,
         "alt_stat_name": f"{name};",
         "type": "ORIGINAL_DST",
-        "connect_timeout": "10s",
+        "connect_timeout": world.settings.connect_timeout,
         "lb_policy": "CLUSTER_PROVIDED",
         "circuit_breakers": {"thresholds": [_thresholds()]},
         "cleanup_interval": "9223372035s",

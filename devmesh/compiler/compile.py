@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 from devmesh.compiler import clusters, endpoints
 from devmesh.compiler.clusters import rule_for, subset_policy
+from devmesh.compiler.faults import cut_off
 from devmesh.compiler.listeners import Listeners
 from devmesh.compiler.shared import Json
 from devmesh.compiler.tables import Tables, http_ports
 from devmesh.compiler.world import World
 from devmesh.config.model import Diagnostic
+from devmesh.config.names import service_fqdn
 from devmesh.config.topology_types import Service, ServicePort, Workload
 from devmesh.errors import DevmeshError
 from devmesh.xds.snapshot import Snapshot
@@ -39,7 +41,7 @@ def compile_proxy(world: World, workload: str) -> Compiled:
 
 def _sidecar(world: World, proxy: Workload, tables: Tables, listeners: Listeners) -> Compiled:
     found, assignments = _outbound(world, proxy)
-    found += [clusters.black_hole(), clusters.passthrough()]
+    found += [clusters.black_hole(world.settings, cut_off(world, proxy)), clusters.passthrough(world.settings)]
     seen: dict[str, Json] = {}
     for service in world.services_of(proxy):
         for port in service.ports:
@@ -47,18 +49,19 @@ def _sidecar(world: World, proxy: Workload, tables: Tables, listeners: Listeners
             known = seen.setdefault(cluster["name"], cluster)
             if known is not cluster:
                 known["metadata"]["filter_metadata"]["istio"]["services"] += cluster["metadata"]["filter_metadata"]["istio"]["services"]
-    found += [*seen.values(), clusters.passthrough(inbound=True)]
+    found += [*seen.values(), clusters.passthrough(world.settings, inbound=True)]
     routes = [tables.outbound(port) for port in http_ports(world)]
     routes += [tables.auto(s, p) for s in world.topology.services for p in s.ports if p.protocol == "auto"]
     everything = [*listeners.outbound(), listeners.inbound()]
-    return Compiled(Snapshot.of(everything, routes, found, assignments, [names(world)]), (), tables.origins)
+    return Compiled(Snapshot.of(everything, routes, found, assignments, [names(world, proxy)]), (), tables.origins)
 
 
 def _gateway(world: World, proxy: Workload, tables: Tables, listeners: Listeners) -> Compiled:
     found, assignments = _outbound(world, proxy)
     built = listeners.gateway()
     routes = [table for item in built if (table := tables.gateway(item["address"]["socket_address"]["port_value"])) is not None]
-    return Compiled(Snapshot.of(built, routes, [*found, clusters.black_hole()], assignments, [names(world)]), (), tables.origins)
+    built_clusters = [*found, clusters.black_hole(world.settings, cut_off(world, proxy))]
+    return Compiled(Snapshot.of(built, routes, built_clusters, assignments, [names(world, proxy)]), (), tables.origins)
 
 
 def _outbound(world: World, proxy: Workload) -> tuple[list[Json], list[Json]]:
@@ -82,16 +85,14 @@ def _assignment(world: World, service: Service, port: ServicePort, cluster: Json
     return endpoints.assignment(world, cluster["name"], service, port, labels, proxy, plaintext=plaintext)
 
 
-def names(world: World) -> Json:
+def names(world: World, proxy: Workload) -> Json:
     """Istio's NameTable (NDS): what a resolver in the pod answers."""
-    return {
-        "table": {
-            service.hostname: {
-                "ips": [service.cluster_ip],
-                "registry": "Kubernetes",
-                "shortname": service.name,
-                "namespace": service.namespace,
-            }
-            for service in world.topology.services
-        }
-    }
+    table: Json = {}
+    for service in world.topology.services:
+        entry = {"ips": [service.cluster_ip], "registry": "Kubernetes"}
+        for name in (service.name, *service.aliases_for(proxy)):
+            if "." in name:  # full already
+                table[name] = entry
+            else:
+                table[service_fqdn(name, service.namespace)] = entry | {"shortname": name, "namespace": service.namespace}
+    return {"table": table}

@@ -1,6 +1,7 @@
 """devmesh `Fault`: what `fault inject` writes, compiled at the callee so that callers' retries and timeouts are exercised.
 
 Istio's own `fault:` sits at the caller before the router and never meets retries; this one is an inbound route in front of the default one.
+A partition is compiled at both its sides, each of which then makes no connection to the other.
 """
 
 from __future__ import annotations
@@ -13,11 +14,27 @@ from devmesh.compiler.shared import TYPE, Json, million
 from devmesh.compiler.world import World
 from devmesh.config.durations import format_duration
 from devmesh.config.model import Resource
-from devmesh.config.topology_types import Service
+from devmesh.config.topology_types import Service, Workload
 
 
 def fault_routes(world: World, service: Service, default: Json) -> list[Json]:
-    return [_route(world, fault, default) for fault in world.faults() if _spec(fault).get("target") == service.name]
+    """Aborts and delays; the other kinds are no business of a route's."""
+    aimed = [fault for fault in world.faults() if _spec(fault).get("target") == service.name]
+    return [_route(world, fault, default) for fault in aimed if _spec(fault).keys() & {"abort", "delay"}]
+
+
+def cut_off(world: World, proxy: Workload) -> dict[str, str]:
+    """The addresses that partitions keep `proxy` from, each with its fault's id. The other side is kept from `proxy` by its own list."""
+    found: dict[str, str] = {}
+    for fault in world.faults():
+        spec = _spec(fault)
+        sides = [str(spec.get("target")), str(spec.get("partition"))] if spec.get("partition") else []
+        for ours, theirs in (sides, reversed(sides)) if sides else ():
+            if ours in (proxy.service, proxy.name):
+                for other in (one for one in world.topology.workloads if theirs in (one.service, one.name)):
+                    for address in (other.ip, *other.addresses.values()):
+                        found.setdefault(address, str(spec.get("id", fault.key.name)))
+    return found
 
 
 def _spec(fault: Resource) -> Mapping[str, Any]:

@@ -36,7 +36,7 @@ class Listeners:
                     },
                 }
             ]
-        return http_manager(prefix, routes, settings.tracing_sampling, **more)
+        return http_manager(prefix, routes, settings.tracing_sampling if settings.enable_tracing else None, **more)
 
     # -- outbound --------------------------------------------------------------------------------------------------
 

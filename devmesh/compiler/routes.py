@@ -40,11 +40,13 @@ GRPC_CODES = (
 )  # fmt: skip
 
 
-def default_route(cluster: str, operation: str) -> Json:
+def default_route(cluster: str, operation: str, retries: HTTPRetry | None = None) -> Json:
+    """`retries` is the mesh's own default (meshConfig.defaultHttpRetryPolicy)."""
+    retry = {"retry_policy": retry_policy(retries)} if retries is None or retries.attempts > 0 else {}
     return {
         "name": "default",
         "match": {"prefix": "/"},
-        "route": {"cluster": cluster, "timeout": "0s", "retry_policy": default_retry(), "max_grpc_timeout": "0s"},
+        "route": {"cluster": cluster, "timeout": "0s", **retry, "max_grpc_timeout": "0s"},
         "decorator": {"operation": operation},
     }
 
@@ -135,8 +137,9 @@ class RouteBuilder:
         else:
             action["weighted_clusters"] = {"clusters": [self._weighted(one.destination, one.weight, one.headers) for one in destinations]}
         hashing = self._hash_policies(http)
-        if http.retries is None or http.retries.attempts > 0:
-            action["retry_policy"] = retry_policy(http.retries, hashed=bool(hashing) and len(http.route) == 1)
+        retries = http.retries or self.world.settings.default_http_retry_policy
+        if retries is None or retries.attempts > 0:
+            action["retry_policy"] = retry_policy(retries, hashed=bool(hashing) and len(http.route) == 1)
         action["max_grpc_timeout"] = action["timeout"]
         self._rewrite(action, http)
         mirrors = self._mirrors(http)

@@ -65,14 +65,18 @@ TLS_INSPECTOR = {
 }
 
 
-def http_manager(stat_prefix: str, routes: Json, sampling: float, **more: Any) -> Json:
-    """An HttpConnectionManager; `routes` is `{"rds": ..}` or `{"route_config": ..}`, `more` overrides."""
+def _tracing(sampling: float) -> Json:
+    return {"client_sampling": {"value": 100}, "random_sampling": {"value": sampling}, "overall_sampling": {"value": 100}}
+
+
+def http_manager(stat_prefix: str, routes: Json, sampling: float | None, **more: Any) -> Json:
+    """An HttpConnectionManager; `routes` is `{"rds": ..}` or `{"route_config": ..}`, `more` overrides. `sampling` is percent, None: no traces."""
     config: Json = {
         "@type": f"{TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": stat_prefix,
         **routes,
         "http_filters": list(HTTP_FILTERS),
-        "tracing": {"client_sampling": {"value": 100}, "random_sampling": {"value": sampling}, "overall_sampling": {"value": 100}},
+        **({"tracing": _tracing(sampling)} if sampling is not None else {}),
         "stream_idle_timeout": "0s",
         "use_remote_address": False,
         "proxy_100_continue": True,

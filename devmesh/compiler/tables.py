@@ -9,20 +9,25 @@ from devmesh.compiler.shared import Json
 from devmesh.compiler.world import World, matches
 from devmesh.config.istio_networking import Gateway, Server, VirtualService
 from devmesh.config.model import Resource
-from devmesh.config.names import expand_host, host_matches
+from devmesh.config.names import expand_host, host_matches, service_fqdn
 from devmesh.config.topology_types import Service, ServicePort, Workload
 
 HTTP_PROTOCOLS = frozenset({"http", "http2", "auto"})
 
 
-def domains(service: Service, namespace: str) -> list[str]:
-    """The names under which a proxy of `namespace` knows a service, in istiod's order."""
-    fqdn = service.hostname
-    if service.namespace == namespace:
-        short = [service.name, f"{service.name}.{service.namespace}.svc", f"{service.name}.{service.namespace}"]
-    else:
-        short = [f"{service.name}.{service.namespace}", f"{service.name}.{service.namespace}.svc"]
-    return [fqdn, f"{fqdn}.", *short, service.cluster_ip]
+def domains(service: Service, proxy: Workload) -> list[str]:
+    """The names under which a proxy knows a service, in istiod's order."""
+    names = [service.name, *service.aliases_for(proxy)]
+    found = [domain for name in names for domain in _domains_of(name, service.namespace, proxy.namespace)]
+    return list(dict.fromkeys([*found, service.cluster_ip]))
+
+
+def _domains_of(name: str, namespace: str, own: str) -> list[str]:
+    if "." in name:  # full already
+        return [name]
+    fqdn = service_fqdn(name, namespace)
+    longer = [f"{name}.{namespace}.svc", f"{name}.{namespace}"]
+    return [fqdn, f"{fqdn}.", *([name, *longer] if namespace == own else reversed(longer))]
 
 
 def http_ports(world: World) -> list[int]:
@@ -58,12 +63,12 @@ class Tables:
         routes = self._mesh_routes(service.hostname, port)
         if not routes:
             name = cluster_name(service.hostname, port, "")
-            route = default_route(name, f"{service.hostname}:{port}/*")
+            route = default_route(name, f"{service.hostname}:{port}/*", self.world.settings.default_http_retry_policy)
             hashing = hash_policy(self.world, service, port, "", self.proxy.namespace)
             if hashing is not None:
                 route["route"]["hash_policy"] = [hashing]
             routes = [route]
-        return _host(f"{service.hostname}:{port}", domains(service, self.proxy.namespace), routes)
+        return _host(f"{service.hostname}:{port}", domains(service, self.proxy), routes)
 
     def _mesh_routes(self, hostname: str, port: int) -> list[Json]:
         """Routes of the VirtualService for the mesh that names this host most specifically; the oldest of equals."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from devmesh.config.devmesh_v1 import Fault
 from devmesh.config.istio_destination import DestinationRule
-from devmesh.config.istio_networking import Gateway, VirtualService
+from devmesh.config.istio_networking import Gateway, HTTPRetry, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
 from devmesh.config.model import Resource
 from devmesh.config.topology import Topology
@@ -25,10 +25,15 @@ class MeshSettings:
     access_log_file: str = ""
     access_log_encoding: str = "TEXT"
     mesh_id: str = "unknown"
+    enable_tracing: bool = True
+    connect_timeout: str = "10s"
+    default_http_retry_policy: HTTPRetry | None = None
 
     @staticmethod
     def from_json(value: Mapping[str, object]) -> MeshSettings:
         known = {key: value[key] for key in MeshSettings.__dataclass_fields__ if key in value}
+        if retries := known.get("default_http_retry_policy"):
+            known["default_http_retry_policy"] = HTTPRetry.model_validate(retries)
         return MeshSettings(**known)  # type: ignore[arg-type] # the KV holds what to_json wrote
 
 

@@ -4,7 +4,7 @@ Severity: an error is what istiod refuses, what refers to nothing, and what woul
 What istiod takes and only `istioctl analyze` minds is a warning, with Istio's code. Weights that do not add up to 100 are
 such a warning (istiod takes them in proportion); a total of 0 is an error, as in istiod.
 Codes: ISTnnnn are Istio's; DM0000-DM0004 and DM0009 reading, DM0005 not yet, DM0006 unsafe to ignore, DM0007 no effect,
-DM0008 HTTP rule on another protocol's port, DM0010 compose file, DM0011 weights, DM0012 shadowed resource.
+DM0008 HTTP rule on another protocol's port, DM0010 compose file, DM0011 weights, DM0012 shadowed resource, DM0013 no network in common.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,6 +17,7 @@ from devmesh.config.effects import without_effect
 from devmesh.config.istio_networking import DestinationRule, Gateway, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
 from devmesh.config.model import Diagnostic, Resource
+from devmesh.config.networks import check_networks
 from devmesh.config.reachability import check_reachability
 from devmesh.config.references import World, check_conflicts, check_references
 from devmesh.config.support import support_diagnostics
@@ -31,6 +32,7 @@ def analyze(resources: Sequence[Resource], topology: Topology | None = None) -> 
         check.found += support_diagnostics(check.resource)
         _check_alone(check)
         check_references(check, world)
+        check_networks(check, world)
     check_conflicts(checks)
     return merge(check.found for check in checks)
 

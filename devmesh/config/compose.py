@@ -2,11 +2,12 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from devmesh.config.compose_files import Sources, needs_compose
 from devmesh.config.durations import parse_duration
 from devmesh.config.interpolation import interpolate, parse_env_file
 from devmesh.config.model import Diagnostic
@@ -44,7 +45,10 @@ class Healthcheck:
 
 @dataclass(frozen=True, slots=True)
 class ComposeService:
-    """`mesh` is its `x-devmesh`, as written; `command` is entrypoint and command joined, None when the image's own is meant."""
+    """`mesh` is its `x-devmesh`, as written; `command` is entrypoint and command joined, None when the image's own is meant.
+
+    `networks` has its aliases on each; `links` are (service, the name it is called by).
+    """
 
     name: str
     path: str
@@ -59,18 +63,22 @@ class ComposeService:
     depends_on: tuple[str, ...]
     replicas: int
     healthcheck: Healthcheck | None
+    networks: Mapping[str, tuple[str, ...]]
+    container_name: str | None
+    hostname: str | None
+    links: tuple[tuple[str, str], ...]
     mesh: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Problems:
     """Collects what is wrong with one file, and raises it all at once."""
 
-    def __init__(self, document: Document) -> None:
-        self.document = document
+    def __init__(self, sources: Sources) -> None:
+        self.sources = sources
         self.found: list[Diagnostic] = []
 
     def add(self, path: str, message: str, hint: str | None = None) -> None:
-        self.found.append(Diagnostic("error", COMPOSE, self.document.position(path), message, hint))
+        self.found.append(Diagnostic("error", COMPOSE, self.sources.position(path), message, hint))
 
     def raise_if_any(self) -> None:
         if self.found:
@@ -83,7 +91,7 @@ class ComposeFile:
     directory: Path
     services: tuple[ComposeService, ...]
     mesh: Mapping[str, Any]
-    document: Document
+    sources: Sources
     problems: Problems
 
 
@@ -95,27 +103,37 @@ def raise_diagnostics(diagnostics: Iterable[Diagnostic]) -> None:
     raise DevmeshError("\n".join(lines), f"mend these {len(lines)} places")
 
 
-def read_compose(path: Path, environ: Mapping[str, str], profiles: Iterable[str] = ()) -> ComposeFile:
-    """Read one compose file. Mistakes that leave something to read are in the result's `problems`; others are a DevmeshError."""
+Merged = Callable[[], Mapping[str, Any]]
+"""Gives the whole project as `docker compose config` does: merged, interpolated, `$` written `$$`, only the services that run."""
+
+
+def read_compose(path: Path, environ: Mapping[str, str], profiles: Iterable[str] = (), merged: Merged | None = None) -> ComposeFile:
+    """Read one compose file. Mistakes that leave something to read are in the result's `problems`; others are a DevmeshError.
+
+    `merged` is asked when the file is not the whole of the project: it includes, extends, or has an override.
+    """
     document = _document(path)
-    problems = Problems(document)
     dotenv = path.parent / ".env"
     variables = (parse_env_file(dotenv.read_text(encoding="utf-8")) if dotenv.is_file() else {}) | dict(environ)
-    value = interpolate(document.value, variables, problems.add)
+    problems = Problems(Sources(document, variables))
+    apart = needs_compose(path, document.value)
+    if apart and merged is None:
+        problems.add("include", "include, extends and overrides are compose's to read", "docker compose config > whole.yaml")
+    whole = merged() if apart and merged is not None else None
+    value = interpolate(document.value if whole is None else whole, {} if whole is not None else variables, problems.add)
     if not isinstance(value, dict) or not isinstance(value.get("services"), dict) or not value["services"]:
         problems.add("services", "a compose file needs services", "begin it with `services:`")
         problems.raise_if_any()
-    for unsupported in ("include",):
-        if unsupported in value:
-            problems.add(unsupported, f"`{unsupported}` is not supported here yet", "write the services into this file")
     reader = _ServiceReader(problems, path.parent, variables)
     wanted = set(profiles)
-    services = [reader.read(name, one or {}) for name, one in value["services"].items() if reader.chosen(name, one, wanted)]
+    services = [
+        reader.read(name, one or {}) for name, one in value["services"].items() if whole is not None or reader.chosen(name, one, wanted)
+    ]
     mesh = value.get("x-devmesh") or {}
     if not isinstance(mesh, dict):
         problems.add("x-devmesh", "x-devmesh must be a mapping")
         mesh = {}
-    return ComposeFile(_project_name(value, path), path.parent, tuple(services), mesh, document, problems)
+    return ComposeFile(_project_name(value, path), path.parent, tuple(services), mesh, problems.sources, problems)
 
 
 def _document(path: Path) -> Document:
@@ -178,8 +196,6 @@ class _ServiceReader:
         if not isinstance(value, dict):
             self.problems.add(path, f"{path} must be a mapping")
             value = {}
-        if "extends" in value:
-            self.problems.add(f"{path}.extends", "`extends` is not supported here yet", "write the other service's settings into this one")
         mesh = value.get("x-devmesh") or {}
         if not isinstance(mesh, dict):
             self.problems.add(f"{path}.x-devmesh", f"{path}.x-devmesh must be a mapping")
@@ -199,8 +215,24 @@ class _ServiceReader:
             depends_on=self._names(value.get("depends_on"), f"{path}.depends_on"),
             replicas=self._replicas(value, path),
             healthcheck=self._healthcheck(value.get("healthcheck"), f"{path}.healthcheck"),
+            networks=self._networks(value, path),
+            container_name=self._text(value, path, "container_name"),
+            hostname=self._text(value, path, "hostname"),
+            links=tuple(_link(one) for one in self._names(value.get("links"), f"{path}.links")),
             mesh=mesh,
         )
+
+    def _networks(self, value: Mapping[str, Any], path: str) -> dict[str, tuple[str, ...]]:
+        """With their aliases; compose's `default` for a service that names none."""
+        given = value.get("networks")
+        if isinstance(given, dict):
+            at = f"{path}.networks"
+            return {
+                str(name): self._names(settings.get("aliases"), f"{at}.{name}.aliases") if isinstance(settings, dict) else ()
+                for name, settings in given.items()
+            } or {"default": ()}
+        names = self._names(given, f"{path}.networks")
+        return {} if value.get("network_mode") else dict.fromkeys(names or ("default",), ())
 
     def chosen(self, name: str, value: Any, wanted: set[str]) -> bool:
         """Say whether a service runs: one that names profiles does when one of them is asked for."""
@@ -296,6 +328,11 @@ class _ServiceReader:
         except ValueError as error:
             self.problems.add(path, f"{path}: {error}")
             return default
+
+
+def _link(text: str) -> tuple[str, str]:
+    target, _, name = text.partition(":")
+    return target, name or target
 
 
 def _as_text(value: Any) -> str:

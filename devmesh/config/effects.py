@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel
 
+from devmesh.config.devmesh_v1 import Fault
 from devmesh.config.istio_networking import (
     ClientTLSSettings,
     DestinationRule,
@@ -56,6 +57,8 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (TCPSettings, "idle_timeout"): "plain TCP connections have no idle timeout here",
     (MagLev, "table_size"): "the table here always has 65537 slots",
     (Server, "bind"): "a gateway listens on its workload's address",
+    (Fault, "kill"): "an app is killed once, by devmesh fault inject --kill",
+    (Fault, "hits"): "it says what devmesh fault inject --kill has done",
     (OutlierDetection, "outlier_detection_http_error_codes"): "only 5xx counts for now",
 }
 

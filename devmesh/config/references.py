@@ -7,13 +7,14 @@ from typing import TypeVar
 from devmesh.config.checks import NO_EFFECT, Checker
 from devmesh.config.istio_networking import Destination, DestinationRule, Gateway, TCPRoute, TLSRoute, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
-from devmesh.config.model import Resource
+from devmesh.config.model import Resource, Severity
 from devmesh.config.names import expand_host, host_matches, hosts_overlap, service_fqdn
 from devmesh.config.schema import suggest
 from devmesh.config.topology_types import Service, ServicePort, Topology, Workload
 
 NOT_FOUND, CONFLICTING_HOSTS, PORT_REQUIRED, HOST_NOT_IN_GATEWAY, NO_WORKLOADS = "IST0101", "IST0109", "IST0112", "IST0132", "IST0127"
 CONFLICTING_GATEWAYS, GATEWAY_PORT, EMPTY_SUBSET, NO_VERIFICATION = "IST0145", "IST0162", "IST0173", "IST0128"
+SWITCHED_GATEWAYS = {"ingressgateway": "ingressGateways", "egressgateway": "egressGateways"}
 WRONG_PROTOCOL, SHADOWED = "DM0008", "DM0012"
 MESH = "mesh"
 Spec = TypeVar("Spec")
@@ -263,8 +264,13 @@ def _check_rule(check: Checker, world: World, rule: DestinationRule) -> None:
 def _check_gateway(check: Checker, world: World, gateway: Gateway) -> None:
     workloads = [one for one in world.workloads(gateway.selector) if one.gateway]
     if not workloads:
-        hint = "devmesh runs one gateway, labelled istio: ingressgateway"
-        check.add("error", NOT_FOUND, "spec.selector", f'Referenced selector not found: "{_text(gateway.selector)}"', hint)
+        # A profile without gateways is meant; the resource then waits for one, as in Istio.
+        component = SWITCHED_GATEWAYS.get(gateway.selector.get("istio", ""))
+        hint = (
+            f"devmesh up --set components.{component}[0].enabled=true" if component else "gateways here are labelled istio: ingressgateway"
+        )
+        severity: Severity = "warning" if component else "error"
+        check.add(severity, NOT_FOUND, "spec.selector", f'Referenced selector not found: "{_text(gateway.selector)}"', hint)
         return
     serving = [one for one in world.services() if any(one.selector.items() <= dict(workload.labels).items() for workload in workloads)]
     # A server's port is what the proxy listens on; a service port stands for its target (istiod resolves it).

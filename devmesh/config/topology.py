@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from devmesh.config.compose import ComposeFile, ComposePort, ComposeService, Healthcheck, pairs, read_compose, words
+from devmesh.config.compose import ComposeFile, ComposePort, ComposeService, Healthcheck, Merged, pairs, read_compose, words
+from devmesh.config.compose_names import FurtherNames, Member, further_names
 from devmesh.config.schema import suggest
-from devmesh.config.topology_types import PROTOCOL_WORDS, PublishedPort, Service, ServicePort, Topology, Workload, port_protocol
+from devmesh.config.topology_types import PROTOCOL_WORDS, Gateways, PublishedPort, Service, ServicePort, Topology, Workload, port_protocol
 from devmesh.errors import DevmeshError
 
 __all__ = [
     "GATEWAY",
     "GATEWAY_NAMESPACE",
+    "Gateways",
     "Healthcheck",
     "PublishedPort",
     "Service",
@@ -45,13 +47,16 @@ def load_topology(
     profiles: Iterable[str] = (),
     environ: Mapping[str, str] | None = None,
     exposed: Mapping[str, Iterable[int]] | None = None,
+    merged: Merged | None = None,
+    gateways: Gateways | None = None,
 ) -> Topology:
     """Read a compose file; DevmeshError lists every mistake with file:line:column.
 
-    `exposed` are the ports that images expose, by compose service, for services whose file names none.
+    `gateways` None: those of Istio's default profile. `exposed` are the ports that images expose, by compose service, for services whose
+    file names none; `merged` as `read_compose` has it.
     """
-    compose = read_compose(Path(path), os.environ if environ is None else environ, profiles)
-    return _Builder(compose, mesh_number, exposed or {}).build()
+    compose = read_compose(Path(path), os.environ if environ is None else environ, profiles, merged)
+    return _Builder(compose, mesh_number, exposed or {}, gateways or Gateways()).build()
 
 
 def check_local(topology: Topology) -> None:
@@ -89,8 +94,9 @@ class _Plan:
 
 
 class _Builder:
-    def __init__(self, compose: ComposeFile, mesh_number: int, exposed: Mapping[str, Iterable[int]]) -> None:
+    def __init__(self, compose: ComposeFile, mesh_number: int, exposed: Mapping[str, Iterable[int]], gateways: Gateways) -> None:
         self.exposed = exposed
+        self.gateways = gateways
         self.compose = compose
         self.mesh_number = mesh_number
         self.problems = compose.problems
@@ -104,11 +110,15 @@ class _Builder:
         workloads = [workload for plan in plans for workload in self._workloads(plan, plans)]
         workloads = [self._addressed(workload, number) for number, workload in enumerate(workloads, 1)]
         resources = self._resource_paths()
-        self.problems.raise_if_any()
-        gateway = self._gateway(len(workloads) + 1)
-        return Topology(
-            self.compose.name, str(self.compose.directory.resolve()), self._services(plans), (*workloads, gateway), resources, outside
+        names = further_names(
+            (Member(plan.compose, (plan.service, plan.namespace), plan.names) for plan in plans if plan.names and plan.ports), self.problems
         )
+        self.problems.raise_if_any()
+        if self.gateways.ingress:
+            workloads.append(self._gateway(len(workloads) + 1))
+        services = self._services(plans, names)
+        directory = str(self.compose.directory.resolve())
+        return Topology(self.compose.name, directory, services, tuple(workloads), resources, outside, names.versions)
 
     def _injected(self, one: ComposeService) -> bool:
         """Opting out, by `x-devmesh` or by the label that Istio's injector reads."""
@@ -249,9 +259,10 @@ class _Builder:
                 # A host port belongs to one process: the first replica has it.
                 published=tuple(_published(port) for port in one.ports if port.host_port is not None and index == 0),
                 compose_service=one.name,
-                position=self.compose.document.position(one.path),
+                position=self.compose.sources.position(one.path),
                 annotations={key: value for key, value in one.labels.items() if key.startswith(TRAFFIC_LABELS)},
                 local_error=plan.local_error,
+                networks=tuple(one.networks),
             )
 
     def _addressed(self, workload: Workload, number: int) -> Workload:
@@ -259,7 +270,7 @@ class _Builder:
             self.problems.add(f"services.{workload.compose_service}", "one mesh holds at most 253 workloads")
         return replace(workload, ip=f"127.7.{self.mesh_number}.{number}")
 
-    def _services(self, plans: list[_Plan]) -> tuple[Service, ...]:
+    def _services(self, plans: list[_Plan], names: FurtherNames) -> tuple[Service, ...]:
         ports: dict[tuple[str, str], dict[int, ServicePort]] = {}
         for plan in plans:
             if plan.names and plan.ports:
@@ -267,9 +278,11 @@ class _Builder:
                 for port in plan.ports:
                     mine.setdefault(port.port, port)
         services = [
-            Service(name, namespace, self._vip(number), {"app": name}, tuple(mine.values()))
+            Service(name, namespace, self._vip(number), {"app": name}, tuple(mine.values()), names.aliases.get((name, namespace), ()))
             for number, ((name, namespace), mine) in enumerate(ports.items(), 1)
         ]
+        if not self.gateways.ingress:
+            return tuple(services)
         http, https = port_protocol("http2", "")[0], port_protocol("https", "")[0]
         own = (ServicePort("http2", 80, 8080, "", http, "name"), ServicePort("https", 443, 8443, "", https, "name"))
         return (

@@ -1,6 +1,6 @@
 """A compose file as Kubernetes would see it: services with VIPs and ports, workloads with addresses, labels and identities."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +24,30 @@ class ServicePort:
 
 
 @dataclass(frozen=True, slots=True)
+class Alias:
+    """A further name of a service, lower case: known to workloads on one of `networks`, and to the workloads `callers`."""
+
+    name: str
+    networks: tuple[str, ...]
+    callers: tuple[str, ...] = ()
+
+    def is_known_to(self, caller: "Workload") -> bool:
+        return caller.name in self.callers or not set(self.networks).isdisjoint(caller.networks)
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
+    """`aliases` are what Istio makes of Kubernetes Services of type ExternalName that name this one."""
+
     name: str
     namespace: str
     cluster_ip: str
     selector: Mapping[str, str]
     ports: tuple[ServicePort, ...]
+    aliases: tuple[Alias, ...] = ()
+
+    def aliases_for(self, caller: "Workload") -> list[str]:
+        return [one.name for one in self.aliases if one.is_known_to(caller)]
 
     @property
     def hostname(self) -> str:
@@ -44,8 +62,21 @@ class PublishedPort:
 
 
 @dataclass(frozen=True, slots=True)
+class Gateways:
+    """Which of Istio's two gateways a mesh has; its profile and settings decide (devmesh.config.operator)."""
+
+    ingress: bool = True
+    egress: bool = False
+
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> "Gateways":
+        """From what a runtime is given."""
+        return Gateways(ingress=bool(settings.get("ingressGateway", True)), egress=bool(settings.get("egressGateway", False)))
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
-    """`addresses` are its own by network, `ip` first, where a runtime has networks. `annotations` are the labels that Istio has as annotations, `traffic.sidecar.istio.io/...`. `command` is None when there is nothing to run locally: the gateway, or what `local_error` says (`check_local` raises it)."""
+    """`addresses` are its own by network, `ip` first, where a runtime has networks. `annotations` are the labels that Istio has as annotations, `traffic.sidecar.istio.io/...`. `networks` are the compose file's. `command` is None when there is nothing to run locally: the gateway, or what `local_error` says (`check_local` raises it)."""
 
     name: str
     namespace: str
@@ -68,6 +99,7 @@ class Workload:
     position: SourcePosition | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     addresses: Mapping[str, str] = field(default_factory=dict)
+    networks: tuple[str, ...] = ()
 
     def address_for(self, caller: "Workload") -> str | None:
         """Where the caller reaches it: on a network that both are on; None when they share none."""
@@ -82,7 +114,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """`outside` names the compose services that opted out of the mesh."""
+    """`outside` names the compose services that opted out of the mesh; `versions` are names of one version of a service, which nobody may call."""
 
     name: str
     directory: str
@@ -90,12 +122,30 @@ class Topology:
     workloads: tuple[Workload, ...]
     resource_paths: tuple[Path, ...] = ()
     outside: tuple[str, ...] = ()
+    versions: tuple[Alias, ...] = ()
 
     def service(self, name: str, namespace: str = "default") -> Service | None:
         return next((one for one in self.services if (one.name, one.namespace) == (name, namespace)), None)
 
     def workload(self, name: str) -> Workload | None:
         return next((one for one in self.workloads if one.name == name), None)
+
+    def joined(self, others: Iterable["Topology"]) -> "Topology":
+        """With what remote meshes add (profile `remote`): a service of the same name and namespace is one service, as in Istio's multicluster mesh.
+
+        The first one's address, selector and ports win; a workload's name is its first owner's.
+        """
+        services = {(one.name, one.namespace): one for one in self.services}
+        workloads = {one.name: one for one in self.workloads}
+        for other in others:
+            for one in other.services:
+                known = services.setdefault((one.name, one.namespace), one)
+                have = {port.port for port in known.ports}
+                more = tuple(port for port in one.ports if port.port not in have)
+                services[one.name, one.namespace] = replace(known, ports=(*known.ports, *more))
+            for workload in other.workloads:
+                workloads.setdefault(workload.name, workload)
+        return replace(self, services=tuple(services.values()), workloads=tuple(workloads.values()))
 
     def with_h2(self, seen: Mapping[tuple[str, str], Collection[int]]) -> "Topology":
         """Say of sniffed ports what their traffic said; `seen` maps (service, namespace) to ports where HTTP/2 was spoken."""
@@ -116,11 +166,12 @@ class Topology:
         """Give the KV form (devmesh/README.md): what proxies need, nothing about how to start processes."""
         return {
             "name": self.name,
-            "services": [_service_json(one, protocols=True) for one in self.services],
+            "services": [_service_json(one, protocols=True) | _aliases_json(one) for one in self.services],
             "workloads": [
                 _workload_json(one)
                 | {"service": one.service, "version": one.version, "ports": list(one.ports)}
                 | ({"addresses": dict(one.addresses)} if one.addresses else {})
+                | ({"networks": list(one.networks)} if one.networks else {})
                 for one in self.workloads
             ],
         }
@@ -156,6 +207,11 @@ def _service_json(service: Service, *, protocols: bool) -> dict[str, Any]:
     }
 
 
+def _aliases_json(service: Service) -> dict[str, Any]:
+    listed = [{"name": one.name, "networks": list(one.networks), "callers": list(one.callers)} for one in service.aliases]
+    return {"aliases": listed} if listed else {}
+
+
 def _workload_json(workload: Workload) -> dict[str, Any]:
     return {
         "name": workload.name,
@@ -174,6 +230,7 @@ def _service_from(value: Mapping[str, Any]) -> Service:
         cluster_ip=value.get("clusterIP", ""),
         selector=value.get("selector", {}),
         ports=tuple(_port_from(one) for one in value.get("ports", ())),
+        aliases=tuple(Alias(one["name"], tuple(one["networks"]), tuple(one["callers"])) for one in value.get("aliases", ())),
     )
 
 
@@ -203,6 +260,7 @@ def _workload_from(value: Mapping[str, Any]) -> Workload:
         ports=tuple(value.get("ports", ())),
         gateway=value.get("gateway", False),
         addresses=value.get("addresses", {}),
+        networks=tuple(value.get("networks", ())),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from devmesh import __version__
 from devmesh.config.durations import parse_duration
 from devmesh.controlplane.push import Generation, Proxy, Pushes
 from devmesh.controlplane.state import State
@@ -31,7 +32,7 @@ class Admin:
         self._pushes = pushes
 
     def app(self) -> web.Application:
-        app = web.Application(middlewares=[guard(self._token)])
+        app = web.Application(middlewares=[guard(self._token, by_address=True)])
         app.router.add_get("/v1/generations/{id}", self._generation)
         app.router.add_get("/v1/proxies", self._proxies)
         app.router.add_get("/v1/proxies/{workload}/config", self._config)
@@ -150,7 +151,8 @@ class Admin:
         """Istiod's names where it has one for the same thing."""
         now, pushes = self._pushes.clock(), self._pushes
         connected = sum(proxy.is_connected(now) for proxy in pushes.proxies.values())
-        lines = ["# TYPE pilot_xds gauge", f'pilot_xds{{version="devmesh"}} {connected}', "# TYPE pilot_xds_pushes counter"]
+        lines = ["# TYPE istio_build gauge", f'istio_build{{component="pilot",tag="{__version__}"}} 1']
+        lines += ["# TYPE pilot_xds gauge", f'pilot_xds{{version="devmesh"}} {connected}', "# TYPE pilot_xds_pushes counter"]
         lines += [f'pilot_xds_pushes{{type="{kind}"}} {pushes.counts.get(("pushes", kind), 0)}' for kind in TYPES]
         lines += ["# TYPE pilot_total_xds_rejects counter"]
         lines += [f'pilot_total_xds_rejects{{type="{kind}"}} {pushes.counts.get(("rejects", kind), 0)}' for kind in TYPES]

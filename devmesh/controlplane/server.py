@@ -15,7 +15,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from devmesh.ca.client import CaAddress, WorkloadIdentity, spiffe_ids_of
+from devmesh.ca.address import CaAddress
+from devmesh.ca.client import WorkloadIdentity, spiffe_ids_of
 from devmesh.ca.identity import SpiffeId
 from devmesh.config.topology import Workload
 from devmesh.controlplane.admin import Admin

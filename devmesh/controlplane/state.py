@@ -136,7 +136,7 @@ class State:
     async def _input(self, configuration: Configuration) -> tuple[CompileInput, tuple[Diagnostic, ...]]:
         """Parse only when the generation is another one; endpoints are new each time."""
         if self._parsed is None or self._parsed[0] is not configuration:
-            topology = Topology.from_json(configuration.topology)
+            topology = Topology.from_json(configuration.topology).joined(map(Topology.from_json, configuration.remotes))
             resources, broken = await asyncio.to_thread(self._resources.of, configuration)
             self._parsed = (configuration, topology, resources, broken)
         _, topology, resources, broken = self._parsed

@@ -16,7 +16,7 @@ import orjson
 from devmesh.config.model import Diagnostic, SourcePosition
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Instance, Pair, Registry, next_index
-from devmesh.registry.resources import GENERATION, MESH_CONFIG, MESH_ID, RESOURCES, ROOT, TOPOLOGY, StoredResource, age, decode
+from devmesh.registry.resources import GENERATION, MESH_CONFIG, MESH_ID, REMOTES, RESOURCES, ROOT, TOPOLOGY, StoredResource, age, decode
 
 log = logging.getLogger(__name__)
 WAIT_SECONDS = 55.0
@@ -35,7 +35,7 @@ class Link(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The KV at one generation. `index` is the KV's, comparable within one `life` of the registry; `broken` could not be read."""
+    """The KV at one generation. `remotes` are the topologies of the meshes that joined. `index` is the KV's, comparable within one `life` of the registry; `broken` could not be read."""
 
     mesh_id: str
     generation: str
@@ -45,6 +45,7 @@ class Configuration:
     settings: Mapping[str, Any]
     resources: tuple[StoredResource, ...]
     broken: tuple[Diagnostic, ...] = ()
+    remotes: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_configuration(pairs: list[Pair], index: int, life: int = 0) -> Configuration | None:
@@ -68,6 +69,7 @@ def read_configuration(pairs: list[Pair], index: int, life: int = 0) -> Configur
         settings=orjson.loads(values.get(MESH_CONFIG) or b"{}"),
         resources=tuple(sorted(resources, key=age)),
         broken=tuple(broken),
+        remotes=tuple(orjson.loads(pair.value) for pair in pairs if pair.key.startswith(REMOTES)),
     )
 
 

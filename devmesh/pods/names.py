@@ -13,7 +13,9 @@ CLUSTER_DOMAIN = "cluster.local"
 
 
 def host_aliases(name: str, namespace: str, own_namespace: str) -> list[str]:
-    """What an app may call a service, as kube-dns with Istio's search domains resolves it."""
+    """What an app may call a service, as kube-dns with Istio's search domains resolves it; a name with a dot is full already."""
+    if "." in name:
+        return [name]
     longer = [f"{name}.{namespace}", f"{name}.{namespace}.svc", f"{name}.{namespace}.svc.{CLUSTER_DOMAIN}"]
     return [name, *longer] if namespace == own_namespace else longer
 

@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 import orjson
 
 from devmesh.config.model import Resource, ResourceKey
+from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Operation, Pair, Registry, check_size
 
@@ -17,6 +18,7 @@ ROOT = "devmesh/"
 MESH_ID = "devmesh/mesh-id"
 GENERATION = "devmesh/generation"
 TOPOLOGY = "devmesh/topology"
+REMOTES = "devmesh/remotes/"
 MESH_CONFIG = "devmesh/mesh-config"
 RESOURCES = "devmesh/resources/"
 OWNERS = ("mesh", "apply", "fault")
@@ -168,6 +170,29 @@ async def write_mesh(registry: Registry, mesh_id: str, topology: Mapping[str, An
             Operation(MESH_ID, mesh_id.encode()),
         ]
     )
+
+
+async def write_remote(registry: Registry, name: str, topology: Mapping[str, Any]) -> str:
+    """Add a remote mesh's services and workloads to the mesh, or replace what it had added; the new generation."""
+    return await _change_remote(registry, Operation(REMOTES + quote(name, safe=""), orjson.dumps(topology)))
+
+
+async def delete_remote(registry: Registry, name: str) -> str:
+    """Take a remote mesh's part away again; the new generation."""
+    return await _change_remote(registry, Operation(REMOTES + quote(name, safe=""), None))
+
+
+async def _change_remote(registry: Registry, operation: Operation) -> str:
+    generation = str(uuid.uuid4())
+    await registry.txn([operation, Operation(GENERATION, generation.encode())])
+    return generation
+
+
+async def read_topology(registry: Registry, without: str = "") -> Topology:
+    """Read the mesh's services and workloads, those of remote meshes (but the one called `without`) among them."""
+    _, pairs = await registry.kv_list(REMOTES)
+    remotes = [Topology.from_json(orjson.loads(pair.value)) for pair in pairs if pair.key != REMOTES + quote(without, safe="")]
+    return Topology.from_json(await read_json(registry, TOPOLOGY) or {}).joined(remotes)
 
 
 async def read_json(registry: Registry, key: str) -> Any:

@@ -1,10 +1,7 @@
-"""What a mesh is brought up with, whichever runtime it is: its resources, its settings, faults with an end, and when it is in sync."""
+"""What a mesh is brought up with, whichever runtime it is: its resources, its settings, and when it is in sync."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,16 +12,16 @@ from devmesh.ca.identity import SpiffeId
 from devmesh.ca.tokens import TokenStore
 from devmesh.config.analysis import analyze, merge
 from devmesh.config.loader import load_paths
+from devmesh.config.operator.settings import choose
 from devmesh.config.topology_types import Topology, Workload
 from devmesh.errors import DevmeshError
-from devmesh.registry.client import Registry
-from devmesh.registry.resources import StoredResource, delete_resources, list_resources
+from devmesh.registry.resources import StoredResource
 from devmesh.runtimes.runtime import Json, Tell
 from devmesh.runtimes.waiting import Lack
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 CONTROL_PLANE_WORKLOAD = "controlplane"
-FAULT_CHECK_SECONDS = 1.0
+KEPT_SETTINGS = ("profile", "ingressGateway", "egressGateway", "addons", "remotePilotAddress", "mesh_config", "operator")
 
 
 def load_resources(topology: Topology, tell: Tell) -> list[StoredResource]:
@@ -51,31 +48,14 @@ def mint_tokens(file: Path, workloads: Iterable[Workload]) -> dict[str, str]:
 
 
 def mesh_config(settings: Mapping[str, Any], mesh_id: str) -> Json:
-    """MeshConfig of the profile, the user's settings over it."""
-    demo = {"tracing_sampling": 100.0} if settings.get("profile", "demo") == "demo" else {}
-    return {**demo, "mesh_id": mesh_id, "access_log_file": "/dev/stdout", **settings.get("mesh_config", {})}
+    """MeshConfig as the control plane reads it: what `up` was told, else what its profile says."""
+    chosen = settings.get("mesh_config")
+    return {**(choose(settings.get("profile")).mesh_config() if chosen is None else chosen), "mesh_id": mesh_id}
 
 
-async def expire_faults(registry: Registry) -> None:
-    """Remove the faults whose time is over."""
-    now = time.time_ns() / 1e9
-    gone = [
-        (one.owner, one.key)
-        for one in await list_resources(registry, "fault")
-        if float(one.document.get("spec", {}).get("until") or now + 1) <= now
-    ]
-    if gone:
-        await delete_resources(registry, gone)
-
-
-async def watch_faults(registry_url: str, token: str, stopping: asyncio.Event) -> None:
-    """Remove faults whose time is over, once a second, until `stopping`."""
-    async with Registry(registry_url, token) as registry:
-        while not stopping.is_set():
-            with contextlib.suppress(DevmeshError):
-                await expire_faults(registry)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), FAULT_CHECK_SECONDS)
+def kept_settings(settings: Mapping[str, Any]) -> Json:
+    """What `state.json` says of how the mesh was brought up, for `status` and for whoever looks later."""
+    return {key: settings[key] for key in KEPT_SETTINGS if key in settings}
 
 
 class ControlPlaneView:

@@ -26,12 +26,16 @@ def is_same(pid: int, started: int | None) -> bool:
 
 
 def stop_all(processes: list[tuple[int, int]], grace: float) -> None:
-    """SIGTERM to each process group that is still the one meant, SIGKILL to what is left after `grace` seconds."""
-    for number, wait in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
+    """SIGTERM to each process group that is still the one meant, SIGKILL to what is left after `grace` seconds.
+
+    SIGCONT after SIGTERM: what is stopped (a fault's `--pause`) would not end until it is killed.
+    """
+    for numbers, wait in (((signal.SIGTERM, signal.SIGCONT), grace), ((signal.SIGKILL,), 2.0)):
         left = [(pid, started) for pid, started in processes if is_same(pid, started)]
         for pid, _ in left:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, number) if os.getpgid(pid) == pid else os.kill(pid, number)
+            for number in numbers:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, number) if os.getpgid(pid) == pid else os.kill(pid, number)
         _await_ends(left, time.monotonic() + wait)
 
 

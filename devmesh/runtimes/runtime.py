@@ -47,6 +47,17 @@ class Runtime(Protocol):
         """restart, stop or start the apps of a service or workload; the workloads it did it to."""
         ...
 
+    async def kill(self, target: str) -> list[str]:
+        """SIGKILL to the running apps of a service or workload, each dead when it returns; what starts them again is what always does.
+
+        The workloads whose app it was. Raises DevmeshError when none runs.
+        """
+        ...
+
+    async def hold(self) -> list[str]:
+        """Make those apps stand still that faults in the registry say, and no others; the workloads whose app does. Raises DevmeshError."""
+        ...
+
     async def ask_sidecar(self, workload: str, face: str, path: str) -> str:
         """GET from a sidecar's `admin` or `prometheus` port. Raises DevmeshError."""
         ...

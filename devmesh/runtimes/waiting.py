@@ -15,6 +15,10 @@ PATIENCE_SECONDS = 1.0  # a wait that is over by then needs no words
 LAST_LINES = 20
 
 
+class NotInTimeError(DevmeshError):
+    """What was waited for is not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lack:
     """What is not so yet, of whom, and whose log tells why (as `devmesh logs` knows it)."""
@@ -70,14 +74,14 @@ class Wait:
             await asyncio.sleep(LOOK_AGAIN_SECONDS)  # between looks at other processes
 
 
-def not_in_time(limit: float, lacks: Sequence[Lack], last_lines: LastLines) -> DevmeshError:
+def not_in_time(limit: float, lacks: Sequence[Lack], last_lines: LastLines) -> NotInTimeError:
     """Everything that lacks, then the last words of the first whose log says something."""
     text = f"not everything was ready after {limit:g} s:\n" + "\n".join(f"  {one}" for one in lacks)
     for one in lacks:
         lines = list(last_lines(one.log))[-LAST_LINES:]
         if lines:
-            return DevmeshError(f"{text}\nthe last lines of {one.log}:\n" + "\n".join(lines), f"devmesh logs {one.log}")
-    return DevmeshError(text, "devmesh status")
+            return NotInTimeError(f"{text}\nthe last lines of {one.log}:\n" + "\n".join(lines), f"devmesh logs {one.log}")
+    return NotInTimeError(text, "devmesh status")
 
 
 def processes_lack(processes: Iterable[Json]) -> list[Lack]:

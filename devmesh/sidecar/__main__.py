@@ -29,6 +29,7 @@ from devmesh.sidecar.config import Cluster, ProxyConfig
 from devmesh.sidecar.config_parse import parse_snapshot
 from devmesh.sidecar.dialer import Dialer, PodDialer
 from devmesh.sidecar.listener import SocketSpec
+from devmesh.sidecar.names import serving
 from devmesh.sidecar.proxy import Proxy
 from devmesh.sidecar.running import ProxyIdentity, Running
 from devmesh.sidecar.telemetry.recorder import Telemetry
@@ -146,16 +147,10 @@ class Sidecar:
         if not self._dns:
             yield
             return
-        from devmesh.sidecar.dns import NameServer, machine_resolvers  # noqa: PLC0415 - only pods need its library
-
-        aliases = {name: (address,) for name, address in self.running.bootstrap.alias_names.items()}
-        server = NameServer(lambda: self.running.proxy.config.names, aliases, machine_resolvers())
-        try:
-            for spec in self._dns:
-                await server.listen(spec.sock)
+        bootstrap = self.running.bootstrap
+        extra = dict.fromkeys(bootstrap.refused_names, ()) | {name: (address,) for name, address in bootstrap.alias_names.items()}
+        async with serving([spec.sock for spec in self._dns], lambda: self.running.proxy.config.names, extra):
             yield
-        finally:
-            await server.close()
 
     @asynccontextmanager
     async def admin(self, token: str | None) -> AsyncIterator[None]:

@@ -57,7 +57,7 @@ class Admin:
         return app
 
     def prometheus_app(self) -> web.Application:
-        app = web.Application(middlewares=[guard(None)])
+        app = web.Application(middlewares=[guard(None, by_address=True)])
         app.router.add_get("/stats/prometheus", self._prometheus)
         return app
 

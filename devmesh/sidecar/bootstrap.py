@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from devmesh.ca.client import CaAddress
+from devmesh.ca.address import CaAddress
 from devmesh.ca.identity import TRUST_DOMAIN, SpiffeId
 from devmesh.errors import InternalError
 
@@ -87,7 +87,8 @@ class Bootstrap:
     admin_token: str | None
     aliases: Mapping[str, str] = field(default_factory=dict)  # what an address means on this machine: the host's loopback, for a pod
     shift: tuple[int, int] = (0, 0)  # ports of workloads below the first are on this machine that much higher
-    alias_names: Mapping[str, str] = field(default_factory=dict)  # host name -> one of `aliases`
+    alias_names: Mapping[str, str] = field(default_factory=dict)  # further host name -> its address, perhaps one of `aliases`
+    refused_names: tuple[str, ...] = ()  # host names that have an address, past the mesh, and are answered with none
     excluded: frozenset[Address] = frozenset()  # destinations that pass unseen, as Istio's excludeOutboundIPRanges
 
     @classmethod
@@ -149,6 +150,7 @@ def _bootstrap(value: Mapping[str, Any]) -> Bootstrap:
         aliases=dict(value.get("aliases") or {}),
         shift=_shift(value.get("shift") or {}),
         alias_names=dict(value.get("alias_names") or {}),
+        refused_names=tuple(value.get("refused_names") or ()),
         excluded=frozenset(map(parse_address, value.get("excluded") or ())),
     )
 

@@ -383,4 +383,5 @@ class ProxyConfig:
     routes: dict[str, RouteTable]
     names: dict[str, tuple[str, ...]]  # host as an app may say it (lower-case) -> IPs, from NDS
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
+    partitions: dict[str, str] = field(default_factory=dict)  # address that we are cut off from -> fault
     raw: dict[str, object] = field(default_factory=dict)  # as received, for config_dump

@@ -31,6 +31,7 @@ def parse_snapshot(snapshot: Json, namespace: str = "") -> ProxyConfig:
         routes=routes,
         names=_names(snapshot.get("names", ()), namespace),
         secrets={s["name"]: dict(s) for s in snapshot.get("secrets", ())},
+        partitions={a: f for c in snapshot.get("clusters", ()) for a, f in _parsed(c["name"], _cut_off, c).items()},
         raw=dict(snapshot),
     )
 
@@ -41,6 +42,12 @@ def _parsed(name: str, parse: Callable[..., T], *arguments: Any) -> T:
         return parse(*arguments)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(name, f"malformed resource: {type(error).__name__}: {error}") from error
+
+
+def _cut_off(cluster: Json) -> dict[str, str]:
+    """The compiler writes them at BlackHoleCluster, which every proxy has: {address: fault}."""
+    found = cluster.get("metadata", {}).get("filter_metadata", {}).get("devmesh", {}).get("partition", {})
+    return {str(address): str(fault) for address, fault in found.items()}
 
 
 def _names(tables: Any, own: str) -> dict[str, tuple[str, ...]]:

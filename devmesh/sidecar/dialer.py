@@ -13,6 +13,10 @@ from devmesh.sidecar.seam import Handler, factory
 WORKLOADS = "127.7."  # where a local runtime's workloads live
 
 
+def unwatched(host: str, port: int) -> None:
+    """What a dialer tells of failures as long as nobody asked."""
+
+
 class Dialer:
     """Ordinary connects. `shift`: a workload's ports below the first number are that much higher on this machine.
 
@@ -22,6 +26,8 @@ class Dialer:
     def __init__(self, shift: tuple[int, int] = (0, 0), probe_from: str | None = None) -> None:
         self._below, self._by = shift
         self._probe_from = probe_from
+        # Told of every connection that failed: who watches the app learns that it is gone without waiting for the next look.
+        self.missed: Callable[[str, int], None] = unwatched
 
     async def connect(self, make: Callable[[], Handler], host: str, port: int, bind: str | None, *, original: bool) -> None:
         """Connect and hand over to what `make` gives. `original`: to a destination as the app or its caller named it.

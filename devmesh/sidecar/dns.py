@@ -85,13 +85,14 @@ def _response(query: dns.message.Message, code: dns.rcode.Rcode) -> dns.message.
 
 
 class NameServer:
-    """Serves UDP and TCP sockets. `names` is the name table in force, `extra` what the runtime adds to it."""
+    """Serves UDP and TCP sockets. `names` is the name table in force, `extra` what the runtime adds to it, without addresses what it refuses."""
 
     def __init__(
         self, names: Callable[[], Names], extra: Names, resolvers: Sequence[str], port: int = 53, patience: float = RESOLVER_TIMEOUT
     ) -> None:
         self._names, self._extra = names, extra
         self._resolvers, self._port, self._patience = tuple(resolvers), port, patience
+        self._told: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closers: list[Callable[[], None]] = []
 
@@ -114,6 +115,8 @@ class NameServer:
         if query.flags & dns.flags.QR:
             return
         answer = local_answer(query, self._extra) if self._is_extra(query) else local_answer(query, self._names())
+        if answer is not None and not answer.answer:
+            self._tell_refused(query)
         if answer is not None:
             reply(answer.to_wire())
         elif len(self._tasks) >= MAX_FORWARDED:
@@ -125,6 +128,13 @@ class NameServer:
 
     def _is_extra(self, query: dns.message.Message) -> bool:
         return len(query.question) == 1 and query.question[0].name.to_text(omit_final_dot=True).lower() in self._extra
+
+    def _tell_refused(self, query: dns.message.Message) -> None:
+        """Once a name, so that `devmesh logs` says why an app did not find it."""
+        name = query.question[0].name.to_text(omit_final_dot=True).lower() if query.question else ""
+        if self._extra.get(name) == () and name not in self._told:
+            self._told.add(name)
+            log.warning("the app asked for %s, which names no service of the mesh: call the service by its own name", name)
 
     async def _forward(self, query: dns.message.Message, reply: Callable[[bytes], None]) -> None:
         for resolver in self._resolvers:

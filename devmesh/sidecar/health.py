@@ -1,6 +1,7 @@
 """Is the app there? A TCP connect to each address the sidecar would dial."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,22 +27,44 @@ class AppProbe:
     def __init__(self, targets: Iterable[tuple[str, int]], changed: Callable[[], None], dialer: Dialer | None = None) -> None:
         self._targets, self._dialer = tuple(targets), dialer or Dialer()
         self._changed = changed
+        self._due = asyncio.Event()
+        self._dialer.missed = self._missed
         self.health = Health(not self._targets, "" if not self._targets else "not probed yet")
+
+    def _missed(self, host: str, port: int) -> None:
+        """A request did not get through to the app: look at once."""
+        if self.health.healthy and (host, port) in self._targets:
+            self._due.set()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether something happened that the next look will see."""
+        return self._due.is_set()
 
     async def run(self) -> None:
         """Probe until cancelled."""
         interval = FIRST_INTERVAL
         while self._targets:
+            self._due.clear()
             health = await self._probe()
+            was_healthy = self.health.healthy
             if health != self.health:
                 self.health = health
                 self._changed()
-            interval = HEALTHY_INTERVAL if health.healthy else min(UNHEALTHY_INTERVAL, interval * 1.5)
-            await asyncio.sleep(interval)
+            interval = next_interval(interval, healthy=health.healthy, was_healthy=was_healthy)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._due.wait(), interval)
 
     async def _probe(self) -> Health:
         errors = [error for error in [await connect_error(self._dialer, *target) for target in self._targets] if error]
         return Health(not errors, "; ".join(errors))
+
+
+def next_interval(interval: float, *, healthy: bool, was_healthy: bool) -> float:
+    """Seconds until the next look: an app that has just gone is probably on its way back."""
+    if healthy:
+        return HEALTHY_INTERVAL
+    return FIRST_INTERVAL if was_healthy else min(UNHEALTHY_INTERVAL, interval * 1.5)
 
 
 async def connect_error(dialer: Dialer, address: str, port: int) -> str:

@@ -42,6 +42,7 @@ class Recorder(Protocol):
     def record(self, record: Record, manager: HttpManager) -> None: ...
     def tcp_opened(self, record: Record) -> None: ...
     def tcp_closed(self, record: Record) -> None: ...
+    def fault_met(self, fault: str) -> None: ...
 
 
 class NoTelemetry:
@@ -52,6 +53,8 @@ class NoTelemetry:
     def tcp_opened(self, record: Record) -> None: ...
 
     def tcp_closed(self, record: Record) -> None: ...
+
+    def fault_met(self, fault: str) -> None: ...
 
 
 @functools.cache
@@ -86,6 +89,7 @@ class Proxy:
         self.config = EMPTY
         self.contexts = Contexts(identity, self._secret)
         self.upstreams = Upstreams(self.contexts, dial or {}, now, self.rng, dialer)
+        self.upstreams.partitions.met = self.telemetry.fault_met
         self.excluded = excluded
         self.sweep = Sweep(now)
         self.exchanges: set[Exchange] = set()
@@ -111,6 +115,7 @@ class Proxy:
         self.config = config
         self.contexts.forget_files()
         self.upstreams.configure(config.clusters)
+        self.upstreams.partitions.apply(config.partitions)
 
     async def listen(self, specs: list[SocketSpec]) -> None:
         loop = asyncio.get_running_loop()

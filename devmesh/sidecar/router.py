@@ -164,6 +164,7 @@ class Router:
             attempt.record.span_id = proxy.rng.randbytes(8)
         record.attempts.append(attempt.record)
         record.upstream_host = pool.endpoint
+        record.fault_id = proxy.upstreams.partitions.cut.get(pool.target.endpoint.address, "")
         proxy.sweep.add(exchange)
         if not attempt.start(exchange.head.method):
             exchange.reply(replies.OVERFLOW)

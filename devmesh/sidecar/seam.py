@@ -17,6 +17,9 @@ class Handler:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport; the first call."""
 
+    def rewire(self, transport: asyncio.BaseTransport) -> None:
+        """Use this transport from now on, in the place of the one that it has (partition.py)."""
+
     def data_received(self, data: bytes) -> None:
         """Take bytes, never empty."""
 

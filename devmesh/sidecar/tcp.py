@@ -43,9 +43,9 @@ class TcpConnection(Handler):
         self.proxy.connections.add(self)
         name = self._choose()
         cluster = self.proxy.config.clusters.get(name)
-        if cluster is None or cluster.name == "BlackHoleCluster":
+        if cluster is None:
             self._opened()
-            self.record.flags |= Flag.NONE if cluster else Flag.NC
+            self.record.flags |= Flag.NC
             self._finish()
             return
         self.record.upstream_cluster = name
@@ -63,6 +63,7 @@ class TcpConnection(Handler):
         if self.config.idle_timeout is not None:
             self._idle = Idle(self.config.idle_timeout, self.proxy.now, self._expired)
         self.record.upstream_host = f"{endpoint.address}:{endpoint.port}"
+        self.record.fault_id = self.proxy.upstreams.partitions.cut.get(endpoint.address, "")
         tls = transport_for(cluster, endpoint)
         self.proxy.upstreams.open(Target(cluster, endpoint, tls, TCP_ALPN if tls else ()), self._made, self._failed)
 
@@ -189,6 +190,9 @@ class _Upstream(Handler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment] # a socket transport or TlsTransport
         self._owner.upstream_ready()
+
+    def rewire(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment] # as above
 
     def write(self, data: bytes) -> None:
         if self.transport is not None:

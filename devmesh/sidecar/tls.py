@@ -207,6 +207,9 @@ class TlsTransport(Handler):
         self._timer = asyncio.get_running_loop().call_later(HANDSHAKE_TIMEOUT, self._fail, "TLS handshake timeout")
         self._handshake()
 
+    def rewire(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment] # as above
+
     def data_received(self, data: bytes) -> None:
         self._incoming.write(data)
         if self._above is None:

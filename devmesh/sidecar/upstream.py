@@ -20,6 +20,7 @@ from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.http1.framing import NO_BODY, Body, CloseBody, FramingError
 from devmesh.sidecar.http1.response import MAX_HEAD, parse_response, response_body
 from devmesh.sidecar.message import ResponseHead
+from devmesh.sidecar.partition import Partitions
 from devmesh.sidecar.resilience import ClusterLoad, Failure, OutlierDetector
 from devmesh.sidecar.routing import without_port
 from devmesh.sidecar.seam import Handler, as_protocol
@@ -94,6 +95,9 @@ class UpstreamConnection(Handler):
         self.transport = transport  # type: ignore[assignment] # a socket transport or TlsTransport
         name = transport.get_extra_info("sockname")
         self.local_address = f"{name[0]}:{name[1]}" if name else ""
+
+    def rewire(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment] # as above
 
     def rest(self) -> None:
         """Idle from now on, for as long as the cluster's idle_timeout lets it."""
@@ -366,6 +370,7 @@ class Upstreams:
         self._active: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.draining = False
+        self.partitions = Partitions()
 
     def load(self, cluster: str) -> ClusterLoad:
         found = self._loads.get(cluster)
@@ -507,13 +512,17 @@ class Upstreams:
         if make is None:
             failed("remote_connection_failure|TLS_error:_no_certificate_yet:TLS_error_end")
             return
-        bind = target.cluster.bind_address
+        bind, address, inner = target.cluster.bind_address, target.endpoint.address, make
         try:
             async with asyncio.timeout(target.cluster.connect_timeout):
-                await self._dialer.connect(make, host, port, bind, original=target.cluster.kind == "ORIGINAL_DST")
+                await self.partitions.passable(address)
+                original = target.cluster.kind == "ORIGINAL_DST"
+                await self._dialer.connect(lambda: self.partitions.first(address, inner()), host, port, bind, original=original)
         except TimeoutError:
+            self._dialer.missed(host, port)
             failed("connection_timeout")
         except OSError as error:
+            self._dialer.missed(host, port)
             # asyncio's own strerror names the address; Envoy's details name the error
             text = os.strerror(error.errno) if error.errno else str(error)
             failed(f"remote_connection_failure|delayed_connect_error:_{text.replace(' ', '_')}")
@@ -544,6 +553,7 @@ class Upstreams:
         for pool in [*self._pools.values(), *self._retired]:
             for connection in list(pool.open):
                 connection.abandon()
+        self.partitions.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

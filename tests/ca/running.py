@@ -9,7 +9,8 @@ from pathlib import Path
 
 import aiohttp
 
-from devmesh.ca.client import CaAddress, Clock, WorkloadIdentity
+from devmesh.ca.address import CaAddress
+from devmesh.ca.client import Clock, WorkloadIdentity
 from devmesh.ca.identity import SpiffeId
 from devmesh.ca.server import run
 

@@ -3,7 +3,8 @@ import ssl
 
 import pytest
 
-from devmesh.ca.client import CaAddress, CaError, CaRefusedError, WorkloadIdentity
+from devmesh.ca.address import CaAddress
+from devmesh.ca.client import CaError, CaRefusedError, WorkloadIdentity
 from devmesh.ca.identity import SpiffeId
 from tests.ca.running import MESH_TOKEN, REVIEWS, Time, running_ca
 from tests.support.waiting import until

@@ -5,6 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import typer
+
+from devmesh.cli.app import COMMANDS, application
+from devmesh.runtimes.files import MeshFiles
 
 
 def devmesh(*arguments: str, cwd=None) -> subprocess.CompletedProcess[str]:
@@ -58,11 +62,49 @@ def test_the_completion_script_of_a_shell_asks_devmesh_for_its_words(shell):
     assert "_DEVMESH_COMPLETE=complete_" in done.stdout
 
 
-def test_a_shell_completes_commands():
-    environment = {**os.environ, "_DEVMESH_COMPLETE": "complete_bash", "COMP_WORDS": "devmesh proxy-", "COMP_CWORD": "1"}
+def completed(line: str, cwd=None) -> list[str]:
+    """What a shell offers at the end of a line."""
+    environment = {**os.environ, "_DEVMESH_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
     program = "import sys; sys.argv[0] = 'devmesh'; from devmesh.cli.app import main; main()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
-    assert done.stdout.split() == ["proxy-status", "proxy-config"]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment, cwd=cwd)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_a_shell_completes_commands():
+    assert completed("devmesh proxy-") == ["proxy-status", "proxy-config"]
+
+
+def test_a_shell_completes_faults_with_the_services_and_workloads_of_the_mesh_here(tmp_path):
+    (tmp_path / "compose.yaml").touch()
+    files = MeshFiles.of(tmp_path / "compose.yaml")
+    files.make()
+    files.write_state(
+        {"workloads": {"reviews-v1": {"service": "reviews"}, "reviews-v2": {"service": "reviews"}, "web": {"service": "web"}}}
+    )
+    assert completed("devmesh fault inject --partition web re", tmp_path) == ["reviews", "reviews-v1", "reviews-v2"]
+
+
+def names(app: typer.Typer) -> set[str]:
+    return set(typer.main.get_command(app).commands)
+
+
+def test_every_command_is_found_alone_and_listed_among_all():
+    listed = [name for found in COMMANDS.values() for name in found]
+    assert names(application()) == set(listed)
+    for module, found in COMMANDS.items():
+        assert names(application(found[0])) == set(found), module
+
+
+def test_up_imports_no_client_of_registry_or_engine():
+    program = (
+        "import sys; from devmesh.cli.app import application; application('up')\n"
+        "from pathlib import Path; from devmesh.running import RunningMesh; RunningMesh(Path('compose.yaml')).runtime\n"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "devmesh.runtimes.local.runtime" in loaded
+    assert not {"aiohttp", "consul", "requests", "docker", "devmesh.mesh"} & set(loaded)
 
 
 def test_analyze_says_each_thing_once_with_its_place(tmp_path):

@@ -1,6 +1,7 @@
 import pytest
 
-from devmesh.cli.options import seconds
+from devmesh.cli.fault import fault_names
+from devmesh.cli.options import seconds, service_names
 from devmesh.errors import UsageError
 
 
@@ -15,3 +16,11 @@ def test_what_is_no_duration_names_the_option_and_says_what_one_is(text):
         seconds(text, "--for")
     assert f"--for {text!r} is no duration" in str(caught.value)
     assert "--for 1m30s" in caught.value.hint
+
+
+def test_where_no_mesh_is_up_nothing_is_completed_and_nothing_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert service_names() == fault_names() == []
+    (tmp_path / "compose.yaml").touch()
+    assert service_names() == fault_names() == []
+    assert capsys.readouterr() == ("", "")

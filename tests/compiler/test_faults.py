@@ -1,6 +1,11 @@
-"""A devmesh Fault is an inbound route of the callee, in front of its default one."""
+"""A devmesh Fault is an inbound route of the callee, in front of its default one; a partition is addresses, at both sides."""
 
-from tests.compiler.worlds import compiled, fault
+import pytest
+
+from devmesh.compiler import World, faults
+from devmesh.config.loader import load_text
+from devmesh.config.topology import Topology
+from tests.compiler.worlds import TOPOLOGY, compiled, fault
 
 
 def inbound_routes(*yaml, workload="api-v1", chain="0.0.0.0_8000"):
@@ -41,3 +46,42 @@ def test_headers_and_the_callers_identity_narrow_the_match():
 
 def test_other_services_are_left_alone():
     assert [route["name"] for route in inbound_routes(fault("{id: f1, target: web, abort: {httpStatus: 500}}"))] == ["default"]
+
+
+def cut_off(workload, *yaml):
+    hole = compiled(workload, *yaml)["clusters"]["BlackHoleCluster"]
+    return hole.get("metadata", {}).get("filter_metadata", {}).get("devmesh", {}).get("partition", {})
+
+
+@pytest.mark.parametrize(
+    ("workload", "expected", "because"),
+    [
+        ("web-v1", {"10.0.0.2": "f1", "10.0.0.3": "f1"}, "every workload of the other service"),
+        ("api-v1", {"10.0.0.1": "f1"}, "both ways"),
+        ("api-v2", {"10.0.0.1": "f1"}, "every workload of a side"),
+        ("gate-v1", {}, "nobody else"),
+    ],
+)
+def test_a_partition_keeps_each_side_from_the_addresses_of_the_other(workload, expected, because):
+    assert cut_off(workload, fault("{id: f1, target: web, partition: api}")) == expected, because
+    assert cut_off(workload) == {}
+
+
+def test_a_side_may_be_one_workload_or_the_gateway():
+    yaml = fault("{id: f1, target: gate-v1, partition: api-v2}")
+    assert cut_off("gate-v1", yaml) == {"10.0.0.3": "f1"}
+    assert cut_off("api-v2", yaml) == {"10.0.0.4": "f1"}
+    assert cut_off("api-v1", yaml) == {}
+
+
+def test_a_workload_on_several_networks_is_out_of_reach_on_each():
+    (web, *others) = (one for one in TOPOLOGY["workloads"] if one["name"] in ("web-v1", "api-v1"))
+    topology = {**TOPOLOGY, "workloads": [{**web, "addresses": {"front": "10.0.0.1", "back": "10.1.0.1"}}, *others]}
+    loaded = load_text(fault("{id: f1, target: web, partition: api}"), "mesh.yaml")
+    world = World.from_topology(Topology.from_json(topology), loaded.resources)
+    assert faults.cut_off(world, world.topology.workload("api-v1")) == {"10.0.0.1": "f1", "10.1.0.1": "f1"}
+
+
+def test_partitions_pauses_and_kills_change_no_route():
+    for spec in ("partition: web", "pause: true, hits: 1", "kill: true, hits: 1"):
+        assert [route["name"] for route in inbound_routes(fault(f"{{id: f1, target: api, {spec}}}"))] == ["default"]

@@ -104,7 +104,7 @@ def test_anchors_and_extension_fields_are_as_in_any_compose_file(tmp_path):
         ("services:\n  a: 3\n", "compose.yaml:2:3: services.a must be a mapping"),
         ("services:\n  a: {command: 'x \"'}\n", "services.a.command is no command line: No closing quotation"),
         ("services:\n  a: {scale: many}\n", "services.a.scale must be a number, not 'many'"),
-        ("services:\n  a: {extends: b}\n", "`extends` is not supported here yet"),
+        ("services:\n  a: {extends: b}\n", "include, extends and overrides are compose's to read"),
         ("services:\n  a: {env_file: nowhere.env}\n", "nowhere.env does not exist"),
         ("services:\n  a: {image: '${TAG:?say which}'}\n", "compose.yaml:2:7: TAG is not set: say which"),
         ("services:\n  a: {healthcheck: {test: [CMDSHELL, x]}}\n", "must begin with CMD, CMD-SHELL or NONE"),
@@ -112,7 +112,7 @@ def test_anchors_and_extension_fields_are_as_in_any_compose_file(tmp_path):
         ("services:\n\ta: 1\n", "compose.yaml:2:1: cannot be read as YAML"),
         ("services:\n  a: {image: x}\n  a: {image: y}\n", '"services.a" is given twice: first on line 2'),
         ("a: 1\n---\nb: 2\n", "must hold one YAML document, not 2"),
-        ("include: [x]\nservices: {a: {image: x}}\n", "`include` is not supported here yet"),
+        ("include: [x]\nservices: {a: {image: x}}\n", "include, extends and overrides are compose's to read"),
     ],
 )
 def test_mistakes_are_named_with_their_place(tmp_path, text, message):

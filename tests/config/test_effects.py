@@ -28,13 +28,14 @@ def test_the_table_names_fields_that_exist():
 
 
 # Refused by check_virtual_service and check_gateway, as istiod does, or named there as a whole (HTTPS servers).
-# The compiler reads a Fault as it was written (`from`), the supervisor ends it (`until`).
+# The compiler reads a Fault as it was written (`from`), the runtime ends it (`until`) and holds apps (`pause`).
 ANSWERED_ELSEWHERE = {
     (Delay, "exponential_delay"),
     (Abort, "http2_error"),
     (Server, "default_endpoint"),
     (Fault, "from_"),
     (Fault, "until"),
+    (Fault, "pause"),
 }
 ANSWERED_MESSAGES = {ServerTLSSettings, TLSCertificate}
 

@@ -3,7 +3,7 @@ import subprocess
 import orjson
 import pytest
 
-from devmesh.config.topology import Topology, check_local, load_topology
+from devmesh.config.topology import Gateways, Topology, check_local, load_topology
 from devmesh.errors import DevmeshError
 from tests.config.bookinfo import topology
 from tests.support.require import tool
@@ -188,3 +188,12 @@ def test_istios_compiler_reads_the_topology(tmp_path):
     assert done.returncode == 0, done.stderr
     names = {one["name"] for one in orjson.loads(done.stdout)["reviews-v1"]["clusters"]}
     assert "outbound|9080||reviews.default.svc.cluster.local" in names
+
+
+def test_without_an_ingress_gateway_there_is_neither_its_workload_nor_its_service(tmp_path):
+    (tmp_path / "compose.yaml").write_text("name: a\nservices: {web: {image: x, expose: ['80']}}\n")
+    found = load_topology(tmp_path / "compose.yaml", environ={}, gateways=Gateways(ingress=False))
+    assert [one.name for one in found.workloads] == ["web"]
+    assert [one.name for one in found.services] == ["web"]
+    assert Gateways.of({}) == Gateways(ingress=True, egress=False)
+    assert Gateways.of({"ingressGateway": False, "egressGateway": True}) == Gateways(ingress=False, egress=True)

@@ -1,7 +1,7 @@
 import orjson
 import pytest
 
-from devmesh.config.topology_types import Service, ServicePort, Topology, port_protocol
+from devmesh.config.topology_types import Service, ServicePort, Topology, Workload, port_protocol
 from tests.config.bookinfo import topology
 
 
@@ -18,7 +18,9 @@ def test_the_registrys_form_loses_nothing_a_proxy_needs(tmp_path):
 def test_the_contract_of_the_architecture_page_holds(tmp_path):
     form = topology(tmp_path).to_json()
     assert {"name", "namespace", "clusterIP", "selector", "ports"} == set(form["services"][0])
-    assert {"name", "namespace", "ip", "labels", "serviceAccount", "gateway", "service", "version", "ports"} == set(form["workloads"][0])
+    assert {"name", "namespace", "ip", "labels", "serviceAccount", "gateway", "service", "version", "ports", "networks"} == set(
+        form["workloads"][0]
+    )
 
 
 def test_a_topology_written_by_hand_needs_only_what_istios_compiler_needs():
@@ -56,3 +58,24 @@ def test_traffic_says_what_a_sniffed_port_speaks_and_never_what_a_named_one_does
     told = topology.with_h2({("a", "default"): {9080, 8000}})
     assert [(p.protocol, p.protocol_source) for p in told.services[0].ports] == [("http2", "traffic"), ("http", "name")]
     assert told.services[1] == topology.services[1]
+
+
+def service(name: str, address: str, *ports: int) -> Service:
+    return Service(name, "default", address, {"app": name}, tuple(ServicePort(f"http-{port}", port, port) for port in ports))
+
+
+def workload(name: str, of: str) -> Workload:
+    return Workload(name, "default", of, "v1", {}, of, "127.7.0.1", (9080,))
+
+
+def test_a_service_of_two_meshes_is_one_with_the_first_ones_address_and_everybodys_workloads():
+    first = Topology("a", "", (service("reviews", "240.240.0.1", 9080),), (workload("reviews-v1", "reviews"),))
+    second = Topology(
+        "b", "", (service("reviews", "240.240.1.1", 9080, 9090), service("desk", "240.240.1.2", 80)), (workload("reviews-v9", "reviews"),)
+    )
+    joined = first.joined([second])
+    assert [(one.name, one.cluster_ip, [port.port for port in one.ports]) for one in joined.services] == [
+        ("reviews", "240.240.0.1", [9080, 9090]),
+        ("desk", "240.240.1.2", [80]),
+    ]
+    assert [one.name for one in joined.workloads] == ["reviews-v1", "reviews-v9"]

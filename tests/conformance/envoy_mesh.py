@@ -207,6 +207,8 @@ class _Records:
     def record(self, record: Record, manager: HttpManager) -> None:
         self.queue.put_nowait(record)
 
+    def fault_met(self, fault: str) -> None: ...
+
     def tcp_opened(self, record: Record) -> None: ...
 
     def tcp_closed(self, record: Record) -> None:

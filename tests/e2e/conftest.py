@@ -29,6 +29,7 @@ class RunningMesh:
     interception: str = "auto"
     runtime: str = "local"
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    settings: tuple[str, ...] = ()  # further arguments of `up`
 
     def devmesh(self, *arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -49,7 +50,7 @@ class RunningMesh:
 
     def up(self) -> None:
         how = ["--interception", self.interception] if self.runtime == "local" else []
-        self.devmesh("up", "--runtime", self.runtime, *how)
+        self.devmesh("up", "--runtime", self.runtime, *how, *self.settings)
         state = orjson.loads((self.folder / ".devmesh" / "state.json").read_bytes())
         self.gateway = state["gateway_url"]
 
@@ -140,10 +141,14 @@ def stopped(pid: int) -> Iterator[None]:
 
 @contextmanager
 def running(
-    folder: Path, interception: str = "auto", runtime: str = "local", environment: Mapping[str, str] = os.environ
+    folder: Path,
+    interception: str = "auto",
+    runtime: str = "local",
+    environment: Mapping[str, str] = os.environ,
+    settings: tuple[str, ...] = (),
 ) -> Iterator[RunningMesh]:
-    """The mesh of a folder, up for as long as it is needed."""
-    mesh = RunningMesh(folder, interception=interception, runtime=runtime, environment=environment)
+    """The mesh of a folder, up for as long as it is needed; `settings` are those of `--set`."""
+    mesh = RunningMesh(folder, interception=interception, runtime=runtime, environment=environment, settings=settings)
     mesh.up()
     try:
         yield mesh

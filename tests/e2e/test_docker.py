@@ -1,5 +1,6 @@
 """A compose file of five services on a real engine: two languages, two databases, two networks, replicas, a job; not a word of it about a mesh."""
 
+import os
 import re
 import shutil
 import socket
@@ -15,6 +16,7 @@ import orjson
 import pytest
 
 from tests.e2e.conftest import ROOT, RunningMesh, own_name, running, until
+from tests.support.dashboards import ask as ask_prometheus
 
 pytestmark = pytest.mark.e2e
 TLS_RECORDS = {20, 21, 22, 23}  # RFC 8446 section 5.1: change_cipher_spec, alert, handshake, application_data
@@ -54,6 +56,41 @@ for thread in threads: thread.join()
 """
 
 
+# Prints what each name means by the system's resolver (/etc/hosts first) and by a question to the DNS server alone.
+RESOLVE = """\
+import socket, struct, sys
+for name in sys.argv[1:]:
+    try:
+        found = socket.gethostbyname(name)
+    except OSError:
+        found = "-"
+    question = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\\0"
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.settimeout(10)
+        sock.sendto(struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + question + struct.pack("!2H", 1, 1), ("127.0.0.11", 53))
+        answer = sock.recv(512)
+    print(name, found, socket.inet_ntoa(answer[-4:]) if answer[7] else "-")
+"""
+# HTTP on a port that only the sidecar of web has; a port that nobody has; then a service by IPv6 addresses.
+OUTSIDE = """\
+curl -s -m 10 http://203.0.113.7:3000/ || echo -n "cut "
+curl -s -m 10 http://203.0.113.7:8123/ || echo -n "cut "
+curl -s -m 10 "http://[$1]:3000/" || echo -n "cut "
+curl -s -m 10 -o /dev/null -w '%{http_code}' -H 'Host: web' 'http://[::ffff:'$2']:3000/'
+"""
+# What Istio's default policy repeats, and what an app that goes away makes its sidecar and its peers see.
+RETRIES = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: api}
+spec:
+  hosts: [api]
+  http:
+  - retries: {attempts: 3, retryOn: "connect-failure,refused-stream,unavailable,cancelled,reset,503"}
+    route: [{destination: {host: api}}]
+"""
+
+
 @pytest.fixture(scope="module")
 def five(
     docker_engine: docker.DockerClient, docker_environment: dict[str, str], devmesh_image: str, tmp_path_factory: pytest.TempPathFactory
@@ -61,14 +98,15 @@ def five(
     folder = tmp_path_factory.mktemp("docker") / "five"
     shutil.copytree(ROOT / "tests" / "e2e" / "five", folder)
     own_name(folder)
-    with occupied(), running(folder, "auto", "docker", docker_environment) as mesh:
+    settings = ("--set", "meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY", "--set", "addonComponents.prometheus.enabled=true")
+    with occupied(), running(folder, "auto", "docker", docker_environment, settings) as mesh:
         yield mesh
 
 
 @contextmanager
 def occupied() -> Iterator[None]:
     """The usual ports are somebody's: a mesh beside this one would take one that is free while a container of ours restarts."""
-    ports = (8500, 15014, 16686, 4317, 4318, 8080, 8443)
+    ports = (8500, 15014, 16686, 4317, 4318, 8080, 8443, 9090, 3000)
     with ExitStack() as held:
         for port in ports:
             with suppress(OSError):
@@ -100,6 +138,42 @@ def test_a_worker_on_one_network_reaches_a_service_that_is_on_two(five):
     until(lambda: "redis" in five.devmesh("logs", "worker", "--tail", "5").stdout)
 
 
+def vip(mesh: RunningMesh, service: str) -> str:
+    hosts = mesh.devmesh("exec", "worker", "--", "getent", "ahostsv4", service).stdout
+    return hosts.split()[0]
+
+
+def test_every_name_that_an_app_can_call_a_service_by_is_its_address_in_the_mesh_and_no_other_name_is(five):
+    (address,) = {line.split()[0] for line in five.devmesh("exec", "api", "--", "getent", "ahostsv4", "db").stdout.splitlines()}
+    assert address.startswith("240.240.")
+    project = five.state()["project"]
+    ours = ["db", "database", "db.default.svc.cluster.local"]
+    others = ["db-pod", f"{project}-db-pod-1", "api-2", "consul", "control", "worker"]
+    said = five.devmesh("exec", "api", "--", "python3", "-c", RESOLVE, *ours, *others).stdout.splitlines()
+    assert said == [*(f"{name} {address} {address}" for name in ours), *(f"{name} - -" for name in others)]
+    assert "the app asked for db-pod" in five.devmesh("logs", "api").stdout
+
+
+def test_registry_only_cuts_what_is_no_service_by_ipv6_too(five, docker_engine):
+    (pod,) = (one for one in attributes(docker_engine, five) if one["Name"].endswith("web-pod-1"))
+    (six,) = filter(None, (one["GlobalIPv6Address"] for one in pod["NetworkSettings"]["Networks"].values()))
+    said = five.devmesh("exec", "worker", "--", "sh", "-c", OUTSIDE, "sh", six, vip(five, "web")).stdout
+    assert said == "cut cut cut 200"
+    log = five.devmesh("logs", "worker", "--access").stdout
+    for destination in ("203.0.113.7:8123", f"{six}:3000"):
+        assert re.search(rf"0 UH .* BlackHoleCluster - {re.escape(destination)} ", log), "as Envoy writes it"
+
+
+def test_only_the_init_of_a_pod_may_have_a_capability_and_it_gives_it_up(five, docker_engine):
+    found = {one["Name"]: one["HostConfig"]["CapAdd"] for one in attributes(docker_engine, five) if one["HostConfig"]["CapAdd"]}
+    assert len(found) == 6
+    assert all(name.endswith("-pod-1") and added == ["NET_ADMIN"] for name, added in found.items())
+    status = subprocess.run(
+        ["docker", "exec", five.container("api-pod"), "cat", "/proc/1/status"], capture_output=True, text=True, check=True
+    ).stdout
+    assert re.search(r"CapPrm:\s0+\nCapEff:\s0+\n", status)
+
+
 @pytest.mark.parametrize(("workload", "port"), [("api", 8000), ("db", 5432), ("cache", 6379), ("web", 3000)])
 def test_only_tls_is_on_the_wire_between_pods(five, devmesh_image, workload, port):
     name = f"container:{five.container(f'{workload}-pod')}"
@@ -112,6 +186,19 @@ def test_only_tls_is_on_the_wire_between_pods(five, devmesh_image, workload, por
             five.devmesh("exec", "worker", "--", "curl", "-s", "http://web:3000/")
         first = [int(line) for line in sniffer.stdout]
     assert set(first) <= TLS_RECORDS, "a plain request begins with a letter"
+
+
+def test_prometheus_scrapes_every_sidecar_and_the_control_plane(five):
+    prometheus = five.json("status")["urls"]["mesh"]["prometheus"]
+
+    def targets() -> dict[str, str]:
+        answer = orjson.loads(five.fetch(f"{prometheus}/api/v1/targets"))
+        return {one["labels"]["pod"]: one["health"] for one in answer["data"]["activeTargets"]}
+
+    wanted = dict.fromkeys([*five.state()["workloads"], "control"], "up")
+    until(lambda: targets() == wanted, 30)
+    calls = 'istio_requests_total{reporter="destination", destination_app="api", connection_security_policy="mutual_tls"}'
+    until(lambda: bool(page(five)) and ask_prometheus(prometheus, calls) > 0, 30)
 
 
 def test_an_apps_own_code_reaches_neither_registry_nor_ca_nor_control_plane(five, docker_engine):
@@ -172,9 +259,9 @@ def test_whatever_of_the_mesh_is_killed_comes_back_and_traffic_flows(five, name)
     until(lambda: page(five).startswith("web: api"), 30)
 
 
-@pytest.mark.parametrize("name", ["consul", "ca", "control", "jaeger", "api-2-sidecar", "web-sidecar"])
-def test_a_restart_of_a_part_or_a_sidecar_under_traffic_fails_no_request(five, name):
-    address = url(five)
+@contextmanager
+def traffic(address: str) -> Iterator[None]:
+    """Some 20 requests a second, each of which must be answered with 200."""
     program = (
         "import sys, time, urllib.request\n"
         "print('begun', flush=True)\n"
@@ -183,13 +270,56 @@ def test_a_restart_of_a_part_or_a_sidecar_under_traffic_fails_no_request(five, n
     )
     with subprocess.Popen(
         [sys.executable, "-c", program, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as traffic:
-        assert traffic.stdout is not None
-        traffic.stdout.readline()
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        _, said = process.communicate("\n", timeout=30)
+    assert process.returncode == 0, said
+
+
+@pytest.mark.parametrize("name", ["consul", "ca", "control", "jaeger", "api-2-sidecar", "web-sidecar", "api-2-pod"])
+def test_a_restart_of_a_part_a_sidecar_or_a_pod_under_traffic_fails_no_request(five, name):
+    with traffic(url(five)):
         subprocess.run(["docker", "restart", five.container(name)], capture_output=True, check=True)
         five.devmesh("wait", "--timeout", "60s")
-        _, said = traffic.communicate("\n", timeout=30)
-    assert traffic.returncode == 0, said
+
+
+def test_an_app_restarted_or_made_again_under_traffic_fails_no_request_where_a_route_retries_503(five):
+    (five.folder / "retries.yaml").write_text(RETRIES)
+    five.devmesh("apply", "-f", "retries.yaml")
+    project, rendered = five.state()["project"], five.state()["rendered"]
+    again = ["docker", "compose", "-p", project, "-f", rendered, "up", "--detach", "--force-recreate", "--no-deps", "api-2"]
+    for command in (["docker", "restart", five.container("api-2")], again):
+        with traffic(url(five)):
+            subprocess.run(command, capture_output=True, check=True)
+            five.devmesh("wait", "--timeout", "60s")
+    five.devmesh("delete", "virtualservice", "api")
+
+
+def test_silence_pauses_and_kills_are_the_engines_and_end_with_their_faults(docker_engine, five):
+    address = url(five)
+
+    def hits() -> int:
+        return sum(one["hits"] for one in five.json("fault", "list")["faults"])
+
+    five.devmesh("fault", "inject", "--partition", "web", "api")
+    with subprocess.Popen(["curl", "-s", "-m", "25", address], stdout=subprocess.PIPE, text=True) as waiting:
+        until(lambda: hits() > 0)
+        five.devmesh("fault", "clear")
+        assert waiting.communicate()[0].startswith("web: api"), "what waited goes through when it heals"
+    worker = docker_engine.containers.get(five.container("worker"))
+    five.devmesh("fault", "inject", "worker", "--pause")
+    worker.reload()
+    assert worker.status == "paused"
+    five.devmesh("fault", "clear", "worker")
+    worker.reload()
+    assert worker.status == "running"
+    before = worker.attrs["State"]["StartedAt"]
+    five.devmesh("fault", "inject", "worker", "--kill")
+    worker.reload()
+    assert (worker.status, worker.attrs["State"]["StartedAt"] > before) == ("running", True), "restart: always"
+    five.devmesh("fault", "clear")
 
 
 def test_a_shell_command_runs_in_the_apps_own_container(five):
@@ -266,13 +396,33 @@ def test_a_down_while_up_runs_ends_it_and_leaves_nothing(docker_engine, docker_e
 
 
 def test_two_projects_are_up_at_once(five, docker_environment, devmesh_image, tmp_path):
-    (tmp_path / "compose.yaml").write_text(
-        "name: Odd-name_2\nservices: {web: {image: '${REDIS_IMAGE}', expose: ['6379']}}\n".replace("Odd", "odd")
-    )
+    (tmp_path / "compose.yaml").write_text("name: odd-name_2\nservices: {consul: {image: '${REDIS_IMAGE}', expose: ['6379']}}\n")
     with running(tmp_path, "auto", "docker", docker_environment) as other:
         assert page(five).startswith("web: api")
         assert other.json("status")["workloads"][0]["ready"]
+        assert other.state()["parts"]["consul"] == "mesh-consul", "a user's service keeps its name"
         assert not set(other.state()["ports"].values()) & set(five.state()["ports"].values())
+
+
+def test_a_second_project_joins_the_first_ones_control_plane_and_calls_its_services(five, docker_engine, docker_environment, tmp_path):
+    (tmp_path / "compose.yaml").write_text(
+        f"name: desk{os.getpid()}\nservices: {{caller: {{image: '${{DEBIAN_IMAGE}}', command: [sleep, infinity], init: true}}}}\n"
+    )
+    desk = RunningMesh(tmp_path, runtime="docker", environment=docker_environment)
+    address = f"values.global.remotePilotAddress={five.folder}"
+    desk.devmesh("up", "--runtime", "docker", "--set", "profile=remote", "--set", address)
+    try:
+        assert {one["name"] for one in desk.json("status")["workloads"]} == {"caller"}
+        assert {one["Config"]["Labels"]["devmesh.role"] for one in attributes(docker_engine, desk)} == {"pod", "sidecar", "app"}
+        program = "import urllib.request as u; print(u.urlopen('http://web:3000/', timeout=9).read().decode())"
+        assert desk.devmesh("exec", "caller", "--", "python3", "-c", program).stdout.startswith("web: api")
+        until(lambda: "outbound|3000||web.default.svc.cluster.local" in desk.devmesh("logs", "caller", "--access").stdout)
+        refused = five.devmesh("down", check=False)
+        assert refused.returncode == 1
+        assert f"desk{os.getpid()} has joined this mesh" in refused.stderr
+    finally:
+        desk.devmesh("down")
+    assert "caller" not in five.devmesh("proxy-status").stdout
 
 
 def test_a_service_that_opted_out_is_an_ordinary_container(docker_engine, docker_environment, devmesh_image, tmp_path):

@@ -1,6 +1,7 @@
 """Pods without an engine: apps of any language, unmodified, and what may go wrong with them."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,12 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from devmesh.runtimes.addons import dashboards
 from devmesh.runtimes.processes import start_time
 from tests.e2e.conftest import RunningMesh, running, until
+from tests.support.dashboards import istio_dashboards, without_series
 from tests.support.require import missing, pods, tool
 
 pytestmark = pytest.mark.e2e
 UNMODIFIED = Path(__file__).parent / "unmodified"
+
+
+# What no request of these programs is: answered by a sidecar itself, or met by an injected fault.
+ABOUT_FAULTS = re.compile(r'devmesh_fault_hits_total|response_flags!="-"')
 
 
 def postgres_binaries() -> Path:
@@ -36,7 +43,8 @@ def unmodified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh
     shutil.copytree(UNMODIFIED, folder)
     environment = {**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off"}
     subprocess.run(["go", "build", "-o", "reviews", "reviews.go"], cwd=folder, env=environment, check=True)
-    with running(folder, "namespace") as mesh:
+    addons = ("--set", "addonComponents.prometheus.enabled=true") if shutil.which("prometheus") else ()
+    with running(folder, "namespace", settings=addons) as mesh:
         yield mesh
 
 
@@ -71,6 +79,15 @@ def test_postgres_answers_psql_through_mtls(unmodified, caller):
     assert said.strip() == "42"
 
 
+def test_postgres_answers_psql_outside_of_pods(unmodified):
+    url = unmodified.state()["workloads"]["postgres"]["url"]
+    host, _, port = url.removeprefix("http://").partition(":")
+    said = subprocess.run(
+        ["psql", "-h", host, "-p", port, "-U", "postgres", "-Atc", "select 6 * 7"], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == "42"
+
+
 def test_redis_answers_redis_cli_through_mtls_and_from_outside(unmodified):
     assert inside(unmodified, "front", "redis-cli", "-h", "redis", "set", "colour", "green").strip() == "OK"
     url = unmodified.json("status")["urls"]["services"]["redis"]
@@ -92,6 +109,38 @@ def test_the_databases_connections_are_in_their_sidecars_metrics_with_the_caller
         )
 
     until(counted)
+
+
+def test_the_queries_of_istios_dashboards_and_of_ours_find_this_mesh_in_prometheus(unmodified):
+    tool("prometheus", "prometheus")
+    page = unmodified.json("status")["urls"]["mesh"]["prometheus"]
+    assert unmodified.devmesh("dashboard", "prometheus").stdout.strip() == page
+    outside = unmodified.json("status")["urls"]["services"]
+    redis = outside["redis"].removeprefix("http://").split(":")
+
+    def traffic() -> None:
+        """With mutual TLS and without, HTTP and TCP, to a service of the mesh and to somebody else's."""
+        unmodified.devmesh("curl", "redis", "http://front:9080/")
+        unmodified.devmesh("curl", "front", "http://host.docker.internal:9080/")  # nobody is there: a request all the same
+        unmodified.fetch(f"{outside['reviews']}/")
+        inside(unmodified, "front", "redis-cli", "-h", "redis", "ping")
+        subprocess.run(["redis-cli", "-h", redis[0], "-p", redis[1], "ping"], capture_output=True, check=True)
+
+    choices = [
+        {"service": f"{name}.default.svc.cluster.local", "workload": name, "namespace": "default"} for name in ("reviews", "front", "redis")
+    ]
+    wanted = [*istio_dashboards(), *dashboards()]
+    left: list[str] = []
+
+    def found() -> bool:
+        traffic()
+        left[:] = [one for one in without_series(page, wanted, choices) if not ABOUT_FAULTS.search(one)]
+        return not left
+
+    try:
+        until(found, 60)
+    except AssertionError:
+        raise AssertionError("\n".join(left)) from None
 
 
 def test_an_unknown_name_is_answered_at_once_and_the_machines_resolver_knows_the_rest(unmodified):

@@ -90,15 +90,30 @@ def up(mesh: RunningMesh) -> Iterator[RunningMesh]:
         mesh.devmesh("down")
 
 
-def test_without_root_the_whole_mesh_runs_and_a_port_below_1024_is_the_apps(open_folder):
+# In one shell, since each command into a pod costs more than all of these.
+REGISTRY_ONLY = """
+curl -s -o /dev/null -w '%{http_code} ' http://203.0.113.7:9080/
+curl -sk https://203.0.113.7:9080/; echo -n "$? "
+curl -s telnet://203.0.113.7:8123 </dev/null && curl -s http://203.0.113.7:8123/ || echo -n "cut "
+curl -s http://web/; echo -n " "
+curl -s -6 -H 'Host: web' "http://[::ffff:$(getent ahostsv4 web | cut -d ' ' -f 1 | head -n 1)]/"; echo -n " "
+curl -s -6 -m 10 http://web/; test $? != 28 && echo -n "no IPv6 address"
+"""
+
+
+def test_without_root_the_whole_mesh_runs_a_port_below_1024_is_the_apps_and_only_the_registry_is_reached(open_folder):
     if os.getuid() != 0:
         pytest.skip("becoming nobody takes root")
     pods()
     folder = compose(open_folder / "mesh", {"web": "80", "other": "9080"})
     subprocess.run(["chown", "-R", "nobody", str(folder)], check=True)
-    with up(Unprivileged(folder, interception="namespace")) as mesh:
-        assert answered(mesh, "other", "http://web/") == "ok"
+    settings = ("--set", "meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY")
+    with up(Unprivileged(folder, interception="namespace", settings=settings)) as mesh:
         assert answered(mesh, "web", "http://other:9080/") == "ok"
+        said = mesh.devmesh("exec", "other", "sh", "-c", REGISTRY_ONLY).stdout
+        assert said == "502 35 cut ok ok no IPv6 address", (
+            "as Istio refuses HTTP, TLS and TCP; IPv6 sockets reach a service by its IPv4 address"
+        )
         state = mesh.state()
         uids = {Path(f"/proc/{one['pid']}").stat().st_uid for one in state["processes"]}
         assert uids == {folder.stat().st_uid}, "everything is the user's own"
@@ -157,12 +172,16 @@ def test_thirty_pods_come_up_at_once_and_call_each_other(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change",
-    ["echo 'nameserver 127.0.0.53' > etc/resolv.conf", "rm etc/resolv.conf", "ln -sf /run/nowhere/resolv.conf etc/resolv.conf"],
-    ids=["a name server on loopback", "no resolv.conf", "a link to nothing"],
+    ("change", "ipv6"),
+    [
+        ("echo 'nameserver 127.0.0.53' > etc/resolv.conf", True),
+        ("rm etc/resolv.conf", False),
+        ("ln -sf /run/nowhere/resolv.conf etc/resolv.conf", True),
+    ],
+    ids=["a name server on loopback", "no resolv.conf and IPv6 disabled", "a link to nothing"],
 )
-def test_whatever_resolv_conf_is_mesh_names_resolve_and_others_fail_at_once(tmp_path, change):
-    """On a machine of its own /etc: a mount namespace around the whole mesh."""
+def test_whatever_resolv_conf_is_mesh_names_resolve_and_others_fail_at_once(tmp_path, change, ipv6):
+    """On a machine of its own /etc, or of its own network too: namespaces around the whole mesh."""
     pods()
     if os.getuid() != 0:
         pytest.skip("an /etc of one's own takes root")
@@ -170,8 +189,10 @@ def test_whatever_resolv_conf_is_mesh_names_resolve_and_others_fail_at_once(tmp_
     shutil.copytree("/etc", tmp_path / "etc", symlinks=True, ignore_dangling_symlinks=True)
     subprocess.run(["sh", "-c", change], cwd=tmp_path, check=True)
     devmesh = str(Path(sys.executable).with_name("devmesh"))
+    without_ipv6 = "ip link set lo up; echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6 >/dev/null"
     script = f"""
 set -e
+{"" if ipv6 else without_ipv6}
 mount --bind {tmp_path}/etc /etc
 cd {folder}
 {devmesh} up --runtime local --interception namespace >&2
@@ -180,7 +201,8 @@ trap '{devmesh} down >&2' EXIT
 {devmesh} exec other curl -s http://web.default.svc.cluster.local:9080/
 {devmesh} exec other timeout 20 getent hosts nowhere.example || echo " $?"
 """
-    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    around = ["unshare", "--mount", *([] if ipv6 else ["--net"]), "sh", "-c", script]
+    done = subprocess.run(around, capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout == "okok 2\n", done.stderr
 
 

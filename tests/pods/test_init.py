@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -105,6 +106,28 @@ async def test_the_app_is_reached_from_istios_address_and_half_closes_survive(po
     writer.write_eof()
     assert await reader.read() == b"127.0.0.6 said hello and no more"
     writer.close()
+    connector.close()
+
+
+def fill(sock: socket.socket) -> None:
+    while True:
+        sock.send(bytes(65536))
+
+
+async def test_back_pressure_and_aborts_pass_between_the_app_and_who_is_given_its_connection(pod):
+    deaf = "import socket, sys\nlistener = socket.create_server(('0.0.0.0', 9080))\nconnection = listener.accept()[0]\nlistener.accept()\n"
+    told = "try:\n    while connection.recv(65536): pass\nexcept ConnectionResetError:\n    print('reset')"
+    pod.start(deaf + told, ports=(9080,))
+    await pod.event("listening")
+    connector = pod.connector()
+    sock = await connector.connect(9080)
+    with pytest.raises(BlockingIOError):  # it reads nothing: what it has not read is all that fits
+        fill(sock)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+    (await connector.connect(9080)).close()  # only now it reads
+    await pod.event("exited")
+    assert pod.log.read_text() == "reset\n"
     connector.close()
 
 

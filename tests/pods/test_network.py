@@ -1,8 +1,12 @@
 """The rules and commands as text; tests/pods/test_init.py sees them work."""
 
+import subprocess
+import sys
+
 import pytest
 
 from devmesh.pods.network import link_commands, rules, rules_ipv6, run
+from tests.support.require import pods
 
 
 def test_a_machine_without_ipv6_gets_no_ipv6_address_or_route():
@@ -35,3 +39,31 @@ def test_name_servers_come_before_everything_else_also_on_loopback():
 def test_a_tool_that_fails_is_named_with_what_it_said():
     with pytest.raises(OSError, match=r"sh -c cat >&2; exit 3: no such table"):
         run(("sh", "-c", "cat >&2; exit 3"), "no such table")
+
+
+def test_where_the_kernel_has_no_ipv6_a_pod_is_made_without_and_its_calls_are_redirected():
+    """As with the boot parameter ipv6.disable=1: the kernel's folder of it is not there."""
+    pods()
+    script = """
+import socket
+from devmesh.pods.network import has_ipv6, set_up, sockets
+from devmesh.sidecar.original_dst import original_destination
+assert not has_ipv6()
+assert set_up("127.7.0.3") is False
+made = {one.role: one.sock for one in sockets(ipv6=False) if one.sock.type == socket.SOCK_STREAM}
+calling = socket.create_connection(("203.0.113.7", 443), 5)
+print(original_destination(made["virtual_outbound"].accept()[0]))
+"""
+    around = (
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--net",
+        "--mount",
+        "sh",
+        "-c",
+        'mount -t tmpfs none /proc/sys/net/ipv6 && exec "$@"',
+        "sh",
+    )
+    done = subprocess.run([*around, sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "('203.0.113.7', 443)\n", done.stderr

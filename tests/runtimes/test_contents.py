@@ -4,10 +4,11 @@ import pytest
 from aiohttp import ClientSession, web
 
 from devmesh.ca.tokens import TokenStore
+from devmesh.config.operator.settings import choose
 from devmesh.config.topology import load_topology
 from devmesh.config.topology_types import Workload
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.contents import ControlPlaneView, load_resources, mesh_config, mint_tokens
+from devmesh.runtimes.contents import ControlPlaneView, kept_settings, load_resources, mesh_config, mint_tokens
 
 
 @pytest.fixture
@@ -57,10 +58,15 @@ async def test_a_control_plane_that_is_not_there_yet_means_nothing_is_so(control
     assert len(await control[0].missing(["web", "db"], {"web"})) == 2
 
 
-def test_profile_demo_samples_every_trace_and_settings_win():
+def test_mesh_config_is_what_up_was_told_else_the_profiles():
     assert mesh_config({}, "id")["tracing_sampling"] == 100.0
-    assert "tracing_sampling" not in mesh_config({"profile": "default"}, "id")
-    assert mesh_config({"mesh_config": {"tracing_sampling": 5}}, "id")["tracing_sampling"] == 5
+    assert mesh_config({"profile": "default"}, "id")["tracing_sampling"] == 1.0
+    assert mesh_config({"mesh_config": {"tracing_sampling": 5}}, "id") == {"tracing_sampling": 5, "mesh_id": "id"}
+
+
+def test_what_up_was_told_is_kept_without_what_is_the_runtimes_own():
+    settings = {**choose("minimal").to_json(), "interception": "auto", "compose_profiles": []}
+    assert kept_settings(settings) == choose("minimal").to_json()
 
 
 def test_files_with_errors_are_refused_with_every_place(tmp_path):

@@ -118,9 +118,13 @@ class Records:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Record] = asyncio.Queue()
         self.opened = 0
+        self.met: list[str] = []
 
     def record(self, record: Record, manager: HttpManager) -> None:
         self._queue.put_nowait(record)
+
+    def fault_met(self, fault: str) -> None:
+        self.met.append(fault)
 
     def tcp_opened(self, record: Record) -> None:
         self.opened += 1

@@ -100,7 +100,7 @@ async def serving(
     loop = asyncio.get_running_loop()
     transport, resolver = await loop.create_datagram_endpoint(lambda: Resolver(answering), local_addr=("127.0.0.1", 0))
     port = transport.get_extra_info("sockname")[1]
-    server = NameServer(lambda: NAMES, {"host.docker.internal": ("240.241.0.1",)}, resolvers, port, patience)
+    server = NameServer(lambda: NAMES, {"host.docker.internal": ("240.241.0.1",), "db-pod": ()}, resolvers, port, patience)
     stream = socket.create_server(("127.0.0.1", 0))
     own = stream.getsockname()[1]
     datagrams = socket.socket(type=socket.SOCK_DGRAM)
@@ -139,6 +139,16 @@ async def test_a_name_of_the_runtimes_own_is_answered_before_the_mesh():
     async with serving() as (port, resolver, _):
         assert records(await ask(port, dns.message.make_query("host.docker.internal.", "A").to_wire())) == ["240.241.0.1"]
         assert resolver.asked == []
+
+
+async def test_a_refused_name_has_no_address_and_is_told_of_once(caplog):
+    async with serving() as (port, resolver, _):
+        for kind in ("A", "AAAA", "A"):
+            found = await ask(port, dns.message.make_query("DB-pod.", kind).to_wire())
+            assert (found.rcode(), records(found)) == (dns.rcode.NOERROR, [])
+        assert resolver.asked == []
+    told = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert told == ["the app asked for db-pod, which names no service of the mesh: call the service by its own name"]
 
 
 async def test_over_tcp_questions_may_be_pipelined_and_split():

@@ -1,7 +1,9 @@
 import asyncio
 
+import pytest
+
 from devmesh.sidecar.dialer import Dialer
-from devmesh.sidecar.health import AppProbe, Health, connect_error
+from devmesh.sidecar.health import FIRST_INTERVAL, HEALTHY_INTERVAL, AppProbe, Health, connect_error, next_interval
 from tests.support.waiting import until
 
 
@@ -23,6 +25,48 @@ async def test_an_app_is_healthy_once_it_listens():
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_connection_that_fails_is_a_reason_to_look_at_once():
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    changes, dialer = [], Dialer()
+    probe = AppProbe([address], lambda: changes.append(probe.health.healthy), dialer)
+    task = asyncio.create_task(probe.run())
+    try:
+        await until(lambda: changes == [True])
+        server.close()
+        await server.wait_closed()
+        dialer.missed("127.0.0.1", 1)  # somebody else's
+        dialer.missed(*address)
+        async with asyncio.timeout(HEALTHY_INTERVAL / 2):
+            await until(lambda: changes == [True, False])
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_only_what_the_app_missed_while_it_was_there_is_news():
+    dialer = Dialer()
+    probe = AppProbe([("127.0.0.1", 1)], lambda: None, dialer)
+    probe.health = Health(healthy=True, detail="")
+    dialer.missed("127.0.0.1", 2)
+    assert not probe.is_due
+    dialer.missed("127.0.0.1", 1)
+    assert probe.is_due
+
+
+@pytest.mark.parametrize(
+    ("interval", "healthy", "was_healthy", "following"),
+    [
+        (0.05, True, False, HEALTHY_INTERVAL),
+        (HEALTHY_INTERVAL, False, True, FIRST_INTERVAL),
+        (0.4, False, False, 0.6),
+        (0.9, False, False, 1.0),
+    ],
+)
+def test_an_app_that_has_just_gone_is_looked_for_often(interval, healthy, was_healthy, following):
+    assert next_interval(interval, healthy=healthy, was_healthy=was_healthy) == pytest.approx(following)
 
 
 async def test_a_workload_without_an_app_is_healthy():

@@ -111,6 +111,17 @@ async def test_what_cannot_be_reached_closes_the_client_and_says_why():
                 assert (await proxy.records.next()).flags == flag
 
 
+async def test_what_the_registry_does_not_have_is_named_as_envoy_names_it():
+    snapshot = tcp()
+    snapshot["clusters"] = [snapshots.cluster("BlackHoleCluster")]
+    snapshot["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["cluster"] = "BlackHoleCluster"
+    async with sidecar(snapshot) as proxy:
+        assert await (await proxy.connect()).closed()
+        record = await proxy.records.next()
+        # Asked of Envoy 1.40: %RESPONSE_FLAGS% UH, %UPSTREAM_CLUSTER% BlackHoleCluster.
+        assert (record.flags, record.upstream_cluster) == (Flag.UH, "BlackHoleCluster")
+
+
 async def test_weights_spread_connections():
     weights = {"cluster": None, "weighted_clusters": {"clusters": [{"name": "c", "weight": 0}, {"name": "d", "weight": 1}]}}
     async with app(echo) as ours:

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from devmesh.compiler import World, compile_proxy
+from devmesh.compiler import MeshSettings, World, compile_proxy
 from devmesh.config.loader import load_text
 from devmesh.config.topology import Topology
 from tests.square.normalise import normalise
@@ -16,6 +16,9 @@ from tests.square.normalise import normalise
 HERE = Path(__file__).parent
 CASES = sorted(path for path in (HERE / "cases").glob("*.yaml") if not path.name.endswith(".requests.yaml"))
 TOPOLOGY = HERE / "topology.json"
+# MeshConfigs, each compiled with this input, whose routes and clusters they change.
+MESH_CONFIGS = sorted((HERE / "mesh_configs").glob("*.yaml"))
+MESH_CASE = HERE / "cases" / "104-timeout-and-retries.yaml"
 # A caller, a callee and the gateway see every kind of configuration that these cases make.
 WORKLOADS = ("productpage-v1", "reviews-v1", "httpbin-v1", "istio-ingressgateway")
 
@@ -32,15 +35,16 @@ def topology() -> Topology:
     return Topology.from_json(value)
 
 
-def ours(case: Path) -> dict[str, Any]:
+def ours(case: Path, settings: MeshSettings | None = None) -> dict[str, Any]:
     loaded = load_text(case.read_text(), case.name)
     assert not loaded.errors, [str(one) for one in loaded.errors]
-    world = World.from_topology(topology(), loaded.resources)
+    world = World.from_topology(topology(), loaded.resources, settings)
     return {name: normalise(compile_proxy(world, name).snapshot.to_json()) for name in WORKLOADS}
 
 
-def istio(case: Path, oracle: Path) -> dict[str, Any]:
-    arguments = [argument for name in WORKLOADS for argument in ("-for", name)]
+def istio(case: Path, oracle: Path, mesh: Path | None = None) -> dict[str, Any]:
+    """`mesh` holds a MeshConfig over Istio's defaults."""
+    arguments = [argument for name in WORKLOADS for argument in ("-for", name)] + (["-mesh", str(mesh)] if mesh else [])
     done = subprocess.run([oracle, "-topology", TOPOLOGY, "-f", case, *arguments], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return {name: normalise(xds) for name, xds in json.loads(done.stdout).items()}

@@ -58,8 +58,14 @@ class Transport:
     def resume_reading(self) -> None:
         self.reading = True
 
+    def is_reading(self) -> bool:
+        return self.reading
+
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
+
+    def get_protocol(self) -> Any:
+        return self.protocol
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"sockname": ("127.0.0.1", 40000), "peername": ("127.0.0.1", 50000)}.get(name, default)
@@ -110,6 +116,7 @@ class Told:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.met: list[str] = []
 
     def record(self, record: Record, manager: HttpManager) -> None:
         del manager
@@ -118,6 +125,9 @@ class Told:
     def tcp_opened(self, record: Record) -> None: ...
 
     def tcp_closed(self, record: Record) -> None: ...
+
+    def fault_met(self, fault: str) -> None:
+        self.met.append(fault)
 
 
 class Scripted:

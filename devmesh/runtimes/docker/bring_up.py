@@ -8,8 +8,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,26 @@ from typing import Any
 import aiohttp
 
 from devmesh.ca.files import write_private
-from devmesh.config.topology import load_topology
+from devmesh.config.addon_names import ADDONS
+from devmesh.config.topology import GATEWAY, Gateways, Topology, load_topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
-from devmesh.runtimes.contents import ControlPlaneView, expire_faults, load_resources, mesh_config
+from devmesh.runtimes.contents import ControlPlaneView, kept_settings, load_resources, mesh_config
 from devmesh.runtimes.docker.addresses import host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
-from devmesh.runtimes.docker.compose import Compose, Project
+from devmesh.runtimes.docker.compose import NO_SPACE, SPACE_HINT, Compose, Project
 from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.images import FOREIGN_ROLES, ensure, image, image_names
 from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
-from devmesh.runtimes.docker.prepare import Secrets, Surroundings, check_services, lay_out, write_files
-from devmesh.runtimes.docker.project import as_yaml, render
+from devmesh.runtimes.docker.prepare import Joining, Secrets, Surroundings, check_services, lay_out, scrape_targets, write_files
+from devmesh.runtimes.docker.primary import DockerPrimary
+from devmesh.runtimes.docker.project import as_yaml, render, without_waiting
+from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.runtime import Json, Tell
-from devmesh.runtimes.waiting import LAST_LINES, LOOK_AGAIN_SECONDS, Awaited, Lack, not_in_time
+from devmesh.runtimes.waiting import LAST_LINES, LOOK_AGAIN_SECONDS, Awaited, Lack, NotInTimeError, Wait, not_in_time
 
 INTERCEPTION = "redirect"
 UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started
@@ -53,8 +55,10 @@ class BringUp:
         self.compose = Compose.find()
         self.project: Project | None = None
         self._layout: Layout | None = None
+        self._rendered: Json = {}
         self._began = time.monotonic()
         self._mesh_id = str(uuid.uuid4())
+        self._addons: tuple[str, ...] = tuple(settings.get("addons", ()))
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -65,21 +69,31 @@ class BringUp:
 
     async def run(self) -> Json:
         """The state of the mesh that is up."""
-        profiles = self.settings.get("compose_profiles", ())
+        profiles, gateways = self.settings.get("compose_profiles", ()), Gateways.of(self.settings)
+        address = self.settings.get("remotePilotAddress")
+        primary = DockerPrimary.of(address, self.files) if address else None
         with self.phase("plan"):
             config = self.compose.config(self.compose_file, profiles)
-            check_services(config, load_topology(self.compose_file, profiles=profiles))  # before an image is pulled in vain
+            check_services(
+                config, load_topology(self.compose_file, profiles=profiles, merged=lambda: config, gateways=gateways)
+            )  # before an image is pulled in vain
         with self.phase("images"):
             images = self._images(config)
         with self.phase("project"):
-            topology = load_topology(self.compose_file, profiles=profiles, exposed=self.engine.exposed_ports(image_names(config)))
-            resources = load_resources(topology, self._tell)
-            layout = lay_out(config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings())
+            exposed = self.engine.exposed_ports(image_names(config))
+            topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, merged=lambda: config, gateways=gateways)
+            joining = await self._joining(primary, topology) if primary else None
+            topology = joining.view.ours if joining else topology
+            layout = lay_out(
+                config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings(), joining, self._addons
+            )
+            resources = [] if joining else load_resources(layout.topology, self._tell)
             refuse_others(layout, self.engine.containers(layout.project))
-            self.project, self._layout = self._write(layout), layout
+            tokens = await primary.tokens(layout.topology.workloads) if primary else None
+            self.project, self._layout = self._write(layout, tokens), layout
             self.files.write_state({**(self.files.read_state() or {}), **self.state(containers=False)})
-        with self.phase("containers"):
-            await self._start(layout, self.project, resources)
+        filling = primary.join(primary.told(layout.topology), scrape_targets(layout)) if primary else self._fill(layout, resources)
+        await self._start(layout, self.project, filling)
         with self.phase("in sync"):
             await self._settle(layout)
         self._tell({"event": "done", "seconds": time.monotonic() - self._began})
@@ -90,13 +104,23 @@ class BringUp:
         if self._layout is None:
             return {}
         found = self.engine.containers(self._layout.project) if containers else ()
-        return state_of(self._layout, self.compose_file, found)
+        return {**state_of(self._layout, self.compose_file, found), "settings": kept_settings(self.settings)}
+
+    async def _joining(self, primary: DockerPrimary, topology: Topology) -> Joining:
+        """What lies beside our compose file configures nothing in the mesh that we join, as in Istio's config cluster."""
+        view = await primary.view(topology)
+        for path in topology.resource_paths:
+            words = f"{path} is not read: the configuration is the first mesh's (devmesh apply -f {path.name} adds to it)"
+            self._tell({"event": "note", "message": words})
+        self._mesh_id, self.settings = primary.state["mesh_id"], {**self.settings, "mesh_config": dict(view.settings)}
+        write_private(self.files.token, primary.token.encode())
+        return Joining(primary, view)
 
     def _images(self, config: Mapping[str, Any]) -> dict[str, str]:
         def tell(reference: str, text: str) -> None:
             self._tell({"event": "note", "message": f"{reference}: {text}"})
 
-        roles = [image(role) for role in FOREIGN_ROLES]
+        roles = [image(role) for role in (() if self.settings.get("remotePilotAddress") else (*FOREIGN_ROLES, *self._addons))]
         self.engine.with_client(lambda client: ensure(client, roles, tell))
         ours = self.engine.with_client(lambda client: ensure_devmesh(client, self.compose.command, tell))
         self._users_images(config, tell)
@@ -122,28 +146,57 @@ class BringUp:
             start_interval=self.engine.version >= START_INTERVAL_SINCE,
         )
 
-    def _write(self, layout: Layout) -> Project:
+    def _write(self, layout: Layout, tokens: Mapping[str, str] | None) -> Project:
         encoding = mesh_config(self.settings, self._mesh_id).get("access_log_encoding", "TEXT")
         secrets = Secrets(gives_away=Secrets.may_give_away() and not self.engine.maps_users)
-        write_files(layout, self.files.mesh_token(), encoding, secrets)
+        write_files(layout, self.files.mesh_token(), encoding, secrets, tokens)
         file = layout.folder / "compose.yaml"
-        write_private(file, as_yaml(render(layout), self.compose_file.name).encode())
+        self._rendered = render(layout)
+        write_private(file, as_yaml(self._rendered, self.compose_file.name).encode())
+        write_private(starting_file(layout), as_yaml(without_waiting(self._rendered, layout.topology), self.compose_file.name).encode())
         return Project(layout.project, file)
 
-    async def _start(self, layout: Layout, project: Project, resources: list[StoredResource]) -> None:
-        """Compose starts the containers in their order; meanwhile the registry gets what the control plane waits for."""
-        log = self.files.log("compose")
-        process = self.compose.start(project, "up", "--detach", "--remove-orphans", "--quiet-pull", log=log)
-        filling = asyncio.create_task(self._fill(layout, resources), name="fill the registry")
+    async def _start(self, layout: Layout, project: Project, fill: Coroutine[Any, Any, None]) -> None:
+        """The mesh first, then the apps. Meanwhile the registry gets what the control plane waits for.
+
+        Between the two the control plane says who is ready, sooner and for less than the engine's health checks would.
+        """
+        filling = asyncio.create_task(fill, name="fill the registry")
         try:
-            status = await asyncio.to_thread(process.wait)
-            if status != 0:
-                raise compose_failed("up", log)
-            await filling
+            with self.phase("mesh"):
+                await self._compose_up(project, "--remove-orphans", *own_services(self._rendered))
+                await filling
+                await self._sidecars(layout)
         finally:
             filling.cancel()
             await asyncio.gather(filling, return_exceptions=True)
+        with self.phase("apps"):
+            await self._compose_up(Project(project.name, starting_file(layout)))
+
+    async def _compose_up(self, project: Project, *arguments: str) -> None:
+        log = self.files.log("compose")
+        process = self.compose.start(project, "up", "--detach", "--quiet-pull", *arguments, log=log)
+        try:
+            if await asyncio.to_thread(process.wait) != 0:
+                raise compose_failed("up", log)
+        finally:
             end(process)
+
+    async def _sidecars(self, layout: Layout) -> None:
+        """Until every sidecar runs a configuration."""
+        names = [one.name for one in layout.topology.workloads]
+        wait = Wait(self._tell, UP_TIMEOUT, partial(self._last_lines, layout))
+        try:
+            async with self._view(layout) as view:
+                await wait.until_nothing_lacks(lambda: view.missing(names, ()))
+        except NotInTimeError as error:
+            raise DevmeshError(f"{error.message}\n{REST_RUNS}", error.hint) from error
+
+    @contextlib.asynccontextmanager
+    async def _view(self, layout: Layout) -> AsyncIterator[ControlPlaneView]:
+        headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
+        async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=5)) as session:
+            yield ControlPlaneView(session, f"http://127.0.0.1:{layout.ports.control}")
 
     async def _fill(self, layout: Layout, resources: list[StoredResource]) -> None:
         async with Registry(f"http://127.0.0.1:{layout.ports.registry}", self.files.mesh_token()) as registry:
@@ -155,19 +208,16 @@ class BringUp:
     async def _settle(self, layout: Layout) -> None:
         """Until every sidecar has acknowledged and every app that runs and has a port gets traffic."""
         deadline = time.monotonic() + UP_TIMEOUT
-        headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
-        timeout = aiohttp.ClientTimeout(total=5)
-        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
-            view = ControlPlaneView(session, f"http://127.0.0.1:{layout.ports.control}")
-            seen = Seen(frozenset(), [])
+        async with self._view(layout) as view:
+            done: frozenset[str] = frozenset()
+            addons: list[Lack] = []
             looked = -LOOK_SECONDS
             awaited = Awaited(self._tell)
             while True:
                 if time.monotonic() - looked > LOOK_SECONDS:
-                    seen, looked = await asyncio.to_thread(self._look, layout), time.monotonic()
-                wanted = {one.name for one in layout.topology.workloads if one.ports and not one.gateway and one.name not in seen.ended}
-                missing = await view.missing([one.name for one in layout.topology.workloads], wanted)
-                missing = missing or seen.lacks
+                    (done, addons), looked = await asyncio.to_thread(self._look, layout), time.monotonic()
+                wanted = {one.name for one in layout.topology.workloads if one.ports and not one.gateway and one.name not in done}
+                missing = [*addons, *await view.missing([one.name for one in layout.topology.workloads], wanted)]
                 if not missing:
                     return
                 if time.monotonic() > deadline:
@@ -176,8 +226,8 @@ class BringUp:
                 awaited.see(one.who for one in missing)
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
-    def _look(self, layout: Layout) -> Seen:
-        """Raises DevmeshError for an app that failed."""
+    def _look(self, layout: Layout) -> tuple[frozenset[str], list[Lack]]:
+        """Workloads whose app has done its work, and which addons are not ready. Raises DevmeshError for an app that failed."""
         containers = self.engine.containers(layout.project)
         for one in containers:
             if has_failed(one):
@@ -186,7 +236,7 @@ class BringUp:
                     f"{one.service} exits at start (status {one.exit_code}); its last lines:\n{lines}\n{REST_RUNS}",
                     f"devmesh logs {one.service}",
                 )
-        return Seen.of(containers)
+        return ended(containers), addons_not_ready(containers)
 
     def _last_lines_of(self, one: Container) -> list[str]:
         return [line for _, line in self.engine.logs(one.id, stdout=True, stderr=True, tail=LAST_LINES, follow=False)]
@@ -197,20 +247,29 @@ class BringUp:
         return next((self._last_lines_of(one) for one in self.engine.containers(layout.project) if one.service == service), [])
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """`ended`: workloads whose app has done its work (one-shot jobs); `lacks`: sidecars and gateways that are not ready."""
+def ended(containers: Collection[Container]) -> frozenset[str]:
+    """Workloads of one-shot jobs that are done."""
+    return frozenset(one.labels[WORKLOAD_LABEL] for one in containers if one.labels.get(ROLE_LABEL) == "app" and one.state == "exited")
 
-    ended: frozenset[str]
-    lacks: list[Lack]
 
-    @staticmethod
-    def of(containers: Collection[Container]) -> Seen:
-        roles = {role: [one for one in containers if one.labels.get(ROLE_LABEL) == role] for role in ("app", "sidecar", "gateway")}
-        ended = frozenset(one.labels[WORKLOAD_LABEL] for one in roles["app"] if one.state == "exited")
-        return Seen(
-            ended, [Lack(one.service, "is not ready", one.service) for one in (*roles["sidecar"], *roles["gateway"]) if not one.ready]
-        )
+def addons_not_ready(containers: Collection[Container]) -> list[Lack]:
+    """What the control plane knows nothing of, so that the engine's health checks have to say it."""
+    return [
+        Lack(one.service, "the addon is not ready", one.service)
+        for one in containers
+        if one.labels.get(ROLE_LABEL) in ADDONS and not one.ready
+    ]
+
+
+def own_services(project: Mapping[str, Any]) -> list[str]:
+    """The services of a rendered project that are the mesh's own: what the apps wait for."""
+    roles = {name: (service.get("labels") or {}).get(ROLE_LABEL) for name, service in project["services"].items()}
+    return [name for name, role in roles.items() if role not in (None, "app")]
+
+
+def starting_file(layout: Layout) -> Path:
+    """The project for apps whose sidecars are known to be ready."""
+    return layout.folder / "starting.yaml"
 
 
 def has_failed(one: Container) -> bool:
@@ -247,8 +306,8 @@ def prefer_port(port: int) -> int:
 
 def compose_failed(what: str, log: Path) -> DevmeshError:
     lines = [line for line in last_lines(log, 40) if "level=warning" not in line]
-    wrong = [line for line in lines if "rror" in line] or lines[-8:]
-    return DevmeshError(f"docker compose {what} failed:\n" + "\n".join(wrong), f"see {log}")
+    wrong = "\n".join([line for line in lines if "rror" in line] or lines[-8:])
+    return DevmeshError(f"docker compose {what} failed:\n{wrong}", SPACE_HINT if NO_SPACE in wrong.lower() else f"see {log}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -266,9 +325,12 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
         "compose_file": str(compose_file),
         "rendered": str(layout.folder / "compose.yaml"),
         "mesh_id": layout.mesh_id,
-        "ports": {"registry": ports.registry, "control": ports.control, "query": ports.query, "otlp": ports.otlp},
-        "parts": dict(layout.parts),
-        "gateway_url": f"http://127.0.0.1:{ports.gateway}",
+        "ports": {"registry": ports.registry, "control": ports.control, "query": ports.query, "otlp": ports.otlp}
+        | {name: getattr(ports, name) for name in layout.addons},
+        "parts": {} if layout.joins else dict(layout.parts),
+        "primary": layout.joins.folder if layout.joins else None,
+        "networks": engine_names(layout),
+        "gateway_url": gateway_url(layout),
         "workloads": {
             one.name: {
                 "service": one.service,
@@ -288,13 +350,27 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
     }
 
 
+def gateway_url(layout: Layout) -> str | None:
+    if layout.joins:
+        return layout.joins.gateway_url
+    return f"http://127.0.0.1:{layout.ports.gateway}" if layout.topology.workload(GATEWAY) else None
+
+
+def engine_names(layout: Layout) -> dict[str, str]:
+    """What the engine calls the networks of the user's file (compose-go: `name`, else project and key)."""
+    declared = layout.config["networks"]
+    return {key: (declared.get(key) or {}).get("name") or f"{layout.project}_{key}" for key in layout.networks}
+
+
 def process_json(one: Container) -> Json:
     return {
         "name": one.service,
         "kind": one.labels.get(ROLE_LABEL, ""),
         "container": one.name,
         "state": one.state,
-        "ready": one.ready,
+        # A sidecar's health check may not have run yet; whether it is in sync says more (mesh.py).
+        "ready": one.ready or (one.labels.get(ROLE_LABEL) in ("sidecar", "gateway") and (one.state, one.health) == ("running", "starting")),
+        "held": one.state == "paused",
         "restarts": one.restarts,
         "status": one.exit_code if one.state == "exited" else None,
     }

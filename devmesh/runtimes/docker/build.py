@@ -18,8 +18,10 @@ import docker
 
 import devmesh
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.images import NO_SPACE, SPACE_HINT, Image, Tell, compose_folder, ensure, image, present
+from devmesh.runtimes.docker.compose import NO_SPACE, SPACE_HINT
+from devmesh.runtimes.docker.images import Image, Tell, ensure, image, present
 from devmesh.runtimes.docker.pip_settings import pip_settings
+from devmesh.runtimes.packaged import compose_folder
 
 COMPILED = (".pyc", ".so", ".pyd")
 STEP = re.compile(r"#\d+ \[\S+ (\S+ +\d+/\d+)\] ")  # BuildKit's plain progress: #5 [service stage 2/3] RUN ...

@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devmesh.config.compose import Merged
+from devmesh.config.compose_files import override_of
 from devmesh.errors import DevmeshError
 
 OLDEST = (2, 20)
 LOCAL_HINT = "devmesh up --runtime local runs plain processes instead"
+NO_SPACE = "no space left on device"
+SPACE_HINT = "docker system df shows what takes it, docker system prune gives it back"
 # Settings for the user's own project, which would reach ours too.
 OWN_VARIABLES = ("COMPOSE_FILE", "COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME", "COMPOSE_ENV_FILES", "COMPOSE_REMOVE_ORPHANS")
 
@@ -66,7 +70,7 @@ class Compose:
         """The user's file as compose understands it: interpolated, merged, paths absolute. Raises DevmeshError with compose's own words."""
         chosen = [word for profile in profiles for word in ("--profile", profile)]
         done = subprocess.run(
-            [*self.command, "-f", str(file), *chosen, "config", "--format", "json"],
+            [*self.command, *files_of(file), *chosen, "config", "--format", "json"],
             capture_output=True, text=True, check=False, cwd=file.parent,
         )  # fmt: skip
         if done.returncode != 0:
@@ -77,7 +81,7 @@ class Compose:
     def follow(self, file: Path, arguments: Sequence[str], tell: Callable[[str], None]) -> None:
         """Run to the end on the user's own file, telling each line. Raises DevmeshError with the last ones."""
         last: deque[str] = deque(maxlen=12)
-        command = [*self.command, "--progress", "plain", "-f", str(file), *arguments]
+        command = [*self.command, "--progress", "plain", *files_of(file), *arguments]
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=file.parent
         ) as process:
@@ -86,10 +90,10 @@ class Compose:
                     last.append(line.rstrip())
                     tell(line.rstrip())
         if process.returncode != 0:
-            raise DevmeshError(
-                f"docker compose {arguments[0]} failed:\n" + "\n".join(last),
-                f"docker compose -f {file.name} {' '.join(arguments)} shows the same; or {LOCAL_HINT}",
-            )
+            same = f"docker compose {' '.join([*files_of(file), *arguments])} shows the same; or {LOCAL_HINT}"
+            words = "\n".join(last)
+            hint = SPACE_HINT if NO_SPACE in words.lower() else same
+            raise DevmeshError(f"docker compose {arguments[0]} failed:\n{words}", hint)
 
     def arguments(self, project: Project, *arguments: str) -> list[str]:
         """The command line; flags of compose itself may lead `arguments`."""
@@ -111,6 +115,27 @@ class Compose:
                 f"docker compose {arguments[0]} failed: {_plain(done.stderr)}", f"docker compose -f {project.file} {arguments[0]}"
             )
         return done.stdout
+
+
+def files_of(file: Path) -> list[str]:
+    """The flags for the user's own file and its override: with one `-f`, compose would look for none."""
+    return [word for one in (file, override_of(file)) if one is not None for word in ("-f", str(one))]
+
+
+def merged(file: Path, profiles: Sequence[str] = ()) -> Merged:
+    """The project as compose understands it, for `load_topology`; it needs compose, and no engine."""
+
+    def ask() -> dict[str, Any]:
+        try:
+            compose = Compose.find()
+        except DevmeshError as error:
+            raise DevmeshError(
+                f"{file} is made of several files (include, extends, an override), which compose reads: {error.message}",
+                "install the compose plugin (no engine is needed for it), or write the services into one file",
+            ) from error
+        return compose.config(file, profiles)
+
+    return ask
 
 
 def environment() -> dict[str, str]:

@@ -30,7 +30,7 @@ class Container:
     service: str
     id: str
     name: str
-    state: str  # created | running | restarting | exited | ...
+    state: str  # created | running | paused | restarting | exited | ...
     health: str  # healthy | unhealthy | starting | "" when it has no check
     exit_code: int
     error: str  # why the engine could not start it
@@ -38,6 +38,7 @@ class Container:
     started: str
     labels: Mapping[str, str]
     network_mode: str
+    restart_policy: str  # no | always | unless-stopped | on-failure
     published: Mapping[str, int]
 
     @property
@@ -104,6 +105,12 @@ class Engine:
             found = self._client.containers.list(all=True, filters={"label": f"{PROJECT_LABEL}={project}"}, ignore_removed=True)
         return sorted((_container(one.attrs) for one in found), key=lambda one: one.service)
 
+    def projects_on(self, network: str) -> set[str]:
+        """Compose projects that have a container on a network, running or not; none for a network that is not there."""
+        with reaching():
+            found = self._client.containers.list(all=True, filters={"network": network}, ignore_removed=True)
+        return {project for one in found if (project := (one.labels or {}).get(PROJECT_LABEL, ""))}
+
     def has_image(self, name: str) -> bool:
         with reaching():
             try:
@@ -143,6 +150,20 @@ class Engine:
     def start(self, container: str) -> None:
         with reaching():
             self._client.containers.get(container).start()
+
+    def kill(self, container: str) -> None:
+        """SIGKILL; it is dead when this returns. The engine takes that for a stop: it does not apply the restart policy."""
+        with reaching():
+            self._client.containers.get(container).kill()
+
+    def pause(self, container: str) -> None:
+        """Freeze every process in it."""
+        with reaching():
+            self._client.containers.get(container).pause()
+
+    def unpause(self, container: str) -> None:
+        with reaching():
+            self._client.containers.get(container).unpause()
 
     def stop(self, container: str) -> None:
         with reaching():
@@ -245,6 +266,7 @@ def _container(attributes: Mapping[str, Any]) -> Container:
         started=state.get("StartedAt", ""),
         labels=labels,
         network_mode=attributes["HostConfig"].get("NetworkMode", ""),
+        restart_policy=(attributes["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no",
         published={port: int(bound[0]["HostPort"]) for port, bound in ports.items() if bound},
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import docker
@@ -13,17 +12,16 @@ import requests
 from docker.errors import APIError, ImageNotFound
 from ruamel.yaml import YAML
 
-import devmesh
-from devmesh.errors import DevmeshError, InternalError
+from devmesh.errors import DevmeshError
+from devmesh.runtimes.docker.compose import NO_SPACE, SPACE_HINT
+from devmesh.runtimes.packaged import compose_folder
 
 Json = dict[str, Any]
 Tell = Callable[[str, str], None]
 """Progress: (an image's reference, what happens to it now); called only when the words change."""
-# What is not ours and needed in every mesh.
+# What is not ours and needed in every mesh; addons come to it.
 FOREIGN_ROLES = ("consul", "jaeger")
 MEGABYTE = 1_000_000
-NO_SPACE = "no space left on device"
-SPACE_HINT = "docker system df shows what takes it, docker system prune gives it back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +36,6 @@ class Image:
     @property
     def hint(self) -> str:
         return f"set {self.variable} to an image that you have, or run without images: devmesh up --runtime local"
-
-
-def compose_folder() -> Path:
-    """`compose/`: inside the package when it is installed, beside it in a source tree."""
-    package = Path(devmesh.__file__).parent
-    for folder in (package / "compose", package.parent / "compose"):
-        if (folder / "images.yaml").is_file():
-            return folder
-    raise InternalError(f"compose/images.yaml is missing from the package in {package}", "install devmesh again")
 
 
 def image(role: str, environment: Mapping[str, str] = os.environ) -> Image:

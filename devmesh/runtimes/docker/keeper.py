@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devmesh.config.addon_names import ADDONS
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.contents import watch_faults
 from devmesh.runtimes.docker.engine import SERVICE_LABEL, Container, Engine
+from devmesh.runtimes.docker.holding import hold
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
+from devmesh.runtimes.faults import watch_faults
 from devmesh.runtimes.files import MeshFiles
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 3.0
 AWAY_SECONDS = 1.0  # between looks for an engine that is away
 AT_ONCE = 1  # seconds of grace for a sidecar whose namespace is gone: there is nothing to drain
-ALIVE = ("running", "restarting")
+ALIVE = ("running", "paused", "restarting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def repairs(containers: Sequence[Container], stopped: Collection[str]) -> dict[s
     """
     pods = {one.labels[WORKLOAD_LABEL]: one for one in containers if one.labels.get(ROLE_LABEL) == "pod"}
     found: dict[str, list[Repair]] = {}
-    for role in ("pod", "sidecar", "app", "gateway", "consul", "ca", "control", "jaeger"):
+    for role in ("pod", "sidecar", "app", "gateway", "consul", "ca", "control", "jaeger", *ADDONS):
         for one in (one for one in containers if one.labels.get(ROLE_LABEL) == role):
             workload = one.labels.get(WORKLOAD_LABEL, one.service)
             repair = _repair(one, role, pods.get(workload), stopped)
@@ -87,27 +89,42 @@ class Stopped:
         elif event.get("Action") == "start":
             self.names.discard(name)
 
+    def found(self, containers: Collection[Container]) -> None:
+        """What runs is not stopped: an engine that was away says `stop` when it goes, and nobody hears its `start`."""
+        self.names -= {one.service for one in containers if one.state in ALIVE}
+
 
 class Keeper:
-    """`connect` gives an engine for each thread: the SDK's connection is not to be shared."""
+    """`connect` gives an engine for each thread: the SDK's connection is not to be shared. `away`: seconds between looks for an engine."""
 
-    def __init__(self, project: str, connect: Callable[[], Engine] = Engine.connect) -> None:
-        self.project, self._connect = project, connect
+    def __init__(self, project: str, connect: Callable[[], Engine] = Engine.connect, away: float = AWAY_SECONDS) -> None:
+        self.project, self._connect, self._away = project, connect, away
         self._stopped = Stopped()
         self._changed = threading.Event()
         self._busy: set[str] = set()
+        self._said = ""
 
     def follow(self) -> None:
         """Take the engine's events for ever; when it goes away, wait until it is back."""
         while True:
             try:
-                for event in self._connect().events(self.project):
+                engine = self._connect()
+                events = engine.events(self.project)
+                self._stopped.found(engine.containers(self.project))
+                self._said = ""
+                for event in events:
                     self._stopped.notice(event)
                     self._changed.set()
             except DevmeshError as error:
-                log.info("%s", error.message)
+                self._tell(error.message)
             self._changed.set()
-            threading.Event().wait(AWAY_SECONDS)
+            threading.Event().wait(self._away)
+
+    def _tell(self, words: str) -> None:
+        """Once, not every second that the engine is away."""
+        if words != self._said:
+            log.info("%s", words)
+        self._said = words
 
     def repair(self) -> None:
         """Look after every event, and now and then, for ever."""
@@ -118,7 +135,7 @@ class Keeper:
                 with closing(self._connect()) as engine:
                     found = repairs(engine.containers(self.project), self._stopped.names)
             except DevmeshError as error:
-                log.info("%s", error.message)
+                self._tell(error.message)
                 continue
             for workload, todo in found.items():
                 if workload not in self._busy:
@@ -153,7 +170,8 @@ async def keep(files: MeshFiles) -> None:
     keeper = Keeper(state["project"])
     for work in (keeper.follow, keeper.repair):
         threading.Thread(target=work, daemon=True, name=work.__name__).start()
-    await watch_faults(f"http://127.0.0.1:{state['ports']['registry']}", files.mesh_token(), stopping)
+    registry_url = f"http://127.0.0.1:{state['ports']['registry']}"
+    await watch_faults(registry_url, files.mesh_token(), stopping, lambda registry: hold(registry, state["project"], files))
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ PARTS = ("consul", "ca", "control", "jaeger")
 REGISTRY_NETWORK, CONTROL_NETWORK, HOST_NETWORK = "mesh-registry", "mesh-control", "mesh-host"
 OWN_NETWORKS = (REGISTRY_NETWORK, CONTROL_NETWORK, HOST_NETWORK)
 OWN_VOLUMES = ("mesh-consul", "mesh-ca", "mesh-trust")
+ADDON_VOLUMES: Mapping[str, str] = {"prometheus": "mesh-prometheus", "grafana": "mesh-grafana"}
 VIPS = "240.240.0.0/16"  # Istio's auto-allocation range
 
 
@@ -32,12 +33,25 @@ class HostPorts:
     control: int = 15014
     gateway: int = 8080
     gateway_https: int = 8443
+    prometheus: int = 9090
+    grafana: int = 3000
 
     @staticmethod
     def choose(prefer: Callable[[int], int]) -> HostPorts:
         """`prefer` gives the port or, when it is taken, a free one."""
         defaults = HostPorts()
         return HostPorts(**{name: prefer(getattr(defaults, name)) for name in HostPorts.__dataclass_fields__})
+
+
+@dataclass(frozen=True, slots=True)
+class Joins:
+    """A remote project's first mesh (profile `remote`): its project and folder, its volume with the roots, the whole mesh as it will be."""
+
+    project: str
+    folder: str
+    trust_volume: str
+    whole: Topology
+    gateway_url: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +73,13 @@ class Layout:
     mesh_id: str
     start_interval: bool
     loopback: Mapping[str, int]
+    addons: tuple[str, ...] = ()
+    joins: Joins | None = None
+
+    @property
+    def whole(self) -> Topology:
+        """Whom an app can call, in both projects where there are two."""
+        return self.joins.whole if self.joins else self.topology
 
     def control_subnet(self) -> str:
         return str(self.addresses.subnets[CONTROL_NETWORK].network)
@@ -90,11 +111,11 @@ def networks_of(service: Mapping[str, Any]) -> dict[str, Json]:
     return {name: dict(settings or {}) for name, settings in given.items()} if given else {"default": {}}
 
 
-def own_names(taken: Iterable[str]) -> dict[str, str]:
+def own_names(taken: Iterable[str], addons: Iterable[str] = ()) -> dict[str, str]:
     """Service names of the mesh's own containers; a user's service keeps its name, and ours gives way."""
     busy = set(taken)
     out = {}
-    for part in PARTS:
+    for part in (*PARTS, *addons):
         name = part
         while name in busy:
             name = f"mesh-{name}"
@@ -103,7 +124,12 @@ def own_names(taken: Iterable[str]) -> dict[str, str]:
 
 
 def plan_subnets(
-    config: Mapping[str, Any], project: str, existing: Sequence[ExistingNetwork], routes: Sequence[IPv4Network], containers: int
+    config: Mapping[str, Any],
+    project: str,
+    existing: Sequence[ExistingNetwork],
+    routes: Sequence[IPv4Network],
+    containers: int,
+    own: Sequence[str] = OWN_NETWORKS,
 ) -> dict[str, Subnet]:
     """A range for every network of the project: the file's, the external network's own, else a free one. Raises DevmeshError."""
     networks: Mapping[str, Any] = config.get("networks") or {}
@@ -122,7 +148,7 @@ def plan_subnets(
     own_routes = [subnet for one in existing if one.project == project for subnet in one.subnets]
     taken = [*(subnet for one in ours for subnet in one.subnets), *(one.network for one in found.values())]
     taken += [route for route in routes if not any(route == mine for mine in own_routes)]
-    return found | choose_subnets([*free, *OWN_NETWORKS], taken, containers)
+    return found | choose_subnets([*free, *own], taken, containers)
 
 
 def _external(key: str, name: str, known: Mapping[str, ExistingNetwork]) -> Subnet:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from devmesh.config.topology import load_topology
+from devmesh.config.topology import Gateways, load_topology
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.docker.build import build_context
 from devmesh.runtimes.docker.compose import Compose
@@ -19,12 +19,16 @@ from devmesh.runtimes.docker.project import as_yaml, render
 NO_MESH_ID = "00000000-0000-0000-0000-000000000000"
 
 
-def generate(compose_file: Path, folder: Path, profiles: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> str:
-    """With the default ports and the first free subnets: another `up` may choose others. Raises DevmeshError."""
+def generate(compose_file: Path, folder: Path, settings: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> str:
+    """`settings` are `up`'s. With the default ports and the first free subnets: another `up` may choose others. Raises DevmeshError."""
+    profiles = settings.get("compose_profiles", ())
     config = Compose.find(environ).config(compose_file, profiles)
-    topology = load_topology(compose_file, profiles=profiles, exposed=_exposed(config))
-    images = {role: image(role, environ).reference for role in FOREIGN_ROLES} | {"devmesh": _devmesh(environ)}
-    layout = lay_out(config, topology, folder, images, NO_MESH_ID, Surroundings())
+    topology = load_topology(
+        compose_file, profiles=profiles, exposed=_exposed(config), merged=lambda: config, gateways=Gateways.of(settings)
+    )
+    addons = settings.get("addons", ())
+    images = {role: image(role, environ).reference for role in (*FOREIGN_ROLES, *addons)} | {"devmesh": _devmesh(environ)}
+    layout = lay_out(config, topology, folder, images, NO_MESH_ID, Surroundings(), addons=addons)
     return as_yaml(render(layout), compose_file.name)
 
 

@@ -1,12 +1,13 @@
-"""The mesh's own containers: consul, ca, control, jaeger; and who is on which network.
+"""The mesh's own containers: consul, ca, control, jaeger, the addons; and who is on which network.
 
-`mesh-registry` (consul, control) and `mesh-control` (ca, control, jaeger, every pod) are internal; `mesh-host` exists because an internal
+`mesh-registry` (consul, control) and `mesh-control` (ca, control, jaeger, prometheus, every pod) are internal; `mesh-host` exists because an internal
 network publishes no port, and has only what this machine's own tools speak to.
 """
 
 from __future__ import annotations
 
-from devmesh.runtimes.docker.layout import CONTROL_NETWORK, HOST_NETWORK, REGISTRY_NETWORK, Json, Layout
+from devmesh.runtimes.addons import GRAFANA_SETTINGS, READY, RETENTION
+from devmesh.runtimes.docker.layout import ADDON_VOLUMES, CONTROL_NETWORK, HOST_NETWORK, REGISTRY_NETWORK, Json, Layout
 from devmesh.runtimes.docker.pods import FOLDER, folder, healthcheck, ours, readiness, trust_volume
 
 # One of them is in every image that can be named here.
@@ -15,6 +16,8 @@ FETCH = "wget -qO- {url} 2>/dev/null || curl -fsS {url} 2>/dev/null || bash -c '
 
 def render_parts(layout: Layout) -> dict[str, Json]:
     made = {"consul": _consul(layout), "ca": _ca(layout), "control": _control(layout), "jaeger": _jaeger(layout)}
+    addons = {"prometheus": _prometheus, "grafana": _grafana}
+    made |= {name: addons[name](layout) for name in layout.addons}
     return {layout.parts[part]: service for part, service in made.items()}
 
 
@@ -97,4 +100,52 @@ def _jaeger(layout: Layout) -> Json:
         healthcheck=healthcheck(
             ["CMD-SHELL", FETCH.format(url="http://127.0.0.1:16686/", port=16686)], start_interval=layout.start_interval
         ),
+    )
+
+
+def _addon(layout: Layout, name: str, port: int, **settings: object) -> Json:
+    url = f"http://127.0.0.1:{port}{READY[name]}"
+    return _foreign(
+        layout,
+        name,
+        ports=[f"127.0.0.1:{getattr(layout.ports, name)}:{port}"],
+        mem_limit="512m",
+        stop_grace_period="3s",
+        healthcheck=healthcheck(["CMD-SHELL", FETCH.format(url=url, port=port)], start_interval=layout.start_interval),
+        **settings,
+    )
+
+
+def _prometheus(layout: Layout) -> Json:
+    """On the network where every sidecar's metrics are, and on the one where the control plane's are and whence a browser comes."""
+    return _addon(
+        layout,
+        "prometheus",
+        9090,
+        command=[
+            f"--config.file={FOLDER}/prometheus.yml",
+            "--storage.tsdb.path=/prometheus",
+            f"--storage.tsdb.retention.time={RETENTION}",
+        ],
+        networks=_networks(layout, "prometheus", CONTROL_NETWORK, HOST_NETWORK),
+        # The image's own user owns what the volume is made from.
+        volumes=[
+            folder(layout.part_folder("prometheus")),
+            {"type": "volume", "source": ADDON_VOLUMES["prometheus"], "target": "/prometheus"},
+        ],
+    )
+
+
+def _grafana(layout: Layout) -> Json:
+    return _addon(
+        layout,
+        "grafana",
+        3000,
+        environment={**GRAFANA_SETTINGS, "GF_PATHS_PROVISIONING": f"{FOLDER}/provisioning"},
+        networks=_networks(layout, "grafana", HOST_NETWORK),
+        volumes=[
+            folder(layout.part_folder("grafana")),
+            {"type": "volume", "source": ADDON_VOLUMES["grafana"], "target": "/var/lib/grafana"},
+        ],
+        depends_on={layout.parts["prometheus"]: {"condition": "service_started"}},
     )

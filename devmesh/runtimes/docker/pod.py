@@ -1,6 +1,6 @@
 """A pod's init, PID 1 of the container that owns a workload's network namespace: sets the REDIRECT rules once, gives up its rights, waits.
 
-The rules are Istio's (tools/istio-iptables): outbound TCP to 15001, inbound to 15006, nothing of the sidecar's own uid.
+The rules are Istio's (tools/istio-iptables): outbound TCP to 15001, inbound to 15006, questions for names to 15053, nothing of the sidecar's own uid.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from devmesh.errors import DevmeshError
 from devmesh.pods.network import INBOUND_SOURCE
 
 SIDECAR_UID = 1337
-OUTBOUND, INBOUND = 15001, 15006
+OUTBOUND, INBOUND, NAMES = 15001, 15006, 15053
+ENGINE_RESOLVER = "127.0.0.11"  # in every container on a network that somebody made
 # Reached from outside as they are: readiness and Prometheus (istio-iptables excludes the same).
 OWN_INBOUND = (15021, 15090)
 # Abstract: such names belong to the network namespace, which the sidecar shares, and not to a file system, which it does not.
 READY_SOCKET = "\0devmesh-pod"
-SOCKETS = (("virtual_outbound", OUTBOUND), ("virtual_inbound", INBOUND))
+SOCKETS = (("virtual_outbound", OUTBOUND), ("virtual_inbound", INBOUND), ("dns", NAMES))
 BACKLOG, MAX_SOCKETS = 1024, 8
 NEEDS = "the engine's kernel must have NAT for iptables; devmesh up --runtime local needs no engine"
 LOOK_AGAIN_SECONDS = 0.02  # an abstract socket has no event for its birth
@@ -75,12 +76,20 @@ class Rules:
         """The input of iptables-restore or ip6tables-restore."""
         lines = ["*nat", ":DEVMESH_IN - [0:0]", ":DEVMESH_OUT - [0:0]"]
         lines += ["-A PREROUTING -p tcp -j DEVMESH_IN", "-A OUTPUT -p tcp -j DEVMESH_OUT"]
+        if version == 4:
+            lines += [f"-I OUTPUT 1 {rule}" for rule in self._names()]
         lines += [f"-A DEVMESH_IN {rule}" for rule in self._inbound()]
         lines += [f"-A DEVMESH_OUT {rule}" for rule in self._outbound(version)]
         lines.append("COMMIT")
         if version == ipaddress.ip_network(self.control).version:
             lines += ["*filter", *self._shut(), "COMMIT"]
         return "\n".join(lines) + "\n"
+
+    def _names(self) -> Iterable[str]:
+        """Names are asked of the sidecar, and the engine's resolver only by it: before the engine's own rules, which lead there."""
+        for protocol in ("tcp", "udp"):
+            match = f"-d {ENGINE_RESOLVER}/32 -p {protocol} --dport 53 -m owner ! --uid-owner {SIDECAR_UID}"
+            yield f"{match} -j REDIRECT --to-ports {NAMES}"
 
     def _inbound(self) -> Iterable[str]:
         for port in OWN_INBOUND:
@@ -147,17 +156,14 @@ def has_ipv6() -> bool:
 
 
 def _restore(family: str, text: str) -> None:
-    """The nft front end first; kernels without nf_tables have the legacy one."""
-    said = []
-    for command in (f"{family}-nft-restore", f"{family}-legacy-restore"):
-        try:
-            done = subprocess.run([command, "--noflush", "--wait"], input=text, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            continue
-        if done.returncode == 0:
-            return
-        said.append(f"{command}: {done.stderr.strip()}")
-    raise DevmeshError("the REDIRECT rules cannot be set: " + ("; ".join(said) or f"there is no {family}-restore in the image"), NEEDS)
+    """By nf_tables (Linux 3.13): the older interface would need NET_RAW."""
+    command = f"{family}-nft-restore"
+    try:
+        done = subprocess.run([command, "--noflush", "--wait"], input=text, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise DevmeshError(f"the REDIRECT rules cannot be set: there is no {command} in the image", NEEDS) from None
+    if done.returncode != 0:
+        raise DevmeshError(f"the REDIRECT rules cannot be set: {command}: {done.stderr.strip()}", NEEDS)
 
 
 def route_vips(rules: Rules) -> None:
@@ -192,8 +198,9 @@ def give_up_rights() -> None:
 
 def listeners() -> list[socket.socket]:
     """Where redirected connections arrive. They are the pod's, so that a restarted sidecar finds those that came meanwhile in the backlog."""
-    made = []
-    for _, port in SOCKETS:
+    made = [socket.create_server(("127.0.0.1", NAMES), backlog=BACKLOG), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)]
+    made[1].bind(("127.0.0.1", NAMES))
+    for port in (OUTBOUND, INBOUND):
         made.append(socket.create_server(("0.0.0.0", port), backlog=BACKLOG))
         if has_ipv6():
             made.append(socket.create_server(("::", port), family=socket.AF_INET6, backlog=BACKLOG))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from devmesh.config.topology import TRAFFIC_LABELS, Topology, Workload
+from devmesh.config.topology import TRAFFIC_LABELS, Service, Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.pods.names import host_aliases
 from devmesh.runtimes.docker.layout import CONTROL_NETWORK, HOST_NETWORK, VIPS, Json, Layout, networks_of, pod_of, sidecar_of
@@ -20,6 +20,7 @@ MOVED = (
 ENTRY = ["python3", "-m", "devmesh.runtimes.docker.entry"]
 FOLDER = "/etc/devmesh"
 DRAIN_GRACE = "8s"  # a sidecar drains for 5 s
+TRUST_VOLUME = "mesh-trust"
 ROLE_LABEL, WORKLOAD_LABEL = "devmesh.role", "devmesh.workload"
 READINESS = (
     "exec 3<>/dev/tcp/{host}/{port} && printf 'GET /healthz/ready HTTP/1.0\\r\\nHost: 127.0.0.1\\r\\n\\r\\n' >&3"
@@ -27,12 +28,12 @@ READINESS = (
 )
 
 
-def healthcheck(command: list[str], *, start_interval: bool, waited_for: bool = False) -> Json:
-    """Quick while starting where the engine can (25 and later); elsewhere one interval has to serve for both."""
+def healthcheck(command: list[str], *, start_interval: bool) -> Json:
+    """`up` asks the control plane who is ready, so that few of these are run: each starts a process in its container."""
     check: Json = {"test": command, "timeout": "3s", "retries": 3}
-    if start_interval:
-        return check | {"interval": "10s", "start_period": "60s", "start_interval": "300ms"}
-    return check | {"interval": "1s" if waited_for else "5s", "start_period": "60s"}
+    if start_interval:  # engine 25 and later
+        return check | {"interval": "10s", "start_period": "60s", "start_interval": "2s"}
+    return check | {"interval": "5s", "start_period": "60s"}
 
 
 def readiness(host: str, port: int) -> list[str]:
@@ -63,7 +64,7 @@ def folder(path: Path) -> Json:
 
 
 def trust_volume(*, read_only: bool) -> Json:
-    return {"type": "volume", "source": "mesh-trust", "target": "/var/lib/devmesh/trust", "read_only": read_only}
+    return {"type": "volume", "source": TRUST_VOLUME, "target": "/var/lib/devmesh/trust", "read_only": read_only}
 
 
 def triple(layout: Layout, service: Mapping[str, Any], workload: Workload, index: int) -> dict[str, Json]:
@@ -87,17 +88,17 @@ def _pod(layout: Layout, service: Mapping[str, Any], workload: Workload, index: 
     sysctls = {key: value for key, value in _mapping(service.get("sysctls")).items() if key.startswith("net.")}
     moved = {key: service[key] for key in MOVED if service.get(key) and key not in ("networks", "ports", "extra_hosts", "links")}
     moved |= {"ports": ports} if (ports := _ports(layout, service, workload, index)) else {}
-    moved |= {"links": _links(layout, service)} if service.get("links") else {}
+    moved |= {"links": links} if (links := _links(layout, service)) else {}
     return (
         ours(layout, "pod", workload.name)
         | {
             "command": ["pod", *rules_of(layout, workload).arguments()],
             "user": "0:0",
-            "cap_add": ["NET_ADMIN", "NET_RAW"],
+            "cap_add": ["NET_ADMIN"],
             "hostname": workload.name,
             "mem_limit": "64m",
             "stop_grace_period": DRAIN_GRACE,
-            "extra_hosts": [*_hosts(service.get("extra_hosts")), *vip_hosts(layout.topology, workload)],
+            "extra_hosts": [*_hosts(service.get("extra_hosts")), *vip_hosts(layout.whole, workload)],
             "networks": _networks(layout, service, workload, index),
         }
         | moved
@@ -127,16 +128,18 @@ def vip_hosts(topology: Topology, workload: Workload) -> list[str]:
     return [
         f"{name}:{service.cluster_ip}"
         for service in topology.services
-        for name in host_aliases(service.name, service.namespace, workload.namespace)
+        for given in (service.name, *service.aliases_for(workload))
+        for name in _forms(service, given, workload)
     ]
 
 
 def _networks(layout: Layout, service: Mapping[str, Any], workload: Workload, index: int) -> Json:
+    """With the names by which services outside the mesh call this one; inside, a pod's own names come first (`vip_hosts`)."""
     pod = pod_of(workload.name)
     names = [workload.compose_service, *([service["container_name"]] if service.get("container_name") and index == 0 else [])]
     out: Json = {}
     for network, settings in networks_of(service).items():
-        aliases = list(dict.fromkeys([*names, workload.name, *settings.get("aliases", ())]))
+        aliases = list(dict.fromkeys([*names, *settings.get("aliases", ())]))
         kept = {key: value for key, value in settings.items() if key not in ("aliases", "ipv4_address")}
         out[network] = kept | {"aliases": aliases, "ipv4_address": layout.addresses.of(network, pod)}
     out[CONTROL_NETWORK] = {"ipv4_address": layout.addresses.of(CONTROL_NETWORK, pod)}
@@ -155,13 +158,43 @@ def _ports(layout: Layout, service: Mapping[str, Any], workload: Workload, index
 
 
 def _links(layout: Layout, service: Mapping[str, Any]) -> list[str]:
-    """Linked containers are those that have the addresses: pods."""
+    """To what has no address in the mesh: another link's name is one of a service (`vip_hosts`), or of one version, which nobody may call."""
     out = []
-    for link in service["links"]:
+    for link in service.get("links") or ():
         target, _, alias = link.partition(":")
         replicas = layout.workloads_of(target)
-        out.append(f"{pod_of(replicas[0].name) if replicas else target}:{alias or target}")
+        if not replicas or not replicas[0].ports:
+            out.append(f"{pod_of(replicas[0].name) if replicas else target}:{alias or target}")
     return out
+
+
+def refused_names(layout: Layout, caller: Workload) -> list[str]:
+    """What the engine's resolver would answer with a container's address, a way past the mesh, and a cluster's would not answer.
+
+    They are single containers, one version among several, services of another namespace by their short names, the mesh's own.
+    """
+    topology = layout.whole
+    known = {name for one in topology.services for given in (one.name, *one.aliases_for(caller)) for name in _forms(one, given, caller)}
+    workloads = [one for one in topology.workloads if not one.gateway]
+    pods = [pod_of(one.name) for one in workloads]
+    single = [*pods, *(f"{layout.project}-{name}-1" for name in pods), *(one.name for one in workloads)]
+    versions = [one.name for one in topology.versions if one.is_known_to(caller)]
+    elsewhere = [name for one in topology.services if one.namespace != caller.namespace for name in (one.name, *one.aliases_for(caller))]
+    return sorted({*single, *versions, *elsewhere, *layout.parts.values()} - known - addresses_by_name(layout, caller).keys())
+
+
+def addresses_by_name(layout: Layout, caller: Workload) -> dict[str, str]:
+    """Workloads without a port, which have no address in the mesh: where the caller reaches them, which is not the control network."""
+    found: dict[str, str] = {}
+    for one in layout.topology.workloads:
+        address = None if one.ports or one.gateway or one.namespace != caller.namespace else one.address_for(caller)
+        if address is not None:
+            found.setdefault(one.compose_service, address)
+    return found
+
+
+def _forms(service: Service, name: str, caller: Workload) -> list[str]:
+    return host_aliases(name, service.namespace, caller.namespace)
 
 
 def _hosts(value: Any) -> list[str]:
@@ -187,7 +220,7 @@ def _sidecar(layout: Layout, workload: Workload) -> Json:
         "volumes": [folder(layout.workload_folder(workload.name)), trust_volume(read_only=True)],
         "mem_limit": "512m",
         "stop_grace_period": DRAIN_GRACE,
-        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval, waited_for=True),
+        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval),
         "depends_on": {pod_of(workload.name): {"condition": "service_started"}},
     }
 
@@ -255,5 +288,5 @@ def gateway(layout: Layout, workload: Workload) -> Json:
         "volumes": [folder(layout.workload_folder(workload.name)), trust_volume(read_only=True)],
         "mem_limit": "512m",
         "stop_grace_period": DRAIN_GRACE,
-        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval, waited_for=True),
+        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval),
     }

@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from devmesh.ca.files import private_directory, write_private
+from devmesh.config.addon_names import ADDONS
 from devmesh.config.topology import Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.registry.consul import ConsulPlace, ConsulPorts, consul_config
+from devmesh.runtimes.addons import GRAFANA, PROMETHEUS, Target, control_plane, write_grafana, write_prometheus
 from devmesh.runtimes.bootstrap import Servers, sidecar_bootstrap
 from devmesh.runtimes.contents import CONTROL_PLANE_WORKLOAD, mint_tokens
 from devmesh.runtimes.docker.addresses import Addresses
 from devmesh.runtimes.docker.engine import ExistingNetwork
 from devmesh.runtimes.docker.layout import (
+    ADDON_VOLUMES,
+    CONTROL_NETWORK,
     HOST_NETWORK,
     OWN_NETWORKS,
     OWN_VOLUMES,
     REGISTRY_NETWORK,
     HostPorts,
+    Joins,
     Layout,
     networks_of,
     own_names,
@@ -34,7 +39,9 @@ from devmesh.runtimes.docker.layout import (
 )
 from devmesh.runtimes.docker.parts import address
 from devmesh.runtimes.docker.pod import SIDECAR_UID
-from devmesh.runtimes.docker.pods import FOLDER, refuse
+from devmesh.runtimes.docker.pods import FOLDER, addresses_by_name, refuse, refused_names
+from devmesh.runtimes.docker.primary import DockerPrimary
+from devmesh.runtimes.primary import View
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 ROOT_FILE = "/var/lib/devmesh/trust/root.pem"
@@ -51,11 +58,41 @@ class Surroundings:
     start_interval: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """A project that joins a first mesh, and the whole mesh as it will be."""
+
+    primary: DockerPrimary
+    view: View
+
+    def ports(self) -> HostPorts:
+        found = self.primary.state["ports"]
+        own = {name: found[name] for name in ("registry", "query", "otlp", "control", *self.addons())}
+        return HostPorts(**own)
+
+    def addons(self) -> tuple[str, ...]:
+        """The first mesh's, which are ours to look at."""
+        return tuple(name for name in ADDONS if name in self.primary.state["ports"])
+
+    def joins(self) -> Joins:
+        state = self.primary.state
+        return Joins(self.primary.project, str(self.primary.folder), self.primary.trust_volume, self.view.whole, state["gateway_url"])
+
+
 def lay_out(
-    config: Mapping[str, Any], topology: Topology, folder: Path, images: Mapping[str, str], mesh_id: str, surroundings: Surroundings
+    config: Mapping[str, Any],
+    topology: Topology,
+    folder: Path,
+    images: Mapping[str, str],
+    mesh_id: str,
+    surroundings: Surroundings,
+    joining: Joining | None = None,
+    addons: Sequence[str] = (),
 ) -> Layout:
     """Raises DevmeshError for networks that cannot be used."""
     check_services(config, topology)
+    if joining:
+        config = joining.primary.joined(config, {one.compose_service for one in topology.workloads})
     project = str(config["name"])
     services: Mapping[str, Any] = config["services"]
     meshed = {one.compose_service for one in topology.workloads}
@@ -64,7 +101,9 @@ def lay_out(
     declared = config.get("networks") or {}
     networks = tuple(dict.fromkeys([*used, *declared])) or ("default",)
     with_default = {**dict(config), "networks": {name: declared.get(name) for name in networks}}
-    subnets = plan_subnets(with_default, project, surroundings.existing, surroundings.routes, len(topology.workloads))
+    subnets = plan_subnets(
+        with_default, project, surroundings.existing, surroundings.routes, len(topology.workloads), () if joining else OWN_NETWORKS
+    )
     addresses = Addresses(subnets, given(services, topology))
     users = set(published_ports(services))
     placed = with_addresses(topology, config, addresses, networks)
@@ -75,8 +114,8 @@ def lay_out(
         topology=placed,
         addresses=addresses,
         networks=networks,
-        parts=own_names(names),
-        ports=HostPorts.choose(lambda port: surroundings.prefer(0 if port in users else port)),
+        parts=joining.primary.state["parts"] if joining else own_names(names, addons),
+        ports=joining.ports() if joining else HostPorts.choose(lambda port: surroundings.prefer(0 if port in users else port)),
         images=images,
         mesh_id=mesh_id,
         start_interval=surroundings.start_interval,
@@ -85,6 +124,8 @@ def lay_out(
             for one in placed.workloads
             if one.ports and not one.gateway and not services[one.compose_service].get("ports")
         },
+        addons=joining.addons() if joining else tuple(addons),
+        joins=joining.joins() if joining else None,
     )
 
 
@@ -97,26 +138,37 @@ def check_services(config: Mapping[str, Any], topology: Topology) -> None:
         for made, what in ((pod_of(one.name), "pod"), (sidecar_of(one.name), "sidecar")):
             if made in services:
                 raise DevmeshError(f'service "{made}" has the name of the {what} of {one.name}', f"rename {made}, or {one.compose_service}")
-    for key, own in (("networks", OWN_NETWORKS), ("volumes", OWN_VOLUMES)):
+    for key, own in (("networks", OWN_NETWORKS), ("volumes", (*OWN_VOLUMES, *ADDON_VOLUMES.values()))):
         for name in own:
             if name in (config.get(key) or {}):
                 raise DevmeshError(f"{key}.{name} has the name of one of the mesh's own", "rename it in the compose file")
 
 
+# What a `host_ip` stands for: (IP version, address), the address empty for all; without one the engine binds both versions.
+ALL_ADDRESSES = {"": ((4, ""), (6, "")), "0.0.0.0": ((4, ""),), "::": ((6, ""),)}
+Place = tuple[int, str]
+
+
 def published_ports(services: Mapping[str, Any]) -> dict[int, str]:
-    """Host port -> the service whose file publishes it. Raises DevmeshError for one that two services want on the same address."""
-    found: dict[tuple[str, str, str], str] = {}
+    """Host port -> the service whose file publishes it. Raises DevmeshError for one that is wanted twice on an address."""
+    found: dict[tuple[int, str], dict[Place, str]] = {}
     for name, service in services.items():
         for port in service.get("ports") or ():
             number = str(port.get("published") or "0")
-            place = (str(port.get("host_ip") or "0.0.0.0"), number, str(port.get("protocol") or "tcp"))
             if number.isdecimal() and int(number):
-                if place in found and found[place] != name:
-                    raise DevmeshError(
-                        f"port {number} is published by {found[place]} and by {name}", "publish another port for one of them"
-                    )
-                found[place] = name
-    return {int(number): name for (_, number, _), name in found.items()}
+                taken = found.setdefault((int(number), str(port.get("protocol") or "tcp")), {})
+                _take(taken, str(port.get("host_ip") or "").strip("[]"), number, name)
+    return {number: next(iter(names.values())) for (number, _), names in found.items()}
+
+
+def _take(taken: dict[Place, str], address: str, number: str, name: str) -> None:
+    """`taken`: whose the port is, by place; the new places are added."""
+    for version, one in ALL_ADDRESSES.get(address, ((6 if ":" in address else 4, address),)):
+        others = [whose for (other, where), whose in taken.items() if other == version and (where == one or "" in (where, one))]
+        if others and (others[0] != name or (version, one) in taken):
+            twice = f"twice by {name}" if others[0] == name else f"by {others[0]} and by {name}"
+            raise DevmeshError(f"port {number} is published {twice}", "publish another port for one of them")
+        taken[version, one] = name
 
 
 def given(services: Mapping[str, Any], topology: Topology) -> dict[tuple[str, str], str]:
@@ -159,17 +211,19 @@ class Secrets:
         self.write(path, json.dumps(value, indent=1).encode(), uid)
 
 
-def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: Secrets) -> None:
-    """Everything below `layout.folder` except the project itself."""
+def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: Secrets, tokens: Mapping[str, str] | None = None) -> None:
+    """Everything below `layout.folder` except the project itself. `tokens` by workload, where the first mesh's CA has given them."""
     private_directory(layout.folder)
-    _consul_files(layout, token, secrets)
-    tokens = _ca_files(layout, token, secrets)
-    _control_files(layout, token, tokens[CONTROL_PLANE_WORKLOAD], secrets)
+    if tokens is None:
+        _consul_files(layout, token, secrets)
+        tokens = _ca_files(layout, token, secrets)
+        _control_files(layout, token, tokens[CONTROL_PLANE_WORKLOAD], secrets)
     servers = servers_of(layout, access_log_encoding)
     for workload in layout.topology.workloads:
         folder = layout.workload_folder(workload.name)
         secrets.write(folder / "token", tokens[workload.name].encode())
         secrets.json(folder / "bootstrap.json", bootstrap_of(layout, workload, servers))
+    _addon_files(layout)
 
 
 def servers_of(layout: Layout, access_log_encoding: str) -> Servers:
@@ -207,6 +261,27 @@ def _ca_files(layout: Layout, token: str, secrets: Secrets) -> dict[str, str]:
     return tokens
 
 
+def scrape_targets(layout: Layout) -> list[Target]:
+    """Every sidecar by its address on the network that Prometheus is on."""
+    return [Target.of(one, f"{layout.addresses.of(CONTROL_NETWORK, container_of(one))}:15090") for one in layout.topology.workloads]
+
+
+def _addon_files(layout: Layout) -> None:
+    if layout.joins:
+        return
+    if PROMETHEUS in layout.addons:
+        sidecars = scrape_targets(layout)
+        control = control_plane(f"{address(layout, 'control', HOST_NETWORK)}:15014")
+        write_prometheus(layout.part_folder(PROMETHEUS), FOLDER, sidecars, control)
+    if GRAFANA in layout.addons:
+        write_grafana(layout.part_folder(GRAFANA), FOLDER, f"http://{layout.parts[PROMETHEUS]}:9090")
+
+
+def container_of(workload: Workload) -> str:
+    """Who has the workload's addresses."""
+    return workload.name if workload.gateway else pod_of(workload.name)
+
+
 def ca_address(layout: Layout) -> dict[str, str]:
     return {"url": f"https://{layout.parts['ca']}:15011", "root_file": ROOT_FILE, "token_file": f"{FOLDER}/token"}
 
@@ -230,7 +305,11 @@ def _control_files(layout: Layout, token: str, own_token: str, secrets: Secrets)
 def bootstrap_of(layout: Layout, workload: Workload, servers: Servers) -> dict[str, Any]:
     addresses = [] if workload.gateway else [f"{workload.ip}:{port}" for port in workload.ports]
     bootstrap = sidecar_bootstrap(workload, servers, ca_address(layout), "/dev/stdout", {one: one for one in addresses})
-    return bootstrap | {"sockets": [*data_sockets(workload), *OWN_SOCKETS]}
+    sockets = {"sockets": [*data_sockets(workload), *OWN_SOCKETS]}
+    if workload.gateway:
+        return bootstrap | sockets
+    names = {"refused_names": refused_names(layout, workload), "alias_names": addresses_by_name(layout, workload)}
+    return bootstrap | sockets | names
 
 
 OWN_SOCKETS: tuple[dict[str, Any], ...] = (

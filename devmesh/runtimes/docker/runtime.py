@@ -16,11 +16,16 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from devmesh.errors import DevmeshError
+from devmesh.registry.client import Registry
 from devmesh.runtimes.docker.bring_up import REST_RUNS, BringUp, process_json, url_of
 from devmesh.runtimes.docker.compose import Compose, Project
 from devmesh.runtimes.docker.engine import Container, Engine
+from devmesh.runtimes.docker.holding import hold, kill_app
+from devmesh.runtimes.docker.layout import CONTROL_NETWORK
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
+from devmesh.runtimes.docker.primary import DockerPrimary
 from devmesh.runtimes.files import MeshFiles
+from devmesh.runtimes.primary import leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.runtimes.runtime import Json, LogQuery, Tell
 
@@ -86,9 +91,13 @@ class DockerRuntime:
         state = self.files.read_state()
         if state is None:
             return False
-        return await asyncio.to_thread(self._down, state, volumes=volumes)
+        stopped = await asyncio.to_thread(self._down, state, volumes=volumes)
+        await leave_primary(DockerPrimary, state, self.files)
+        return stopped
 
     def _down(self, state: Json, *, volumes: bool) -> bool:
+        if "project" in state:
+            refuse_while_joined(state)
         for who in (STARTING, KEEPER):
             one = state.get(who)
             if one and one["pid"] != os.getpid():
@@ -134,6 +143,22 @@ class DockerRuntime:
             else:
                 engine.start(one.id)
         return [one.labels[WORKLOAD_LABEL] for one in found]
+
+    async def kill(self, target: str) -> list[str]:
+        return await asyncio.to_thread(self._kill, target)
+
+    def _kill(self, target: str) -> list[str]:
+        engine, running = Engine.connect(), [one for one in self._apps(target) if one.state in ("running", "paused")]
+        if not running:
+            raise DevmeshError(f"{target} does not run", f"devmesh start {target}")
+        for one in running:
+            kill_app(engine, one)
+        return [one.labels[WORKLOAD_LABEL] for one in running]
+
+    async def hold(self) -> list[str]:
+        state = self.files.running_state()
+        async with Registry(f"http://127.0.0.1:{state['ports']['registry']}", self.files.mesh_token()) as registry:
+            return await hold(registry, state["project"], self.files)
 
     def _apps(self, target: str) -> list[Container]:
         workloads: Mapping[str, Json] = self.files.running_state()["workloads"]
@@ -209,6 +234,14 @@ class DockerRuntime:
         state = self.files.running_state()
         command = Compose.find().arguments(Project(state["project"], Path(state["rendered"])), "exec", *flags, service, *argv)
         os.execv(command[0], command)  # noqa: S606 - no shell on purpose
+
+
+def refuse_while_joined(state: Json) -> None:
+    """Raise DevmeshError naming remote projects on this mesh's networks, which the engine would not remove under them."""
+    found = Engine.connect().projects_on(f"{state['project']}_{CONTROL_NETWORK}") - {state["project"]}
+    if found and not state.get("primary"):
+        names = ", ".join(sorted(found))
+        raise DevmeshError(f"{names} has joined this mesh and is on its networks", f"devmesh down in the folder of {names} first")
 
 
 def current_url(workload: Json, containers: Mapping[str, Container]) -> Json:

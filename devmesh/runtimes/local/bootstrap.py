@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from devmesh.pods.names import HOST_GATEWAY, HOST_GATEWAY_NAME
 from devmesh.runtimes.bootstrap import Servers
 from devmesh.runtimes.bootstrap import sidecar_bootstrap as shared_bootstrap
-from devmesh.runtimes.local.plan import OUTBOUND_PORT, SHIFT, WorkloadPlan, first_bindable_port
+from devmesh.runtimes.local.plan import WorkloadPlan, first_bindable_port
+from devmesh.runtimes.local.ports import OUTBOUND_PORT, SHIFT
 
 
 def sidecar_bootstrap(plan: WorkloadPlan, servers: Servers, ca: dict[str, str], access_log: Path) -> dict[str, Any]:

@@ -11,10 +11,9 @@ import socket
 from collections.abc import Iterable
 
 from devmesh.errors import DevmeshError
+from devmesh.runtimes.local.ports import APP_PORTS
 
 MESHES = 256
-# Above the shifted ports of users without root (plan.SHIFT), below those the kernel hands out for outgoing connections.
-APP_PORTS = range(21_024, 32_768)
 
 
 def claim(name: str) -> socket.socket | None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.processes import is_same, stop_all
@@ -24,3 +29,35 @@ def clean_up(files: MeshFiles) -> bool:
     files.state.unlink(missing_ok=True)
     files.control_socket.unlink(missing_ok=True)
     return bool(alive)
+
+
+def let_go(state: Mapping[str, Any]) -> None:
+    """SIGCONT to every app that a supervisor which is gone had stopped, as `state` tells of them."""
+    for one in state.get("processes", ()):
+        if not one.get("held") or not is_same(one["pid"], one["started"]):
+            continue
+        for pid in _companions(one["pid"]):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def _companions(pid: int) -> list[int]:
+    """Everything that a signal to the app reaches: its pod, which is a PID namespace of its own, else its process group."""
+    own = _namespace(os.getpid())
+    theirs, group = _namespace(pid), os.getpgid(pid)
+    everybody = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [one for one in everybody if (_namespace(one) == theirs if theirs != own else _group(one) == group)]
+
+
+def _namespace(pid: int) -> str:
+    try:
+        return str(Path(f"/proc/{pid}/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return 0

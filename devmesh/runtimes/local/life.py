@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.contents import watch_faults
+from devmesh.runtimes.faults import watch_faults
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.claims import claim_mesh_number
 from devmesh.runtimes.local.launchers import Launchers
@@ -50,7 +50,9 @@ async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
     if started:
         supervisor.save()
         registry_url = f"http://127.0.0.1:{supervisor.ports['registry']}"
-        watcher = asyncio.create_task(watch_faults(registry_url, files.mesh_token(), supervisor.stopping), name="fault expiry")
+        watcher = asyncio.create_task(
+            watch_faults(registry_url, files.mesh_token(), supervisor.stopping, supervisor.holding.look), name="fault expiry"
+        )
         await supervisor.stopping.wait()
         watcher.cancel()
     supervisor.stopping.set()

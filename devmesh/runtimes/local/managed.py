@@ -14,10 +14,13 @@ STABLE_SECONDS = 10.0  # a process that lived this long starts again without a w
 
 @dataclass(slots=True)
 class Managed:
-    """`kind` decides who starts it again and in what order it is stopped."""
+    """`kind` decides who starts it again and in what order it is stopped.
+
+    `listens`: it is ready only when its ports are open. `held` names the fault that has stopped it.
+    """
 
     name: str
-    kind: str  # app | sidecar | pod | consul | ours
+    kind: str  # app | sidecar | pod | consul | addon | ours
     pid: int = 0
     started: int = 0
     ready: bool = False
@@ -26,6 +29,8 @@ class Managed:
     backoff: float = FIRST_BACKOFF
     born: float = 0.0
     status: int | None = None
+    listens: bool = False
+    held: str = ""
     request: dict[str, Any] = field(default_factory=dict)
     sockets: list[socket.socket] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -39,6 +44,7 @@ class Managed:
             "ready": self.ready,
             "restarts": self.restarts,
             "status": self.status,
+            "held": self.held,
         }
 
     def how_it_failed(self, ports: Iterable[int], limit: float) -> str:
@@ -46,6 +52,23 @@ class Managed:
         if self.status is not None:
             return f"exits at start (status {self.status})"
         return f"does not listen on its port {', '.join(map(str, ports))} after {limit:g} s"
+
+    def begin(self, now: float) -> None:
+        """A new process takes the place of the last."""
+        self.born, self.ready, self.status, self.held = now, False, None, ""
+
+    def ended(self, status: int) -> None:
+        self.ready, self.status, self.held = False, status, ""
+        self.changed.set()
+
+    @property
+    def runs(self) -> bool:
+        return bool(self.pid) and self.status is None and self.wanted
+
+    @property
+    def settled(self) -> bool:
+        """Whether it runs and has come as far as anybody waits for."""
+        return self.runs and (self.ready or not self.listens)
 
     def next_wait(self, now: float) -> float:
         """Seconds until it is started again: doubling while it dies young."""

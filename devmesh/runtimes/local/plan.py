@@ -10,11 +10,8 @@ from pathlib import Path
 from devmesh.config.topology_types import Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.local.claims import claim_port
+from devmesh.runtimes.local.ports import GATEWAY_PORT, OUTBOUND_PORT, SHIFT
 from devmesh.runtimes.processes import port_in_use
-
-GATEWAY_PORT = 8080  # where a browser finds the ingress gateway, when it is free
-OUTBOUND_PORT = 15001
-SHIFT = 20_000
 
 
 def bind(address: str, port: int, what: str) -> socket.socket:

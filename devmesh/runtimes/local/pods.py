@@ -76,7 +76,12 @@ class Pods:
     def _write_files(self, plan: WorkloadPlan) -> tuple[Path, Path]:
         """Readable by every user inside: an app may run as another one."""
         workload, directory = plan.workload, self._files.pod(plan.workload.name)
-        vips = {one.cluster_ip: host_aliases(one.name, one.namespace, workload.namespace) for one in self._services}
+        vips = {
+            one.cluster_ip: [
+                alias for name in (one.name, *one.aliases_for(workload)) for alias in host_aliases(name, one.namespace, workload.namespace)
+            ]
+            for one in self._services
+        }
         hosts, resolver = directory / "hosts", directory / "resolv.conf"
         hosts.write_text(hosts_file(read_or_empty("/etc/hosts"), workload.name, workload.ip, vips))
         resolver.write_text(resolv_conf(read_or_empty("/etc/resolv.conf"), workload.namespace))

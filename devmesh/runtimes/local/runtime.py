@@ -17,8 +17,8 @@ from devmesh.errors import DevmeshError
 from devmesh.runtimes.fetch import fetch
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.enter import enter
-from devmesh.runtimes.local.leftovers import clean_up
-from devmesh.runtimes.local.plan import OUTBOUND_PORT
+from devmesh.runtimes.local.leftovers import clean_up, let_go
+from devmesh.runtimes.local.ports import OUTBOUND_PORT
 from devmesh.runtimes.runtime import Json, LogQuery, Tell
 
 
@@ -55,7 +55,14 @@ class LocalRuntime:
         if self.is_up():
             await self.command({"command": "down"}, within=30)
             return True
-        return await asyncio.to_thread(clean_up, self.files)
+        state = self.files.read_state() or {}
+        found = await asyncio.to_thread(clean_up, self.files)
+        if state.get("primary"):
+            from devmesh.runtimes.local.primary import LocalPrimary  # noqa: PLC0415 - for the one mesh that joined another
+            from devmesh.runtimes.primary import leave_primary  # noqa: PLC0415 - as above
+
+            await leave_primary(LocalPrimary, state, self.files)
+        return found
 
     async def command(self, command: Json, within: float = 15) -> Json:
         """Ask the supervisor."""
@@ -82,6 +89,16 @@ class LocalRuntime:
     async def act(self, action: str, target: str) -> list[str]:
         workloads: list[str] = (await self.command({"command": action, "target": target}))["workloads"]
         return workloads
+
+    async def kill(self, target: str) -> list[str]:
+        return await self.act("kill", target)
+
+    async def hold(self) -> list[str]:
+        """A supervisor that is gone holds nobody: what it held is let go."""
+        if self.is_up():
+            return list((await self.command({"command": "hold"}))["held"])
+        await asyncio.to_thread(let_go, self.files.running_state())
+        return []
 
     async def ask_sidecar(self, workload: str, face: str, path: str) -> str:
         url = f"http://127.0.0.1:{self.files.running_state()['workloads'][workload][face]}{path}"

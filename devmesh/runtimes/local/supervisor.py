@@ -15,41 +15,48 @@ import socket
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import aiohttp
 
 from devmesh.ca.files import write_private
-from devmesh.config.topology import check_local, load_topology
+from devmesh.config.topology import Gateways, check_local, load_topology
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError, InternalError
 from devmesh.pods.preflight import explain, missing_tools
 from devmesh.registry.client import Registry
 from devmesh.registry.consul import ConsulPorts, consul_command
-from devmesh.registry.resources import replace_owner, write_mesh
+from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
 from devmesh.runtimes.bootstrap import Servers
 from devmesh.runtimes.contents import (
     CONTROL_PLANE_WORKLOAD,
     ControlPlaneView,
-    expire_faults,
+    kept_settings,
     load_resources,
     mesh_config,
     mint_tokens,
 )
+from devmesh.runtimes.docker.compose import merged
+from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
+from devmesh.runtimes.local.addons import Addon, all_answer, command, environment, find, plan_addons, targets, write_settings
 from devmesh.runtimes.local.bootstrap import app_environment, sidecar_bootstrap
 from devmesh.runtimes.local.claims import claim_port
+from devmesh.runtimes.local.holding import Holding, kill_app
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.leftovers import GRACE
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.plan import WorkloadPlan, bind_preferring, close_all, plan_all, port_of
 from devmesh.runtimes.local.pods import Pods
+from devmesh.runtimes.local.ports import REGISTRY_PORT
+from devmesh.runtimes.local.primary import LocalPrimary
+from devmesh.runtimes.primary import View, leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, Wait
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
-REGISTRY_PORT = 8500  # Consul's own
 UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness
 
 
@@ -72,10 +79,14 @@ class Supervisor:
         self._claims: list[socket.socket] = []
         self._launchers = launchers
         self._pods = Pods(files, self._on_pod)
+        self.holding = Holding(lambda: [one for one in self.processes.values() if one.kind == "app"], self._pods, self.save)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.stopping = asyncio.Event()
         self._mesh_id = str(uuid.uuid4())
+        self._addons: dict[str, Addon] = {}
         self.interception = "proxy"
+        self._primary: LocalPrimary | None = None
+        self._project = ""
 
     # -- up --------------------------------------------------------------------------------------------------------
 
@@ -107,16 +118,65 @@ class Supervisor:
             awaited.see(name for name, process in self.processes.items() if process.kind == kind and not process.ready)
 
     async def up(self, number: int) -> None:
-        topology = load_topology(self.compose_file, number)
+        topology = load_topology(self.compose_file, number, merged=merged(self.compose_file), gateways=Gateways.of(self.settings))
         check_local(topology)
-        resources = load_resources(topology, lambda event: self.say(**event))
-        token = self.files.mesh_token()
+        binaries = find(self.settings.get("addons", ()))
+        self._project = topology.name
+        whole = await self._find_primary(topology)
+        topology = whole.ours if whole else topology
+        resources = [] if whole else load_resources(topology, lambda event: self.say(**event))
         async with self.phase("plan"):
             self._launchers.listen(self._on_launcher)
-            self._bind_own()
-            await self._plan(topology)
+            if self._primary is None:
+                self._bind_own()
+                self._plan_addons(binaries)
+            await self._plan(topology, whole.whole if whole else topology)
             for plan in self.plans.values():
                 await self._start_app(plan)
+        tokens = await (self._join(self._primary, topology) if self._primary else self._start_own(topology, resources))
+        async with self.phase("sidecars", "sidecar"):
+            for plan in self.plans.values():
+                self._start_sidecar(plan, tokens)
+            self.save()
+            await self._all_ready("sidecar")
+        async with self.phase("apps", "app"):
+            failed = [name for name in await asyncio.gather(*(self._app_listens(plan) for plan in self.plans.values())) if name]
+        async with self.phase("in sync", "none"):
+            await self._synced(failed)
+            await all_answer(self._addons, self._is_lost, self.files.log)
+        self.save()
+        if failed:
+            raise self._failed_at_start(failed)
+        self.say(event="done", seconds=time.monotonic() - self._began)
+
+    async def _find_primary(self, topology: Topology) -> View | None:
+        """Profile `remote`: the mesh whose control plane is to be ours. What lies beside our compose file configures nothing there, as in Istio."""
+        address = self.settings.get("remotePilotAddress")
+        if not address:
+            return None
+        self._primary = LocalPrimary.of(address, self.files)
+        view = await self._primary.view(topology)
+        for path in topology.resource_paths:
+            self.say(
+                event="note", message=f"{path} is not read: the configuration is the first mesh's (devmesh apply -f {path.name} adds to it)"
+            )
+        self.ports, self._mesh_id = dict(self._primary.state["ports"]), self._primary.state["mesh_id"]
+        self.settings = {**self.settings, "mesh_config": dict(view.settings)}
+        write_private(self.files.token, self._primary.token.encode())
+        return view
+
+    async def _join(self, primary: LocalPrimary, topology: Topology) -> dict[str, Path]:
+        """Make the first mesh know our workloads; where each one's token is."""
+        async with self.phase(f"control plane of {primary.folder.name}"):
+            await self._loaded_or_fail()
+            (self.files.root / "root.pem").write_bytes(primary.root)
+            tokens = self._keep_tokens(await primary.tokens(plan.workload for plan in self.plans.values()))
+            await primary.join(topology, targets(self.plans))
+        return tokens
+
+    async def _start_own(self, topology: Topology, resources: list[StoredResource]) -> dict[str, Path]:
+        """Registry, CA, collector and control plane; where each workload's token is."""
+        token = self.files.mesh_token()
         async with self.phase("registry, CA, collector"):
             await self._loaded_or_fail()
             registry_url = await self._start_registry(token)
@@ -137,27 +197,16 @@ class Supervisor:
                 await replace_owner(registry, "mesh", resources)
                 await expire_faults(registry)
             self._start_control(registry_url, tokens)
-        async with self.phase("sidecars", "sidecar"):
-            for plan in self.plans.values():
-                self._start_sidecar(plan, tokens)
-            self.save()
-            await self._all_ready("sidecar")
-        async with self.phase("apps", "app"):
-            failed = [name for name in await asyncio.gather(*(self._app_listens(plan) for plan in self.plans.values())) if name]
-        async with self.phase("in sync", "none"):
-            await self._synced(token, failed)
-        self.save()
-        if failed:
-            raise self._failed_at_start(failed)
-        self.say(event="done", seconds=time.monotonic() - self._began)
+            await self._start_addons()
+        return tokens
 
-    async def _plan(self, topology: Topology) -> None:
+    async def _plan(self, topology: Topology, whole: Topology) -> None:
         """Choose the interception: pods where they can be made, which only making them tells."""
         wanted = self.settings.get("interception", "auto")
         refusal = missing_tools() if self._launchers.make_pods else None
         if self._launchers.make_pods and refusal is None:
             self.plans = plan_all(topology, "namespace")
-            problem = await self._make_pods(topology)
+            problem = await self._make_pods(whole)
             if problem is None:
                 self.interception = "namespace"
                 return
@@ -169,8 +218,8 @@ class Supervisor:
             self.say(event="note", message=f"interception proxy: {refusal}")
         self.plans = plan_all(topology)
 
-    async def _make_pods(self, topology: Topology) -> str | None:
-        self._pods.know(topology)
+    async def _make_pods(self, whole: Topology) -> str | None:
+        self._pods.know(whole)
         started = time.monotonic()
         for plan in self.plans.values():
             if plan.interception == "namespace":
@@ -209,7 +258,7 @@ class Supervisor:
         if event["event"] == "app":
             process.pid = self._pods.outside_pid(name, event["pid"])
             process.started = start_time(process.pid) or 0
-            process.ready = self._needs_only_run(process)
+            process.ready = not process.listens  # nothing else is to be seen of it
             self.save()
         elif event["event"] == "listening":
             process.ready = True
@@ -218,10 +267,6 @@ class Supervisor:
         elif event["event"] == "exited":
             self._exited(process, event["status"])
         process.changed.set()
-
-    def _needs_only_run(self, process: Managed) -> bool:
-        """An app without ports is ready when it runs: there is nothing to see of it."""
-        return process.kind == "app" and process.name in self.plans and not self.plans[process.name].app_ports
 
     def _warn_of_loopback(self, name: str, addresses: dict[str, list[str]]) -> None:
         unreachable = [port for port, found in addresses.items() if set(found) <= {"127.0.0.1", "::1"}]
@@ -295,12 +340,11 @@ class Supervisor:
         self._send(process)
 
     def _send(self, process: Managed) -> None:
-        process.ready, process.status, process.born = False, None, time.monotonic()
+        process.begin(time.monotonic())
         self._launchers.fork(process.request, process.sockets, pod=process.kind == "pod")
 
     def _exited(self, process: Managed, status: int) -> None:
-        process.ready, process.status = False, status
-        process.changed.set()
+        process.ended(status)
         if not process.wanted or self.stopping.is_set() or self._comes_with_its_pod(process):
             return
         self._task(self._restart(process, process.next_wait(time.monotonic())), f"restart {process.name}")
@@ -318,8 +362,8 @@ class Supervisor:
             await self._spawn_app(process)
             self.save()
             await self._app_listens(self.plans[process.name])
-        elif process.kind == "consul":
-            await self._spawn_consul(process)
+        elif process.kind in ("consul", "addon"):
+            await self._spawn_foreign(process)
             self.save()
         elif process.kind == "pod":
             name = process.name.removesuffix("-pod")
@@ -355,18 +399,38 @@ class Supervisor:
             self.ports["registry"] = http
         ports = ConsulPorts(self.ports["registry"], server, serf)
         command = consul_command(Path(binary), self.files.root / "consul", ports, token)
-        process = self.processes["registry"] = Managed("registry", "consul", request={"argv": list(command.argv)})
-        await self._spawn_consul(process)
+        request = {"argv": list(command.argv), "environment": os.environ.copy()}
+        process = self.processes["registry"] = Managed("registry", "consul", request=request)
+        await self._spawn_foreign(process)
         return f"http://127.0.0.1:{ports.http}"
 
-    async def _spawn_consul(self, process: Managed) -> None:
-        await self._spawn(process, process.request["argv"], os.environ.copy(), self.files.root)
+    async def _spawn_foreign(self, process: Managed) -> None:
+        """Somebody else's server, which tells us nothing."""
+        await self._spawn(process, process.request["argv"], process.request["environment"], self.files.root)
         process.ready = True
 
+    def _plan_addons(self, binaries: dict[str, Path]) -> None:
+        self._addons = plan_addons(binaries, self.files.root)
+        self._claims += [one.held for one in self._addons.values() if one.held is not None]
+        self.ports |= {name: one.port for name, one in self._addons.items()}
+
+    def _is_lost(self, addon: str) -> bool:
+        return self.processes[addon].restarts > 1 or time.monotonic() > self._began + UP_TIMEOUT
+
+    async def _start_addons(self) -> None:
+        write_settings(self._addons, self.plans, self.ports["control"])
+        for name, one in self._addons.items():
+            request = {"argv": command(one), "environment": environment(one, os.environ)}
+            process = self.processes[name] = Managed(name, "addon", request=request)
+            await self._spawn_foreign(process)
+
     def _tokens(self) -> dict[str, Path]:
+        return self._keep_tokens(mint_tokens(self.files.root / "ca" / "tokens.json", (plan.workload for plan in self.plans.values())))
+
+    def _keep_tokens(self, tokens: Mapping[str, str]) -> dict[str, Path]:
         """Where each workload's is."""
         out = {}
-        for name, token in mint_tokens(self.files.root / "ca" / "tokens.json", (plan.workload for plan in self.plans.values())).items():
+        for name, token in tokens.items():
             out[name] = self.files.workload(name) / "token"
             write_private(out[name], token.encode())
         return out
@@ -402,7 +466,7 @@ class Supervisor:
         argv = list(workload.command)
         if argv[0] in ("python", "python3"):
             argv[0] = sys.executable
-        process = self.processes[workload.name] = Managed(workload.name, "app")
+        process = self.processes[workload.name] = Managed(workload.name, "app", listens=bool(plan.app_ports))
         process.request = {
             "argv": argv,
             "environment": app_environment(plan, self._servers()),
@@ -417,7 +481,7 @@ class Supervisor:
         await self._spawn(process, process.request["argv"], process.request["environment"], Path(process.request["cwd"]))
 
     def _start_in_pod(self, process: Managed) -> None:
-        process.born, process.ready, process.status = time.monotonic(), False, None
+        process.begin(time.monotonic())
         fd = os.open(self.files.log(process.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             self._pods.start_app(process.name, process.request, fd)
@@ -427,7 +491,7 @@ class Supervisor:
             os.close(fd)
 
     async def _spawn(self, process: Managed, argv: list[str], environment: dict[str, str], cwd: Path) -> None:
-        process.born, process.ready, process.status = time.monotonic(), False, None
+        process.begin(time.monotonic())
         fd = os.open(self.files.log(process.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             child = await asyncio.create_subprocess_exec(
@@ -440,7 +504,7 @@ class Supervisor:
         finally:
             os.close(fd)
         process.pid, process.started = child.pid, start_time(child.pid) or 0
-        process.ready = self._needs_only_run(process)
+        process.ready = process.kind == "app" and not process.listens
         self._task(self._wait(process, child), f"wait for {process.name}")
 
     async def _wait(self, process: Managed, child: asyncio.subprocess.Process) -> None:
@@ -500,11 +564,11 @@ class Supervisor:
             return process.name
         return process.name if process.status is not None else None
 
-    async def _synced(self, token: str, failed: list[str]) -> None:
+    async def _synced(self, failed: list[str]) -> None:
         """Until the control plane has every sidecar's acknowledgement and the health of every workload whose app has not failed."""
         wanted = {name for name, plan in self.plans.items() if not plan.workload.gateway and name not in failed}
         wait = Wait(self._tell, UP_TIMEOUT, lambda name: last_lines(self.files.log(name)))
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
         async with aiohttp.ClientSession(headers=headers) as session:
             view = ControlPlaneView(session, f"http://127.0.0.1:{self.ports['control']}")
             await wait.until_nothing_lacks(lambda: view.missing(self.plans, wanted))
@@ -519,8 +583,11 @@ class Supervisor:
             "interception": self.interception,
             "compose_file": str(self.compose_file),
             "mesh_id": self._mesh_id,
+            "settings": kept_settings(self.settings),
             "ports": self.ports,
-            "gateway_url": gateway.url() if gateway else None,
+            "project": self._project,
+            "primary": str(self._primary.folder) if self._primary else None,
+            "gateway_url": gateway.url() if gateway else self._primary.state["gateway_url"] if self._primary else None,
             "workloads": {name: self._workload_state(plan) for name, plan in self.plans.items()},
             "processes": [process.to_json() for process in self.processes.values()],
         }
@@ -553,6 +620,8 @@ class Supervisor:
         try:
             command = json.loads(await reader.readline() or b"{}")
             answer = await self._run_command(command)
+        except DevmeshError as error:
+            answer = {"error": error.message}
         except (ValueError, KeyError) as error:
             answer = {"error": str(error)}
         with contextlib.suppress(ConnectionError):
@@ -567,9 +636,15 @@ class Supervisor:
             self.stopping.set()
             await self.stop()
             return {"stopped": True}
+        if command["command"] == "hold":
+            async with Registry(f"http://127.0.0.1:{self.ports['registry']}", self.files.mesh_token()) as registry:
+                return {"held": await self.holding.look(registry)}
         names = [name for name, plan in self.plans.items() if command.get("target") in (name, plan.workload.service)]
         if not names:
             return {"error": f"no workload or service {command.get('target')!r}"}
+        if command["command"] == "kill":
+            killed = [name for name in names if await kill_app(self.processes[name], self._pods)]
+            return {"workloads": killed} if killed else {"error": f"{', '.join(names)} does not run"}
         for name in names:
             await self._act(command["command"], self.processes[name])
         return {"workloads": names}
@@ -588,10 +663,11 @@ class Supervisor:
         """Apps, then sidecars (they drain), then our own, then the launcher."""
         for process in self.processes.values():
             process.wanted = False
-        for kinds in (("app",), ("sidecar",), ("pod",), ("ours", "consul")):
+        for kinds in (("app",), ("sidecar",), ("pod",), ("ours", "consul", "addon")):
             found = [(p.pid, p.started) for p in self.processes.values() if p.kind in kinds and p.pid]
             await asyncio.to_thread(stop_all, found, GRACE)
         self._pods.close()
+        await leave_primary(LocalPrimary, self.state(), self.files)
         await self._launchers.end()
         for path in (self.files.state, self.files.control_socket):
             path.unlink(missing_ok=True)

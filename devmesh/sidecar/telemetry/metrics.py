@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from devmesh import __version__
 from devmesh.sidecar.config import Cluster
 from devmesh.sidecar.message import get_header
 from devmesh.sidecar.record import Direction, Flag, Record
@@ -168,7 +169,11 @@ class Metrics:
 
     def render(self) -> str:
         """The Prometheus text format, version 0.0.4."""
-        lines = ["# TYPE istio_requests_total counter"]
+        lines = [
+            "# TYPE istio_build gauge",
+            f'istio_build{{component="proxy",tag="{__version__}"}} 1',
+            "# TYPE istio_requests_total counter",
+        ]
         requests = [(_text(NAMES, labels), series) for labels, series in self._requests.items()]
         lines += [f"istio_requests_total{{{text}}} {series.count}" for text, series in requests]
         for name, part in (

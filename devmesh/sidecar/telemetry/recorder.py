@@ -74,6 +74,10 @@ class Telemetry:
         if self._fd is not None:
             self._log(record)
 
+    def fault_met(self, fault: str) -> None:
+        """Something met a fault that no record tells of when it does: a partition."""
+        self.metrics.fault_hits[fault] += 1
+
     def render_metrics(self) -> str:
         return self.metrics.render()
 

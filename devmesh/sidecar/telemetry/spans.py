@@ -240,7 +240,7 @@ def _response_attributes(record: Record, *, failed: bool) -> list[tuple[str, str
         pairs.append(("istio.config", record.route_origin))
     if record.peer_principal:
         pairs.append(("devmesh.peer", record.peer_principal))
-    if record.flags & (Flag.FI | Flag.DI):
+    if record.fault_id or record.flags & (Flag.FI | Flag.DI):
         pairs.append(("devmesh.fault", record.fault_id or record.route_origin or "fault"))
     if failed:
         pairs.append(("error.type", str(record.status) if record.status else "client_disconnected"))

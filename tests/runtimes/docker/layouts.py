@@ -14,12 +14,21 @@ FOLDER = Path("/src/.devmesh/docker")
 MESH_ID = "11111111-2222-3333-4444-555555555555"
 
 
-def layout_of(path: Path, *, exposed: dict[str, list[int]] | None = None, folder: Path = FOLDER, **surroundings: Any) -> Layout:
+def layout_of(
+    path: Path,
+    *,
+    exposed: dict[str, list[int]] | None = None,
+    folder: Path = FOLDER,
+    addons: tuple[str, ...] = (),
+    **surroundings: Any,
+) -> Layout:
     config = YAML(typ="safe").load(path)
     for service in config["services"].values():
         service.setdefault("networks", None if service.get("network_mode") else {"default": None})
     topology = load_topology(path, profiles=["site"], environ={}, exposed=exposed)
-    return lay_out(config, topology, folder, IMAGES, MESH_ID, Surroundings(**surroundings))
+    return lay_out(
+        config, topology, folder, IMAGES | {name: f"{name}:1" for name in addons}, MESH_ID, Surroundings(**surroundings), addons=addons
+    )
 
 
 def layout_from(directory: Path, text: str, **options: Any) -> Layout:

@@ -1,19 +1,22 @@
 """What `up` refuses before it starts anything."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.bring_up import FOLDER_LABEL, refuse_others
+from devmesh.runtimes.docker.bring_up import FOLDER_LABEL, compose_failed, ended, has_failed, own_services, process_json, refuse_others
 from devmesh.runtimes.docker.engine import Container
+from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
+from devmesh.runtimes.docker.project import render, without_waiting
 from tests.runtimes.docker.layouts import layout_from
 
 SHOP = "name: shop\nservices:\n  web: {image: web, expose: ['9080']}\n"
 
 
 def container(folder: str) -> Container:
-    return Container("web", "id", "shop-web-1", "running", "", 0, "", 0, "", {FOLDER_LABEL: folder}, "", {})
+    return Container("web", "id", "shop-web-1", "running", "", 0, "", 0, "", {FOLDER_LABEL: folder}, "", "no", {})
 
 
 def test_a_project_of_the_same_name_from_elsewhere_is_left_alone(tmp_path: Path):
@@ -28,3 +31,68 @@ def test_what_an_earlier_up_of_this_folder_left_is_taken_over(tmp_path: Path):
     layout = layout_from(tmp_path, SHOP)
     refuse_others(layout, [container(str(layout.folder))])
     refuse_others(layout, [])
+
+
+JOB = "name: shop\nservices:\n  web: {image: x, expose: ['80'], depends_on: {db: {condition: service_healthy}}}\n  db: {image: x}\n  plain: {image: x, x-devmesh: {inject: false}}\n"
+
+
+def test_the_mesh_is_started_before_any_app(tmp_path: Path):
+    layout = layout_from(tmp_path, JOB)
+    names = own_services(render(layout))
+    assert {"consul", "ca", "control", "jaeger", "istio-ingressgateway", "web-pod", "web-sidecar", "db-pod", "db-sidecar"} == set(names)
+
+
+def test_apps_are_started_when_the_sidecars_are_known_to_be_ready_and_wait_for_each_other_only(tmp_path: Path):
+    layout = layout_from(tmp_path, JOB)
+    rendered = render(layout)
+    starting = without_waiting(rendered, layout.topology)["services"]
+    assert starting["web"]["depends_on"] == {"db": {"condition": "service_healthy"}, "web-sidecar": {"condition": "service_started"}}
+    assert rendered["services"]["web"]["depends_on"]["web-sidecar"] == {"condition": "service_healthy"}, "by itself it waits for the check"
+    assert {name: {**one, "depends_on": None} for name, one in starting.items()} == {
+        name: {**one, "depends_on": None} for name, one in rendered["services"].items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("role", "state", "health", "ready"),
+    [
+        ("sidecar", "running", "starting", True),
+        ("gateway", "running", "starting", True),
+        ("sidecar", "running", "unhealthy", False),
+        ("sidecar", "exited", "starting", False),
+        ("app", "running", "starting", False),
+        ("app", "running", "healthy", True),
+    ],
+)
+def test_a_sidecar_whose_check_has_not_run_yet_is_not_called_unready(role, state, health, ready):
+    one = replace(container(""), labels={ROLE_LABEL: role}, state=state, health=health)
+    assert process_json(one)["ready"] is ready
+
+
+def test_only_an_app_that_ended_is_a_job_that_is_done():
+    labels = {ROLE_LABEL: "app", WORKLOAD_LABEL: "web"}
+    found = [replace(container(""), labels=labels, state=state) for state in ("running", "exited")]
+    assert ended(found) == {"web"}
+    assert ended([replace(container(""), labels={ROLE_LABEL: "sidecar", WORKLOAD_LABEL: "web"}, state="exited")]) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [("Error response from daemon: mkdir /x: no space left on device", "docker system prune"), ("Error: port taken", "see ")],
+)
+def test_what_compose_could_not_start_is_told_with_what_to_do(tmp_path: Path, line: str, hint: str):
+    log = tmp_path / "compose.log"
+    log.write_text(f" Container a  Starting\n{line}\n")
+    error = compose_failed("up", log)
+    assert error.message == f"docker compose up failed:\n{line}"
+    assert hint in (error.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_code", "failed"),
+    [("running", 0, False), ("exited", 0, False), ("exited", 3, True), ("restarting", 1, True), ("restarting", 0, True), ("dead", 0, True)],
+)
+def test_an_app_that_ends_badly_or_again_and_again_has_failed(state: str, exit_code: int, *, failed: bool):
+    one = replace(container(""), labels={ROLE_LABEL: "app"}, state=state, exit_code=exit_code)
+    assert has_failed(one) is failed
+    assert not has_failed(replace(one, labels={ROLE_LABEL: "sidecar"})), "the keeper's business"

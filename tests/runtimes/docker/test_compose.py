@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.compose import Compose, Project, environment
+from devmesh.runtimes.docker.compose import Compose, Project, environment, files_of, merged
 
 
 def program(folder: Path, name: str, script: str) -> dict[str, str]:
@@ -50,13 +50,20 @@ def test_profiles_reach_compose(tmp_path):
     assert said == ["compose", "-f", str(tmp_path / "compose.yaml"), "--profile", "site", "--profile", "jobs", "config", "--format", "json"]
 
 
-def test_a_build_that_fails_shows_its_last_lines_and_the_command(tmp_path):
-    program(tmp_path, "docker", "print('step 1'); print('no space left on device'); sys.exit(17)")
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("no such file", "build web shows the same; or devmesh up --runtime local"),
+        ("write /x: No space left on device", "docker system df shows what takes it"),
+    ],
+)
+def test_a_build_that_fails_shows_its_last_lines_and_what_to_do(tmp_path, words, hint):
+    program(tmp_path, "docker", f"print('step 1'); print({words!r}); sys.exit(17)")
     said: list[str] = []
-    with pytest.raises(DevmeshError, match="docker compose build failed:\nstep 1\nno space left on device") as caught:
+    with pytest.raises(DevmeshError, match=f"docker compose build failed:\nstep 1\n{words}") as caught:
         Compose((str(tmp_path / "docker"), "compose"), (2, 20)).follow(tmp_path / "compose.yaml", ("build", "web"), said.append)
-    assert said == ["step 1", "no space left on device"]
-    assert "docker compose -f compose.yaml build web" in (caught.value.hint or "")
+    assert said == ["step 1", words]
+    assert hint in (caught.value.hint or "")
 
 
 def test_a_rendered_project_is_named_whatever_the_users_variables_say(tmp_path, monkeypatch):
@@ -65,3 +72,15 @@ def test_a_rendered_project_is_named_whatever_the_users_variables_say(tmp_path, 
     assert not {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"} & environment().keys()
     command = Compose(("docker", "compose"), (2, 20)).arguments(Project("shop", Path("/x.yaml")), "down")
     assert command == ["docker", "compose", "--project-name", "shop", "--file", "/x.yaml", "down"]
+
+
+def test_an_override_is_named_to_compose_beside_the_file(tmp_path):
+    (tmp_path / "compose.override.yml").write_text("services: {}\n")
+    assert files_of(tmp_path / "compose.yaml") == ["-f", str(tmp_path / "compose.yaml"), "-f", str(tmp_path / "compose.override.yml")]
+    assert files_of(tmp_path / "other.yaml") == ["-f", str(tmp_path / "other.yaml")]
+
+
+def test_a_project_of_several_files_without_compose_is_an_error_that_says_what_it_is_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DevmeshError, match=r"made of several files .* which compose reads: docker compose 2.20 or later is needed"):
+        merged(tmp_path / "compose.yaml")()

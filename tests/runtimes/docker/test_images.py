@@ -11,7 +11,8 @@ from docker.errors import APIError, ImageNotFound
 
 import devmesh
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.images import Image, PullProgress, compose_folder, ensure, image
+from devmesh.runtimes.docker.images import Image, PullProgress, ensure, image
+from devmesh.runtimes.packaged import compose_folder
 
 CONSUL = Image("consul", "hashicorp/consul:1.21.3", "DEVMESH_CONSUL_IMAGE", overridden=False)
 

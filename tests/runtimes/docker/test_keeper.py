@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from devmesh.errors import DevmeshError
 from devmesh.runtimes.docker.engine import SERVICE_LABEL, Container
 from devmesh.runtimes.docker.keeper import Keeper, Stopped, repairs, started
 
@@ -12,7 +13,7 @@ EARLY, LATE = "2026-11-29T03:00:00.5Z", "2026-11-29T03:00:00.51Z"
 
 def container(service, role, state="running", at=EARLY, workload="web", error=""):
     labels = {"devmesh.role": role} | ({"devmesh.workload": workload} if workload else {})
-    return Container(service, f"id-{service}", service, state, "", 0, error, 0, at, labels, "", {})
+    return Container(service, f"id-{service}", service, state, "", 0, error, 0, at, labels, "", "no", {})
 
 
 POD = container("web-pod", "pod", at=LATE)
@@ -44,6 +45,8 @@ CONSUL = container("consul", "consul", workload="")
         ),
         ([replace(CONSUL, state="created")], [], [], "`up` starts it in its turn"),
         ([replace(CONSUL, state="restarting")], [], [], "the engine is at it"),
+        ([POD, replace(SIDECAR, state="paused"), replace(APP, state="paused")], [], [], "what is paused lives"),
+        ([POD, SIDECAR, replace(APP, state="paused", started=EARLY)], [], ["restart web"], "paused or not, its network is gone"),
     ],
 )
 def test_repairs(containers, stopped, expected, because):
@@ -78,8 +81,15 @@ def test_a_stop_is_on_purpose_until_the_next_start():
 
 
 class Engine:
-    def __init__(self):
+    def __init__(self, containers=(), events=()):
         self.did = []
+        self._containers, self._events = containers, events
+
+    def containers(self, project):
+        return self._containers
+
+    def events(self, project):
+        yield from self._events
 
     def start(self, container):
         self.did.append(("start", container))
@@ -96,3 +106,26 @@ def test_repairs_are_done_in_their_order():
     todo = repairs([POD, replace(SIDECAR, state="exited"), replace(APP, started=EARLY)], [])["web"]
     Keeper("shop", lambda: engine)._do("web", todo)
     assert engine.did == [("start", "id-web-sidecar"), ("restart", "id-web", None), ("close",)]
+
+
+class Over(BaseException):
+    """The script is at its end."""
+
+
+def test_an_engine_that_was_away_is_followed_again_and_what_it_stopped_in_going_is_kept_up(caplog):
+    away = DevmeshError("no Docker engine answers")
+    first = Engine([POD, SIDECAR], [event("stop", "web-pod"), event("stop", "web-sidecar")])
+    back = Engine([POD, replace(SIDECAR, state="exited")])
+    script = iter([first, away, away, back, Over()])
+
+    def connect():
+        step = next(script)
+        if isinstance(step, BaseException):
+            raise step
+        return step
+
+    keeper = Keeper("shop", connect, away=0)
+    with caplog.at_level("INFO"), pytest.raises(Over):
+        keeper.follow()
+    assert keeper._stopped.names == {"web-sidecar"}, "what the user stopped stays; the pod runs again"
+    assert [one.getMessage() for one in caplog.records] == ["no Docker engine answers"], "told once"

@@ -1,10 +1,12 @@
 """The mesh's own containers: who is on which network, what is published, what they are held to."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from devmesh.runtimes.docker.layout import CONTROL_NETWORK, HOST_NETWORK, REGISTRY_NETWORK
+from devmesh.runtimes.docker.prepare import Secrets, write_files
 from devmesh.runtimes.docker.project import render
 from tests.runtimes.docker.layouts import layout_from
 
@@ -53,3 +55,49 @@ def test_a_users_service_keeps_its_name_and_ours_gives_way(tmp_path):
     assert services["consul"]["image"] == "x"
     own, theirs = services["mesh-mesh-consul"]["volumes"][0]["source"], services["consul-sidecar"]["volumes"][0]["source"]
     assert own != theirs, "the registry's folder holds the mesh's token"
+
+
+@pytest.fixture
+def with_addons(tmp_path: Path):
+    layout = layout_from(tmp_path, TEXT, folder=tmp_path / ".devmesh", addons=("prometheus", "grafana"))
+    write_files(layout, "token", "TEXT", Secrets(gives_away=False))
+    return layout, render(layout)
+
+
+def test_addons_are_held_as_short_as_the_other_parts(with_addons):
+    for name, port in (("prometheus", 9090), ("grafana", 3000)):
+        service = with_addons[1]["services"][name]
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["ports"] == [f"127.0.0.1:{port}:{port}"]
+        assert {"healthcheck", "mem_limit", "pids_limit", "restart"} <= service.keys()
+        assert "user" not in service, "the image's own owns its volume"
+
+
+def test_only_prometheus_reaches_the_sidecars_and_neither_addon_the_registry(with_addons):
+    on = {name: set(with_addons[1]["services"][name]["networks"]) for name in ("prometheus", "grafana")}
+    assert on == {"prometheus": {CONTROL_NETWORK, HOST_NETWORK}, "grafana": {HOST_NETWORK}}
+
+
+def test_a_mesh_without_addons_has_neither_their_containers_nor_their_volumes(project):
+    assert not {"prometheus", "grafana"} & project["services"].keys()
+    assert not {"mesh-prometheus", "mesh-grafana"} & project["volumes"].keys()
+
+
+def test_prometheus_is_told_every_sidecar_by_its_address_on_the_control_network(with_addons):
+    layout, project = with_addons
+    targets = json.loads((layout.part_folder("prometheus") / "envoy-stats.json").read_bytes())
+    addresses = {one["labels"]["pod"]: one["targets"][0] for one in targets}
+    pod = project["services"]["web-pod"]["networks"][CONTROL_NETWORK]["ipv4_address"]
+    gateway = project["services"]["istio-ingressgateway"]["networks"][CONTROL_NETWORK]["ipv4_address"]
+    assert addresses == {"web": f"{pod}:15090", "istio-ingressgateway": f"{gateway}:15090"}
+    (datasource,) = json.loads((layout.part_folder("grafana") / "provisioning/datasources/devmesh.yaml").read_bytes())["datasources"]
+    assert datasource["url"] == "http://prometheus:9090"
+
+
+def test_a_users_service_called_prometheus_keeps_its_name(tmp_path):
+    text = "name: a\nservices: {prometheus: {image: x, expose: ['80']}}\n"
+    layout = layout_from(tmp_path, text, folder=tmp_path / ".devmesh", addons=("prometheus", "grafana"))
+    write_files(layout, "token", "TEXT", Secrets(gives_away=False))
+    assert layout.parts["prometheus"] == "mesh-prometheus"
+    assert "http://mesh-prometheus:9090" in (layout.part_folder("grafana") / "provisioning/datasources/devmesh.yaml").read_text()

@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.pod import Doorman, Rules, device_of_app, meet
+from devmesh.runtimes.docker.pod import Doorman, Rules, device_of_app, meet, set_rules
 
 RULES = Rules("10.210.2.0/24", "240.240.0.0/16")
 
@@ -41,6 +41,23 @@ def test_outbound_goes_to_15001_except_the_sidecars_own():
         "-d 10.210.2.0/24 -j RETURN",
         "-p tcp -j REDIRECT --to-ports 15001",
     ]
+
+
+def test_names_are_asked_of_the_sidecar_before_the_engines_own_rules():
+    asked = [line for line in RULES.restore(4).splitlines() if "15053" in line]
+    assert asked == [
+        f"-I OUTPUT 1 -d 127.0.0.11/32 -p {protocol} --dport 53 -m owner ! --uid-owner 1337 -j REDIRECT --to-ports 15053"
+        for protocol in ("tcp", "udp")
+    ]
+    assert "15053" not in RULES.restore(6)
+
+
+def test_a_kernel_without_nf_tables_is_an_error_in_iptables_own_words(tmp_path, monkeypatch):
+    (tmp_path / "iptables-nft-restore").write_text("#!/bin/sh\necho 'nf_tables is not here' >&2\nexit 1\n")
+    (tmp_path / "iptables-nft-restore").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(DevmeshError, match="cannot be set: iptables-nft-restore: nf_tables is not here"):
+        set_rules(RULES)
 
 
 def test_the_control_network_is_the_sidecars_alone():

@@ -3,7 +3,7 @@
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.pods import MOVED, rules_of
+from devmesh.runtimes.docker.pods import MOVED, addresses_by_name, refused_names, rules_of
 from devmesh.runtimes.docker.project import render
 from tests.runtimes.docker.layouts import FOLDER, layout_from
 
@@ -43,7 +43,7 @@ def test_the_users_own_hosts_come_before_the_services_addresses(tmp_path):
 
 def test_only_the_pods_init_may_change_the_network_and_nothing_else_is_privileged(tmp_path):
     made = services(tmp_path, "restart: always")
-    assert {name: one.get("cap_add") for name, one in made.items() if "cap_add" in one} == {"web-pod": ["NET_ADMIN", "NET_RAW"]}
+    assert {name: one.get("cap_add") for name, one in made.items() if "cap_add" in one} == {"web-pod": ["NET_ADMIN"]}
     ours = {name: one for name, one in made.items() if name != "web"}
     assert all(one["cap_drop"] == ["ALL"] and one["read_only"] for one in ours.values())
     assert not [name for name, one in ours.items() for volume in one.get("volumes", ()) if "docker.sock" in volume["source"]]
@@ -106,4 +106,55 @@ def test_start_is_pod_then_sidecar_ready_then_app(tmp_path):
 
 def test_an_engine_without_start_interval_gets_one_interval(tmp_path):
     check = services(tmp_path, "restart: always", start_interval=False)["web-sidecar"]["healthcheck"]
-    assert (check["interval"], "start_interval" in check) == ("1s", False)
+    assert (check["interval"], "start_interval" in check) == ("5s", False)
+
+
+NAMED = """\
+name: a
+services:
+  web: {image: x, expose: ['80'], links: ['db:sql', 'job:worker']}
+  db: {image: x, expose: ['5432'], container_name: Main-DB, networks: {default: {aliases: [database]}}}
+  job: {image: x}
+  old: {image: x, expose: ['80'], labels: {app: api, version: v1}}
+  new: {image: x, expose: ['80'], labels: {app: api, version: v2}}
+  far: {image: x, expose: ['80'], x-devmesh: {namespace: other}}
+"""
+
+
+def test_every_further_name_of_a_service_leads_to_its_address_in_the_mesh(tmp_path):
+    made = render(layout_from(tmp_path, NAMED))["services"]
+    names = {line.split(":")[0]: line.split(":")[1] for line in made["web-pod"]["extra_hosts"]}
+    assert {names[name] for name in ("db", "main-db", "database", "database.default.svc.cluster.local", "sql")} == {names["db"]}
+    assert "sql" not in {line.split(":")[0] for line in made["db-pod"]["extra_hosts"]}
+
+
+def test_only_a_link_to_what_has_no_address_in_the_mesh_stays_a_link(tmp_path):
+    assert render(layout_from(tmp_path, NAMED))["services"]["web-pod"]["links"] == ["job-pod:worker"]
+
+
+def test_names_that_only_the_engine_knows_are_refused_to_apps_in_the_mesh(tmp_path):
+    layout = layout_from(tmp_path, NAMED.replace("db: {image: x", "db: {image: x, scale: 2"))
+    web, far = (layout.topology.workload(name) for name in ("web", "far"))
+    pods = [f"{name}-pod" for name in ("db", "db-2", "far", "job", "new", "old", "web")]
+    others = ["old", "new", "far", "db-2", "istio-ingressgateway", "consul", "ca", "control", "jaeger"]
+    assert refused_names(layout, web) == sorted([*pods, *(f"a-{name}-1" for name in pods), *others])
+    assert "far" not in refused_names(layout, far)
+    assert {"web", "db", "database"} <= set(refused_names(layout, far))
+
+
+def test_a_workload_without_a_port_is_found_where_the_caller_shares_a_network_with_it(tmp_path):
+    text = (
+        "name: a\nservices:\n  web: {image: x, expose: ['80'], networks: {one: null}}\n"
+        "  near: {image: x, networks: {two: null, one: null}}\n  far: {image: x, networks: {two: null}}\n"
+        "networks: {one: null, two: null}\n"
+    )
+    layout = layout_from(tmp_path, text)
+    web = layout.topology.workload("web")
+    assert addresses_by_name(layout, web) == {"near": layout.topology.workload("near").addresses["one"]}
+    assert "far" in refused_names(layout, web)
+    assert "near" not in refused_names(layout, web)
+
+
+def test_services_outside_the_mesh_still_find_a_pod_by_its_names(tmp_path):
+    made = render(layout_from(tmp_path, NAMED))["services"]
+    assert made["db-pod"]["networks"]["default"]["aliases"] == ["db", "Main-DB", "database"]

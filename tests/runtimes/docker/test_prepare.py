@@ -7,8 +7,9 @@ import stat
 import pytest
 
 from devmesh.ca.tokens import TokenStore
+from devmesh.errors import DevmeshError
 from devmesh.runtimes.docker.entry import seed
-from devmesh.runtimes.docker.prepare import Secrets, write_files
+from devmesh.runtimes.docker.prepare import Secrets, published_ports, write_files
 from devmesh.runtimes.docker.project import as_yaml, render
 from devmesh.sidecar.bootstrap import Bootstrap
 from tests.runtimes.docker.layouts import layout_from
@@ -90,3 +91,30 @@ def test_a_new_up_replaces_the_tokens_of_before_and_leaves_others(tmp_path, layo
     assert seeded.grant_of(old) is None
     assert seeded.grant_of(other).workload == "attached"
     assert seeded.grant_of(token_of(layout, "web")).workload == "web"
+
+
+def services(*published):
+    """(service, host port, address) each."""
+    out = {}
+    for name, number, address in published:
+        out.setdefault(name, {"ports": []})["ports"].append({"target": 80, "published": number, "host_ip": address, "protocol": "tcp"})
+    return out
+
+
+@pytest.mark.parametrize(
+    ("published", "words"),
+    [
+        ([("a", "80", ""), ("b", "80", "")], "port 80 is published by a and by b"),
+        ([("a", "80", ""), ("b", "80", "127.0.0.1")], "port 80 is published by a and by b"),
+        ([("a", "80", "127.0.0.1"), ("b", "80", "0.0.0.0")], "port 80 is published by a and by b"),
+        ([("a", "80", ""), ("a", "80", "")], "port 80 is published twice by a"),
+    ],
+)
+def test_a_port_that_is_wanted_twice_on_one_address_is_refused_before_anything_starts(published, words):
+    with pytest.raises(DevmeshError, match=words):
+        published_ports(services(*published))
+
+
+def test_a_port_may_be_published_on_two_addresses():
+    assert published_ports(services(("a", "80", "127.0.0.1"), ("b", "80", "127.0.0.2"), ("b", "0", ""), ("a", "0", ""))) == {80: "a"}
+    assert published_ports(services(("a", "80", "0.0.0.0"), ("a", "80", "::"), ("b", "81", "::"))) == {80: "a", 81: "b"}

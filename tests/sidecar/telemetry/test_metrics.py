@@ -146,6 +146,7 @@ def test_connections_are_counted_when_they_open_and_when_they_close():
     found.closed(record, REVIEWS)
     values = {name: value for (name, _), value in samples(found).items()}
     assert values == {
+        "istio_build": 1,
         "istio_tcp_connections_opened_total": 1,
         "istio_tcp_connections_closed_total": 1,
         "istio_tcp_sent_bytes_total": 10,

@@ -43,6 +43,14 @@ async def test_a_record_is_counted_logged_and_becomes_a_span(tmp_path):
     assert "devmesh_spans_sent_total 2" in telemetry.render_metrics()
 
 
+async def test_a_fault_is_counted_when_it_is_met():
+    telemetry = made()
+    for _ in range(2):
+        telemetry.fault_met("f1")
+    await telemetry.stop()
+    assert 'devmesh_fault_hits_total{fault="f1"} 2\n' in telemetry.render_metrics()
+
+
 async def test_the_log_belongs_to_its_owner(tmp_path):
     log = tmp_path / "access.log"
     await made(log).stop()

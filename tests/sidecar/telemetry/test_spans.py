@@ -87,6 +87,12 @@ def test_a_request_in_is_one_server_span():
     assert "url.full" not in found
 
 
+def test_a_call_that_met_a_fault_names_it():
+    _, (span,) = exported(inbound(fault_id="f1"))
+    assert attributes(span)["devmesh.fault"] == "f1"
+    assert "devmesh.fault" not in attributes(exported(inbound())[1][0])
+
+
 def test_the_root_of_a_trace_has_no_parent():
     _, (span,) = exported(inbound(trace=TraceContext(b"\x01" * 16, b"\x02" * 8, None, sampled=True, tracestate=b"a=1")))
     assert (span.parent_span_id, span.flags, span.trace_state) == (b"", 0x101, "a=1")

@@ -1,0 +1,13 @@
+"""Where a workload finds its CA: apart from the client, so that who only writes it down needs no cryptography."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class CaAddress:
+    """Where the CA is, the only root it is believed by, and the file with this workload's token."""
+
+    url: str
+    root_file: Path
+    token_file: Path

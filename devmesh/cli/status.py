@@ -1,0 +1,87 @@
+"""status, wait: how the workloads are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import typer
+
+from devmesh import __version__
+from devmesh.cli import fault, output
+from devmesh.cli.options import ComposeFile, Output, Timeout, seconds
+from devmesh.cli.output import Format
+from devmesh.cli.progress import Progress
+from devmesh.mesh import Mesh
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(status)
+    app.command("ps", hidden=True)(status)
+    app.command()(wait)
+
+
+def status(compose_file: ComposeFile = None, form: Output = Format.table) -> None:
+    """Workloads: ready, healthy, in sync, certificate, restarts."""
+    answer = asyncio.run(Mesh.of(compose_file).status())
+    if form is not Format.table:
+        output.data(answer, form)
+        return
+    if not answer["supervised"]:
+        output.note("the supervisor is gone; what it started still serves. hint: devmesh down, then devmesh up")
+    if answer["problem"]:
+        output.note(answer["problem"])
+    rows = [
+        (
+            one["name"], "-" if one["gateway"] else one["service"], one["version"], _ports(one), _condition(one),
+            (one["certificate"]["expires"] or "-")[11:16], str(one["restarts"]),
+        )
+        for one in answer["workloads"]
+    ]  # fmt: skip
+    output.table(("WORKLOAD", "SERVICE", "VERSION", "PORT", "STATE", "CERT", "RESTARTS"), rows)
+    in_force = [one for one in answer["faults"] if one["state"] != "done"]
+    if in_force:
+        output.note("\nfaults in force (devmesh fault clear):")
+        for one in in_force:
+            output.note(f"  {one['id']}: {fault.what(one)} at {fault.target(one)}")
+    silent = [
+        one["name"] for one in answer["workloads"] if one["calls_out"] is False and one["interception"] == "proxy" and not one["gateway"]
+    ]
+    if silent:
+        output.note("\nno outbound request seen yet from:")
+        for name in silent:
+            output.note(f"  {name}")
+        output.note("they call nobody, or ignore HTTP_PROXY and http_proxy: then their calls bypass\nthe mesh (docs/differences.md)")
+    for one in answer["workloads"]:
+        if one["sidecar_version"] not in (None, __version__):
+            output.note(
+                f"\n{one['name']}'s sidecar is devmesh {one['sidecar_version']}, this is {__version__}. hint: devmesh down, then devmesh up"
+            )
+    output.note("")
+    output.urls(answer["urls"])
+    if profile := answer["settings"].get("profile"):
+        output.note(f"\nprofile {profile}; devmesh profile dump --running shows every setting")
+
+
+def _ports(one: dict[str, Any]) -> str:
+    return ", ".join(f"{port['port']} {port['protocol']}" for port in one["ports"]) or "-"
+
+
+def _condition(one: dict[str, Any]) -> str:
+    """What is not as it should be, else "ready"."""
+    if one["held"]:
+        return "paused"
+    wrong = [
+        name for name, is_so in (("not ready", one["ready"]), ("unhealthy", one["healthy"]), ("not in sync", one["synced"])) if not is_so
+    ]
+    return ", ".join(wrong) or "ready"
+
+
+def wait(compose_file: ComposeFile = None, timeout: Timeout = "30s") -> None:
+    """Return when every process is ready, every sidecar runs the newest configuration and every app takes connections."""
+    limit = seconds(timeout, "--timeout")
+    started = time.monotonic()
+    with Progress() as progress:
+        asyncio.run(Mesh.of(compose_file).wait(limit, progress.tell))
+    output.note(f"  {'ready':<26} {time.monotonic() - started:6.2f} s")

@@ -1,0 +1,175 @@
+"""A mesh as far as it is known without its registry: its life, its sidecars and control plane, where its services are.
+
+Apart from `devmesh.mesh` because `up` needs no more than this, and what the rest needs takes longer to import than all of this to run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from devmesh.config.addon_names import ADDONS
+from devmesh.config.file_names import COMPOSE_NAMES
+from devmesh.errors import DevmeshError
+from devmesh.runtimes.choose import runtime_of
+from devmesh.runtimes.fetch import fetch, no_answer
+from devmesh.runtimes.files import MeshFiles
+from devmesh.runtimes.runtime import Runtime
+
+Json = dict[str, Any]
+Event = Callable[[Json], None]
+INBOUND_LISTENER = 15006
+
+
+def find_compose_file(given: Path | None, directory: Path) -> Path:
+    if given is not None:
+        if not given.is_file():
+            raise DevmeshError(f"{given} does not exist", "devmesh up -f path/to/compose.yaml")
+        return given.resolve()
+    for name in COMPOSE_NAMES:
+        if (directory / name).is_file():
+            return (directory / name).resolve()
+    raise DevmeshError(f"no compose file in {directory}", "cd to where compose.yaml is, or -f path/to/compose.yaml")
+
+
+class RunningMesh:
+    """The mesh of one compose file, up or not."""
+
+    def __init__(self, compose_file: Path) -> None:
+        self.compose_file = compose_file
+        self.files = MeshFiles.of(compose_file)
+
+    @classmethod
+    def of(cls, given: Path | None = None, directory: Path | None = None) -> Self:
+        return cls(find_compose_file(given, directory or Path.cwd()))
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime of the mesh that is up, else of the one that was asked for last."""
+        name = (self.files.read_state() or {}).get("runtime", "local")
+        return runtime_of(name, self.compose_file, self.files)
+
+    def is_up(self) -> bool:
+        return self.runtime.is_up()
+
+    def up(self, settings: Json, tell: Event) -> None:
+        """Bring it up and return when it is ready. Raises DevmeshError with what went wrong."""
+        if self.is_up():
+            raise DevmeshError(f"the mesh in {self.compose_file.parent} is already up", "devmesh status, or devmesh down first")
+        runtime_of(settings.get("runtime", "local"), self.compose_file, self.files).up(settings, tell)
+
+    async def down(self, *, volumes: bool = False) -> bool:
+        """Stop everything, with `volumes` forget what the mesh kept; False when nothing ran."""
+        stopped = await self.runtime.down(volumes=volumes)
+        if volumes:
+            await asyncio.to_thread(shutil.rmtree, self.files.root, ignore_errors=True)
+        return stopped
+
+    def manifest(self, settings: Json) -> str:
+        """The project that the Docker runtime makes of the compose file under these settings of `up`. Raises DevmeshError."""
+        from devmesh.runtimes.docker.manifest import generate  # noqa: PLC0415 - the SDK is slow to import and one command needs it
+
+        return generate(self.compose_file, self.files.root / "docker", settings)
+
+    async def act(self, action: str, target: str) -> list[str]:
+        """restart, stop or start the apps of a service or workload; the workloads it did it to."""
+        return await self.runtime.act(action, target)
+
+    def state(self) -> Json:
+        """What the runtime last wrote. Raises DevmeshError when nothing is up."""
+        return self.files.running_state()
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    async def control(self, path: str, wait: float = 5) -> Json:
+        url = f"http://127.0.0.1:{self.state()['ports']['control']}{path}"
+        return await self.ask(url, wait)
+
+    async def ask(self, url: str, wait: float) -> Json:
+        """GET from one of the mesh's own servers. Raises DevmeshError."""
+        status, text = await fetch(url, self.files.mesh_token(), wait)
+        try:
+            answer: Json = json.loads(text)
+        except ValueError as error:
+            raise no_answer(url, error) from error
+        if status >= 400:
+            raise DevmeshError(str(answer.get("error", answer)), "devmesh status")
+        return answer
+
+    async def certificates(self, workload: str) -> Json:
+        """What a sidecar says of its certificates. Raises DevmeshError."""
+        answer: Json = json.loads(await self.runtime.ask_sidecar(workload, "admin", "/certs"))
+        return answer
+
+    async def _certificate(self, workload: str) -> str | None:
+        try:
+            answer = await self.certificates(workload)
+        except (DevmeshError, ValueError):
+            return None
+        for certificate in answer.get("certificates", ()):
+            for chain in certificate.get("cert_chain", ()):
+                return str(chain.get("expiration_time"))
+        return None
+
+    async def urls(self, state: Json) -> Json:
+        """Services at the gateway where one binds them, else at their own inbound port."""
+        services: Json = {}
+        bound = await self._bound_services()
+        strict = await self._strict_workloads()
+        for name, one in state["workloads"].items():
+            if one["gateway"] or one["service"] in services:
+                continue
+            if one["service"] in bound:
+                services[one["service"]] = state["gateway_url"] + bound[one["service"]]
+            elif name in strict:
+                services[one["service"]] = "mtls only"
+            elif one["url"]:
+                services[one["service"]] = one["url"]
+        return {"services": services, "mesh": self.mesh_urls()}
+
+    def mesh_urls(self) -> dict[str, str]:
+        """Where the mesh's own servers are, for people."""
+        ports = self.state()["ports"]
+        names = {"consul": "registry", "jaeger": "query", "control": "control"}
+        names |= {name: name for name in ADDONS if name in ports}
+        return {name: f"http://127.0.0.1:{ports[key]}" for name, key in names.items()}
+
+    async def _bound_services(self) -> dict[str, str]:
+        """Service -> path below the gateway's URL, from the gateway's own compiled routes."""
+        try:
+            config = await self.control("/v1/proxies/istio-ingressgateway/config")
+        except DevmeshError:
+            return {}
+        out: dict[str, str] = {}
+        for table in config["routes"]:
+            for host in table["virtual_hosts"]:
+                for route in host.get("routes", ()):
+                    cluster = route.get("route", {}).get("cluster", "")
+                    service = cluster.rpartition("|")[2].partition(".")[0]
+                    match = route.get("match", {})
+                    out.setdefault(service, match.get("path") or match.get("prefix") or "/")
+        out.pop("", None)
+        return out
+
+    async def _strict_workloads(self) -> set[str]:
+        strict = set()
+        for name, one in self.state()["workloads"].items():
+            if one["gateway"]:
+                continue
+            try:
+                config = await self.control(f"/v1/proxies/{name}/config")
+            except DevmeshError:
+                continue
+            inbound: Json = next((item for item in config["listeners"] if item["name"] == "virtualInbound"), {"filter_chains": []})
+            matches = [chain["filter_chain_match"] for chain in inbound["filter_chains"]]
+            # A workload without ports has only the chain that refuses connections to the listener itself.
+            ports = [match for match in matches if match.get("destination_port", INBOUND_LISTENER) != INBOUND_LISTENER]
+            if ports and not any(match.get("transport_protocol") == "raw_buffer" for match in ports):
+                strict.add(name)
+        return strict

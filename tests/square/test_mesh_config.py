@@ -1,0 +1,36 @@
+"""A mesh's settings, as a user gives them to `up`, lead to what Istio's compiler makes of the same MeshConfig."""
+
+import pytest
+
+from devmesh.compiler import MeshSettings
+from devmesh.config.operator.files import settings_of
+from devmesh.config.operator.settings import choose
+from devmesh.config.yaml import read_documents
+from tests.square.compilers import MESH_CASE, MESH_CONFIGS, golden, istio, ours
+from tests.support.require import tool
+
+
+def settings(mesh_config):
+    """As `-f values.yaml` gives them, and as the control plane reads them."""
+    text = "meshConfig:\n" + "".join(f"  {line}\n" for line in mesh_config.read_text().splitlines())
+    choices = choose("default", [settings_of(read_documents(text, "values.yaml")[0][0])])
+    assert choices.diagnostics == ()
+    return MeshSettings.from_json(choices.mesh_config())
+
+
+@pytest.mark.parametrize("mesh_config", MESH_CONFIGS, ids=lambda path: path.stem)
+def test_settings_lead_to_what_istio_compiles(mesh_config):
+    mine, theirs = ours(MESH_CASE, settings(mesh_config)), golden(mesh_config)
+    for workload, xds in theirs.items():
+        for kind, resources in xds.items():
+            assert mine[workload][kind] == resources, (workload, kind)
+
+
+@pytest.mark.parametrize("mesh_config", MESH_CONFIGS, ids=lambda path: path.stem)
+def test_each_mesh_config_changes_something(mesh_config):
+    assert golden(mesh_config) != golden(MESH_CASE)
+
+
+@pytest.mark.parametrize("mesh_config", MESH_CONFIGS, ids=lambda path: path.stem)
+def test_the_golden_files_are_what_istios_compiler_says_today(mesh_config):
+    assert istio(MESH_CASE, tool("istio", "istio-oracle"), mesh_config) == golden(mesh_config)
