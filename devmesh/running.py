@@ -120,13 +120,13 @@ class RunningMesh:
     async def urls(self, state: Json) -> Json:
         """Services at the gateway where one binds them, else at their own inbound port."""
         services: Json = {}
-        bound = await self._bound_services()
+        bound = await self._bound_services(state)
         strict = await self._strict_workloads()
         for name, one in state["workloads"].items():
             if one["gateway"] or one["service"] in services:
                 continue
             if one["service"] in bound:
-                services[one["service"]] = state["gateway_url"] + bound[one["service"]]
+                services[one["service"]] = bound[one["service"]]
             elif name in strict:
                 services[one["service"]] = "mtls only"
             elif one["url"]:
@@ -140,20 +140,26 @@ class RunningMesh:
         names |= {name: name for name in ADDONS if name in ports}
         return {name: f"http://127.0.0.1:{ports[key]}" for name, key in names.items()}
 
-    async def _bound_services(self) -> dict[str, str]:
-        """Service -> path below the gateway's URL, from the gateway's own compiled routes."""
+    async def _bound_services(self, state: Json) -> dict[str, str]:
+        """Service -> its URL at the gateway, from the gateway's own compiled routes; plain HTTP before HTTPS.
+
+        A certificate is for a name, so an HTTPS URL has that of its host (`curl --resolve`).
+        """
         try:
             config = await self.control("/v1/proxies/istio-ingressgateway/config")
         except DevmeshError:
             return {}
         out: dict[str, str] = {}
-        for table in config["routes"]:
+        for table in sorted(config["routes"], key=lambda one: str(one["name"]).startswith("https.")):
             for host in table["virtual_hosts"]:
+                if host.get("require_tls"):
+                    continue
+                base = _gateway_base(state, table["name"], host["domains"][0])
                 for route in host.get("routes", ()):
                     cluster = route.get("route", {}).get("cluster", "")
                     service = cluster.rpartition("|")[2].partition(".")[0]
                     match = route.get("match", {})
-                    out.setdefault(service, match.get("path") or match.get("prefix") or "/")
+                    out.setdefault(service, base + (match.get("path") or match.get("prefix") or "/"))
         out.pop("", None)
         return out
 
@@ -173,3 +179,11 @@ class RunningMesh:
             if ports and not any(match.get("transport_protocol") == "raw_buffer" for match in ports):
                 strict.add(name)
         return strict
+
+
+def _gateway_base(state: Json, table: str, domain: str) -> str:
+    """Scheme, host and port under which a gateway's route table is reached on this machine."""
+    if not table.startswith("https."):
+        return str(state["gateway_url"])
+    host = "127.0.0.1" if "*" in domain else domain
+    return f"https://{host}:{state.get('gateway_https_port')}"

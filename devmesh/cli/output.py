@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
@@ -58,6 +59,9 @@ def urls(found: dict[str, Any]) -> None:
     ]
     rows += [(f"{name} (mesh)", url) for name, url in found["mesh"].items()]
     table(("SERVICE", "URL"), rows)
+    names = [urlsplit(url).netloc for url in found["services"].values() if url.startswith("https://") and "//127.0.0.1" not in url]
+    if names:
+        note(f"https names lead to the gateway here: curl --cacert CA --resolve {names[0]}:127.0.0.1 ...")
 
 
 def note(message: str) -> None:

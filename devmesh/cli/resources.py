@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,11 +18,13 @@ from devmesh.config.analysis import analyze as analyse
 from devmesh.config.analysis import merge
 from devmesh.config.loader import Loaded, load_paths, load_text
 from devmesh.config.model import COMPILER_FAILED, Diagnostic
-from devmesh.config.topology import load_topology
+from devmesh.config.topology import Gateways, load_topology
 from devmesh.errors import DevmeshError, InternalError
 from devmesh.mesh import Applied, Mesh
 from devmesh.running import find_compose_file
 from devmesh.runtimes.docker.compose import merged
+
+ANY_GATEWAYS = Gateways(egress=True)  # whether a mesh has one its settings say
 
 Sources = Annotated[list[str], typer.Option("-f", "--filename", help="File, folder, URL or - for standard input; repeatable.")]
 
@@ -120,12 +122,21 @@ def get(
         if (kind is None or _same_kind(kind, one.key.kind)) and (name is None or one.key.name == name)
     ]  # fmt: skip
     if form is not Format.table:
-        output.data({"resources": [{**one.document, "owner": one.owner, "source": {"file": one.file}} for one in found]}, form)
+        output.data({"resources": [{**redacted(one.document), "owner": one.owner, "source": {"file": one.file}} for one in found]}, form)
         return
     rows = [(one.key.kind, one.key.namespace, one.key.name, one.owner, f"{one.file}:{min(one.lines.values(), default=0)}") for one in found]
     output.table(("KIND", "NAMESPACE", "NAME", "OWNER", "SOURCE"), rows)
 
 
+def redacted(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A Secret's values are not shown, not even as the registry holds them (encrypted)."""
+    out = dict(document)
+    if (out["apiVersion"], out["kind"]) == ("v1", "Secret"):
+        out |= {part: dict.fromkeys(out[part], REDACTED) for part in ("data", "stringData") if isinstance(out.get(part), dict)}
+    return out
+
+
+REDACTED = "[redacted]"
 SHORT = {"vs": "virtualservice", "dr": "destinationrule", "gw": "gateway", "pa": "peerauthentication"}
 
 
@@ -173,7 +184,7 @@ def analyze(
 ) -> None:
     """Istio's analysis messages with file:line:column; needs no running mesh."""
     compose = find_compose_file(compose_file, Path.cwd())
-    topology = load_topology(compose, merged=merged(compose))
+    topology = load_topology(compose, merged=merged(compose), gateways=ANY_GATEWAYS)
     loaded = load(filename or [*map(str, topology.resource_paths)] or [str(compose.parent / "mesh")])
     found = merge([loaded.diagnostics, analyse(loaded.resources, topology)])
     if form is not Format.table:
@@ -198,7 +209,7 @@ def compile_(
     from devmesh.xds.schema import invalid  # noqa: PLC0415 - protobuf, only here
 
     compose = find_compose_file(file, Path.cwd())
-    topology = load_topology(compose, merged=merged(compose))
+    topology = load_topology(compose, merged=merged(compose), gateways=ANY_GATEWAYS)
     loaded = load(resource or [*map(str, topology.resource_paths)])
     say(loaded.diagnostics)
     refuse_errors(loaded.diagnostics, "compiled")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from devmesh.compiler.downstream_tls import CA_SUFFIX, credential
+from devmesh.compiler.entries import EntryService, is_empty, resolve
 from devmesh.compiler.security import namespace_mode
-from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, secret
+from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, file_secret, secret
 from devmesh.compiler.world import ROOT_NAMESPACE, MeshSettings, World
 from devmesh.config.durations import format_duration
 from devmesh.config.istio_destination import (
@@ -84,27 +86,49 @@ def subset_policy(rule: DestinationRule, subset: str, port: int) -> Policy:
     return policy_for(merged(rule.traffic_policy, own), port)
 
 
-def service_clusters(world: World, service: Service, port: ServicePort, namespace: str) -> list[Json]:
+def service_clusters(world: World, service: Service, port: ServicePort, namespace: str, *, at_gateway: bool = False) -> list[Json]:
     """The default cluster of a port, then its subsets."""
     found = rule_for(world, service, namespace)
     resource, rule = found if found is not None else (None, None)
     if rule is None:
-        return [_cluster(world, service, port, "", Policy(), None)]
+        return [_cluster(world, service, port, "", Policy(), None, {}, at_gateway=at_gateway)]
     subsets = ["", *(subset.name for subset in rule.subsets)]
-    return [_cluster(world, service, port, name, subset_policy(rule, name, port.port), resource) for name in subsets]
+    return [
+        _cluster(
+            world, service, port, name, subset_policy(rule, name, port.port), resource, subset_labels(rule, name), at_gateway=at_gateway
+        )
+        for name in subsets
+        if not is_empty(service, subset_labels(rule, name))
+    ]
+
+
+def subset_labels(rule: DestinationRule | None, subset: str) -> dict[str, str]:
+    return next((dict(one.labels) for one in rule.subsets if one.name == subset), {}) if rule is not None and subset else {}
 
 
 def cluster_name(service: str, port: int, subset: str) -> str:
     return f"outbound|{port}|{subset}|{service}"
 
 
-def _cluster(world: World, service: Service, port: ServicePort, subset: str, policy: Policy, resource: Resource | None) -> Json:
+def _cluster(
+    world: World,
+    service: Service,
+    port: ServicePort,
+    subset: str,
+    policy: Policy,
+    resource: Resource | None,
+    labels: dict[str, str],
+    *,
+    at_gateway: bool,
+) -> Json:
     name = cluster_name(service.hostname, port.port, subset)
     istio: Json = {"services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]}
     if resource is not None:
         istio["config"] = _config(resource)
     if subset:
         istio["subset"] = subset
+    elif isinstance(service, EntryService) and service.is_external:
+        istio["external"] = True
     cluster: Json = {
         "name": name,
         "alt_stat_name": f"{name};",
@@ -118,9 +142,11 @@ def _cluster(world: World, service: Service, port: ServicePort, subset: str, pol
     }
     _protocol(cluster, port)
     _load_balancer(cluster, policy.load_balancer)
+    if isinstance(service, EntryService):
+        resolve(cluster, service, port, labels, at_gateway=at_gateway)
     _connection_pool(cluster, policy.connection_pool)
     _outlier(cluster, policy.outlier_detection)
-    _tls(world, cluster, service, port, subset, policy.tls)
+    _tls(world, cluster, service, port, subset, policy.tls, at_gateway=at_gateway)
     return cluster
 
 
@@ -253,15 +279,21 @@ def _outlier(cluster: Json, outlier: OutlierDetection | None) -> None:
         cluster["common_lb_config"] = {"healthy_panic_threshold": {"value": outlier.min_health_percent}}
 
 
-def _tls(world: World, cluster: Json, service: Service, port: ServicePort, subset: str, tls: ClientTLSSettings | None) -> None:
-    """Auto mTLS without `tls`; else what the mode says."""
+def _tls(
+    world: World, cluster: Json, service: Service, port: ServicePort, subset: str, tls: ClientTLSSettings | None, *, at_gateway: bool
+) -> None:
+    """Auto mTLS without `tls`; else what the mode says. Only gateways are served Secrets: of a sidecar's rule a credentialName means no TLS."""
     if tls is not None and tls.mode == "DISABLE":
         return
-    if tls is None and namespace_mode(world, service.namespace) == "DISABLE":
+    if tls is None and (
+        namespace_mode(world, service.namespace) == "DISABLE" or (isinstance(service, EntryService) and service.is_external)
+    ):
         return
     if tls is not None and tls.mode in ("SIMPLE", "MUTUAL"):
-        cluster["transport_socket"] = _originated(tls)
         cluster["metadata"]["filter_metadata"]["istio"]["alpn_override"] = "false"
+        if tls.credential_name and not at_gateway:
+            return
+        cluster["transport_socket"] = _originated(tls)
         if not tls.sni:
             options = _options(cluster)
             if "use_downstream_protocol_config" not in options:
@@ -315,26 +347,22 @@ def _originated(tls: ClientTLSSettings) -> Json:
     """SIMPLE and MUTUAL: TLS to a server outside the mesh; the system's roots unless there are others or insecureSkipVerify."""
     common: Json = {"tls_params": TLS_PARAMS}
     if tls.mode == "MUTUAL":
-        common["tls_certificate_sds_secret_configs"] = [_file_secret(f"file-cert:{tls.client_certificate}~{tls.private_key}")]
+        named = file_secret(f"file-cert:{tls.client_certificate}~{tls.private_key}")
+        common["tls_certificate_sds_secret_configs"] = [credential(tls.credential_name) if tls.credential_name else named]
     if tls.insecure_skip_verify:
         common["validation_context"] = {}
     else:
         sans = [{"exact": san} for san in tls.subject_alt_names]
         common["combined_validation_context"] = {
             "default_validation_context": {"match_subject_alt_names": sans} if sans else {},
-            "validation_context_sds_secret_config": _file_secret(f"file-root:{tls.ca_certificates or 'system'}"),
+            "validation_context_sds_secret_config": credential(f"{tls.credential_name}{CA_SUFFIX}")
+            if tls.credential_name
+            else file_secret(f"file-root:{tls.ca_certificates or 'system'}"),
         }
     config: Json = {"@type": f"{TYPE}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": common}
     if tls.sni:
         config["sni"] = tls.sni
     return {"name": "envoy.transport_sockets.tls", "typed_config": config}
-
-
-def _file_secret(name: str) -> Json:
-    """A file of the workload's, which istio-agent serves under this name."""
-    named = secret(name)
-    del named["sds_config"]["initial_fetch_timeout"]
-    return named
 
 
 def passthrough(settings: MeshSettings, *, inbound: bool = False) -> Json:

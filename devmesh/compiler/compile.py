@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from devmesh.compiler import clusters, endpoints
-from devmesh.compiler.clusters import rule_for, subset_policy
+from devmesh.compiler import clusters, endpoints, entries
+from devmesh.compiler.access_log import with_access_logs
+from devmesh.compiler.clusters import rule_for, subset_labels, subset_policy
+from devmesh.compiler.entries import EntryService, entry_names
 from devmesh.compiler.faults import cut_off
+from devmesh.compiler.gateways import merge_servers
 from devmesh.compiler.listeners import Listeners
+from devmesh.compiler.secrets import gateway_secrets
 from devmesh.compiler.shared import Json
 from devmesh.compiler.tables import Tables, http_ports
 from devmesh.compiler.world import World
@@ -50,26 +54,32 @@ def _sidecar(world: World, proxy: Workload, tables: Tables, listeners: Listeners
             if known is not cluster:
                 known["metadata"]["filter_metadata"]["istio"]["services"] += cluster["metadata"]["filter_metadata"]["istio"]["services"]
     found += [*seen.values(), clusters.passthrough(world.settings, inbound=True)]
-    routes = [tables.outbound(port) for port in http_ports(world)]
+    routes = [tables.outbound(port) for port in http_ports(world, proxy.namespace)]
     routes += [tables.auto(s, p) for s in world.topology.services for p in s.ports if p.protocol == "auto"]
-    everything = [*listeners.outbound(), listeners.inbound()]
+    everything = with_access_logs([*listeners.outbound(), listeners.inbound()], world.settings)
     return Compiled(Snapshot.of(everything, routes, found, assignments, [names(world, proxy)]), (), tables.origins)
 
 
 def _gateway(world: World, proxy: Workload, tables: Tables, listeners: Listeners) -> Compiled:
     found, assignments = _outbound(world, proxy)
-    built = listeners.gateway()
-    routes = [table for item in built if (table := tables.gateway(item["address"]["socket_address"]["port_value"])) is not None]
-    built_clusters = [*found, clusters.black_hole(world.settings, cut_off(world, proxy))]
-    return Compiled(Snapshot.of(built, routes, built_clusters, assignments, [names(world, proxy)]), (), tables.origins)
+    merged = merge_servers(world, proxy)
+    built = with_access_logs(listeners.gateway(merged), world.settings, gateway=True)
+    routes = [tables.gateway(servers) for servers in merged.tables.values()]
+    found.append(clusters.black_hole(world.settings, cut_off(world, proxy)))
+    secrets = gateway_secrets(world, proxy, built, found)
+    return Compiled(Snapshot.of(built, routes, found, assignments, [names(world, proxy)], secrets), (), tables.origins)
 
 
 def _outbound(world: World, proxy: Workload) -> tuple[list[Json], list[Json]]:
     found: list[Json] = []
     assignments: list[Json] = []
-    for service in world.services():
+    seen: set[str] = set()
+    for service in world.services(proxy.namespace):
+        if service.hostname in seen:  # at another of its addresses
+            continue
+        seen.add(service.hostname)
         for port in service.ports:
-            built = clusters.service_clusters(world, service, port, proxy.namespace)
+            built = clusters.service_clusters(world, service, port, proxy.namespace, at_gateway=proxy.gateway)
             found += built
             assignments += [_assignment(world, service, port, cluster, proxy) for cluster in built if cluster["type"] == "EDS"]
     return found, assignments
@@ -78,8 +88,9 @@ def _outbound(world: World, proxy: Workload) -> tuple[list[Json], list[Json]]:
 def _assignment(world: World, service: Service, port: ServicePort, cluster: Json, proxy: Workload) -> Json:
     subset = cluster["name"].split("|")[2]
     rule = rule_for(world, service, proxy.namespace)
-    chosen = next((s for s in rule[1].subsets if s.name == subset), None) if rule is not None and subset else None
-    labels = dict(chosen.labels) if chosen is not None else {}
+    labels = subset_labels(rule[1] if rule is not None else None, subset)
+    if isinstance(service, EntryService):
+        return entries.assignment(cluster["name"], service, port, labels)
     tls = subset_policy(rule[1], subset, port.port).tls if rule is not None else None
     plaintext = tls is not None and tls.mode != "ISTIO_MUTUAL"
     return endpoints.assignment(world, cluster["name"], service, port, labels, proxy, plaintext=plaintext)
@@ -95,4 +106,4 @@ def names(world: World, proxy: Workload) -> Json:
                 table[name] = entry
             else:
                 table[service_fqdn(name, service.namespace)] = entry | {"shortname": name, "namespace": service.namespace}
-    return {"table": table}
+    return {"table": table | entry_names(world.entries, [service.cluster_ip for service in world.topology.services])}

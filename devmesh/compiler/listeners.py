@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from devmesh.compiler.clusters import cluster_name
+from devmesh.compiler.downstream_tls import server_tls
+from devmesh.compiler.gateways import GatewayServer, MergedServers
+from devmesh.compiler.l4 import gateway_tcp_filter, gateway_tls_chains, outbound_chains
 from devmesh.compiler.security import downstream_tls, mtls_mode, ports_of_their_own
 from devmesh.compiler.shared import HTTP_INSPECTOR, TLS_INSPECTOR, TYPE, Json, ads, http_manager, socket_address, tcp_proxy
-from devmesh.compiler.tables import Tables, gateway_servers, target_port
+from devmesh.compiler.tables import Tables
 from devmesh.compiler.world import World
 from devmesh.config.topology_types import Service, ServicePort, Workload
 
@@ -26,41 +28,32 @@ class Listeners:
 
     def _manager(self, prefix: str, routes: Json, **more: Any) -> Json:
         settings = self.world.settings
-        if settings.access_log_file:
-            more["access_log"] = [
-                {
-                    "name": "envoy.access_loggers.file",
-                    "typed_config": {
-                        "@type": f"{TYPE}envoy.extensions.access_loggers.file.v3.FileAccessLog",
-                        "path": settings.access_log_file,
-                    },
-                }
-            ]
         return http_manager(prefix, routes, settings.tracing_sampling if settings.enable_tracing else None, **more)
 
     # -- outbound --------------------------------------------------------------------------------------------------
 
     def outbound(self) -> list[Json]:
         out: dict[str, Json] = {}
-        for service in self.world.services():
+        for service in self.world.services(self.proxy.namespace):
             for port in service.ports:
                 if port.protocol in ("http", "http2"):
                     out.setdefault(f"0.0.0.0_{port.port}", self._by_port(port.port))
                 else:
                     listener = self._by_address(service, port)
-                    out.setdefault(listener["name"], listener)
+                    known = out.setdefault(listener["name"], listener)
+                    if known is not listener and _both_by_sni(known, listener):
+                        known["filter_chains"] += listener["filter_chains"]
         http = [item for item in out.values() if item["name"].startswith("0.0.0.0_")]
         tcp = [item for item in out.values() if not item["name"].startswith("0.0.0.0_")]
         return [*http, *tcp, self._virtual_outbound()]
 
     def _by_port(self, port: int) -> Json:
         chain = self._sniffed_chain(f"outbound_0.0.0.0_{port};", str(port))
-        name = self._passthrough_cluster()
         return {
             "name": f"0.0.0.0_{port}",
             "address": socket_address("0.0.0.0", port),
             "filter_chains": [chain],
-            "default_filter_chain": {"filter_chain_match": {}, "filters": [tcp_proxy(name, name)], "name": "PassthroughFilterChain"},
+            "default_filter_chain": self._passthrough_chain(),
             "listener_filters": [HTTP_INSPECTOR],
             **SNIFFED,
             "traffic_direction": "OUTBOUND",
@@ -78,13 +71,18 @@ class Listeners:
     def _passthrough_cluster(self) -> str:
         return "BlackHoleCluster" if self.world.settings.outbound_traffic_policy == "REGISTRY_ONLY" else "PassthroughCluster"
 
+    def _passthrough_chain(self) -> Json:
+        name = self._passthrough_cluster()
+        return {"filter_chain_match": {}, "filters": [tcp_proxy(name, name)], "name": "PassthroughFilterChain"}
+
     def _by_address(self, service: Service, port: ServicePort) -> Json:
-        name = cluster_name(service.hostname, port.port, "")
-        tcp_chain: Json = {"filters": [tcp_proxy(name, name)], "transport_socket_connect_timeout": "15s"}
+        """Of what has no address of its own, at every address: told apart by SNI, or alone at its port."""
+        chains = outbound_chains(self.world, self.proxy, service, port)
+        address = service.cluster_ip or "0.0.0.0"
         listener: Json = {
-            "name": f"{service.cluster_ip}_{port.port}",
-            "address": socket_address(service.cluster_ip, port.port),
-            "filter_chains": [tcp_chain],
+            "name": f"{address}_{port.port}",
+            "address": socket_address(address, port.port),
+            "filter_chains": chains,
             **SNIFFED,
             "traffic_direction": "OUTBOUND",
             "bind_to_port": False,
@@ -92,8 +90,11 @@ class Listeners:
         if port.protocol == "auto":
             chain = self._sniffed_chain(f"outbound_{service.cluster_ip}_{port.port};", f"{service.hostname}:{port.port}")
             listener["filter_chains"] = [chain]
-            listener["default_filter_chain"] = tcp_chain
+            listener["default_filter_chain"] = chains[0]
             listener["listener_filters"] = [HTTP_INSPECTOR]
+        elif any("filter_chain_match" in one for one in chains):
+            listener["listener_filters"] = [TLS_INSPECTOR]
+            listener["default_filter_chain"] = self._passthrough_chain()
         return listener
 
     def _virtual_outbound(self) -> Json:
@@ -241,27 +242,62 @@ class Listeners:
 
     # -- gateway ---------------------------------------------------------------------------------------------------
 
-    def gateway(self) -> list[Json]:
-        ports = {target_port(self.world, self.proxy, server): None for _, _, server in gateway_servers(self.world, self.proxy)}
-        return [self._gateway_listener(port) for port in ports]
+    def gateway(self, merged: MergedServers) -> list[Json]:
+        """A listener for every port with something to do: a TCP or PASSTHROUGH server without a route opens none."""
+        built = [self._gateway_listener(port, merged) for port in merged.chains]
+        return [listener for listener in built if listener["filter_chains"]]
 
-    def _gateway_listener(self, port: int) -> Json:
+    def _gateway_listener(self, port: int, merged: MergedServers) -> Json:
+        chains: list[Json] = []
+        passed: set[str] = set()
+        for one in merged.servers(port):
+            if one.is_http:
+                chains.append(self._gateway_http_chain(one))
+            elif one.is_auto_passthrough:
+                continue  # check_gateway says so
+            elif one.is_passthrough:
+                chains += gateway_tls_chains(self.world, self.proxy, one, passed)
+            else:
+                chains += self._gateway_tcp_chain(one)
+        inspected = any(one.protocol in ("HTTPS", "TLS") for one in merged.servers(port))
+        return {
+            "name": f"0.0.0.0_{port}",
+            "address": socket_address("0.0.0.0", port),
+            "filter_chains": chains,
+            **({"listener_filters": [TLS_INSPECTOR]} if inspected else {}),
+            "traffic_direction": "OUTBOUND",
+            "max_connections_to_accept_per_socket_event": 1,
+        }
+
+    def _gateway_http_chain(self, one: GatewayServer) -> Json:
         manager = self._manager(
-            f"outbound_0.0.0.0_{port};",
-            {"rds": {"config_source": ads(), "route_config_name": f"http.{port}"}},
+            f"outbound_0.0.0.0_{one.port};",
+            {"rds": {"config_source": ads(), "route_config_name": one.table}},
             http_protocol_options={},
             server_name="istio-envoy",
             use_remote_address=True,
             forward_client_cert_details="SANITIZE_SET",
             set_current_client_cert_details={"subject": True, "cert": True, "dns": True, "uri": True},
         )
-        return {
-            "name": f"0.0.0.0_{port}",
-            "address": socket_address("0.0.0.0", port),
-            "filter_chains": [{"filters": [manager], "transport_socket_connect_timeout": "15s"}],
-            "traffic_direction": "OUTBOUND",
-            "max_connections_to_accept_per_socket_event": 1,
-        }
+        return _server_chain(one, manager)
+
+    def _gateway_tcp_chain(self, one: GatewayServer) -> list[Json]:
+        found = gateway_tcp_filter(self.world, self.proxy, one)
+        return [_server_chain(one, found)] if found is not None else []
+
+
+def _both_by_sni(known: Json, other: Json) -> bool:
+    """Whether two services of one port may share its listener: every chain of both names server names."""
+    return all("server_names" in chain.get("filter_chain_match", {}) for one in (known, other) for chain in one["filter_chains"])
+
+
+def _server_chain(one: GatewayServer, network: Json) -> Json:
+    chain: Json = {"filters": [network], "transport_socket_connect_timeout": "15s"}
+    if one.terminates_tls and one.server.tls is not None:
+        chain["transport_socket"] = server_tls(one.server.tls)
+        if one.sni_hosts:
+            chain["filter_chain_match"] = {"server_names": one.sni_hosts}
+    return chain
 
 
 def _disabled_at(ports: list[int]) -> Json:

@@ -7,6 +7,9 @@ from devmesh.compiler.world import ROOT_NAMESPACE, World, matches
 from devmesh.config.istio_security import PeerAuthentication
 from devmesh.config.topology_types import Workload
 
+TLS_MODE_LABEL = (
+    "security.istio.io/tlsMode"  # Istio's injection sets it to "istio" on sidecars, not on gateways: these have servers of their own
+)
 CIPHERS = [
     "ECDHE-ECDSA-AES256-GCM-SHA384",
     "ECDHE-RSA-AES256-GCM-SHA384",
@@ -65,7 +68,7 @@ def _selector(spec: PeerAuthentication) -> dict[str, str]:
 
 def accepts_mtls(world: World, workload: Workload, port: int) -> bool:
     """Whether a client should speak mTLS to this port: the endpoint's tlsMode."""
-    return mtls_mode(world, workload, port) != "DISABLE"
+    return workload.labels.get(TLS_MODE_LABEL, "istio") == "istio" and mtls_mode(world, workload, port) != "DISABLE"
 
 
 def downstream_tls(alpn: list[str]) -> Json:

@@ -25,6 +25,13 @@ def secret(name: str) -> Json:
     return {"name": name, "sds_config": {"api_config_source": source, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}}
 
 
+def file_secret(name: str) -> Json:
+    """A file of the workload's, which istio-agent serves under this name."""
+    named = secret(name)
+    del named["sds_config"]["initial_fetch_timeout"]
+    return named
+
+
 def socket_address(address: str, port: int) -> Json:
     return {"socket_address": {"address": address, "port_value": port}}
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from devmesh.compiler.clusters import cluster_name
+from devmesh.compiler.entries import EntryService
 from devmesh.compiler.faults import fault_routes
+from devmesh.compiler.gateways import GatewayServer, by_specificity, intersection
 from devmesh.compiler.routes import RouteBuilder, default_route, gateway_name, hash_policy
 from devmesh.compiler.shared import Json
-from devmesh.compiler.world import World, matches
-from devmesh.config.istio_networking import Gateway, Server, VirtualService
-from devmesh.config.model import Resource
+from devmesh.compiler.world import World
+from devmesh.config.istio_networking import VirtualService
+from devmesh.config.model import Resource, ResourceKey
 from devmesh.config.names import expand_host, host_matches, service_fqdn
 from devmesh.config.topology_types import Service, ServicePort, Workload
 
@@ -17,6 +19,8 @@ HTTP_PROTOCOLS = frozenset({"http", "http2", "auto"})
 
 def domains(service: Service, proxy: Workload) -> list[str]:
     """The names under which a proxy knows a service, in istiod's order."""
+    if isinstance(service, EntryService):
+        return [service.name, f"{service.name}.", *([service.cluster_ip] if service.cluster_ip else [])]
     names = [service.name, *service.aliases_for(proxy)]
     found = [domain for name in names for domain in _domains_of(name, service.namespace, proxy.namespace)]
     return list(dict.fromkeys([*found, service.cluster_ip]))
@@ -30,9 +34,9 @@ def _domains_of(name: str, namespace: str, own: str) -> list[str]:
     return [fqdn, f"{fqdn}.", *([name, *longer] if namespace == own else reversed(longer))]
 
 
-def http_ports(world: World) -> list[int]:
+def http_ports(world: World, namespace: str) -> list[int]:
     """Ports that get an outbound HTTP table, in the order in which services bring them."""
-    found = {port.port: None for service in world.services() for port in service.ports if port.protocol in ("http", "http2")}
+    found = {port.port: None for service in world.services(namespace) for port in service.ports if port.protocol in ("http", "http2")}
     return list(found)
 
 
@@ -44,7 +48,8 @@ class Tables:
         self.origins: dict[str, str] = {}
 
     def outbound(self, port: int) -> Json:
-        hosts = [host for service in self.world.services() if (host := self._service_host(service, port)) is not None]
+        services = self.world.services(self.proxy.namespace)
+        hosts = _distinct([host for service in services if (host := self._service_host(service, port)) is not None])
         if port == 80:  # where istiod puts hosts that no registry knows
             hosts += self._foreign_hosts(port, {host["name"] for host in hosts})
         hosts.sort(key=lambda host: host["name"])
@@ -85,7 +90,9 @@ class Tables:
     def _foreign_hosts(self, port: int, known: set[str]) -> list[Json]:
         """VirtualServices for hosts that no service has at this port."""
         out = []
-        services = {service.hostname for service in self.world.topology.services if any(one.port == port for one in service.ports)}
+        services = {
+            service.hostname for service in self.world.services(self.proxy.namespace) if any(one.port == port for one in service.ports)
+        }
         for resource, spec in self._mesh_services():
             for host in spec.hosts:
                 name = expand_host(host, resource.key.namespace)
@@ -140,70 +147,64 @@ class Tables:
             "validate_clusters": False,
         }
 
-    def gateway(self, port: int) -> Json | None:
-        """`http.<port>`: the virtual hosts of every Gateway server that binds this target port."""
+    def gateway(self, servers: list[GatewayServer]) -> Json:
+        """The table that these servers share: a virtual host for every name that a server and a VirtualService of its Gateway have both."""
         hosts: dict[str, Json] = {}
-        numbers: list[int] = []
-        for resource, _, server in gateway_servers(self.world, self.proxy):
-            if target_port(self.world, self.proxy, server) != port:
-                continue
-            numbers.append(server.port.number if server.port is not None else port)
-            for name, host in self._gateway_hosts(resource, server).items():
-                known = hosts.get(name)
-                if known is None:
-                    hosts[name] = host
-                else:
-                    known["routes"] += host["routes"]
-        if not numbers:
-            return None
-        listed = sorted(hosts.values(), key=lambda host: host["name"])
-        if not listed:
-            listed = [{"name": f"blackhole:{numbers[0]}", "domains": ["*"]}]
-        return _table(f"http.{port}", listed)
-
-    def _gateway_hosts(self, gateway: Resource, server: Server) -> dict[str, Json]:
-        out: dict[str, Json] = {}
-        own = f"{gateway.key.namespace}/{gateway.key.name}"
-        number = server.port.number if server.port is not None else 0
-        for resource, spec in self.world.virtual_services():
-            if own not in _gateways(resource, spec):
-                continue
-            for host in spec.hosts:
-                name = _intersection(expand_host(host, resource.key.namespace), server, resource.key.namespace)
-                if name is None:
+        built: dict[tuple[str, ResourceKey], list[Json]] = {}
+        for one in servers:
+            for resource, spec in self.world.virtual_services():
+                if one.gateway not in _gateways(resource, spec):
                     continue
-                routes = self._build(resource, spec, number, frozenset({own}))
-                if f"{name}:{number}" in out:
-                    out[f"{name}:{number}"]["routes"] += routes
-                else:
-                    out[f"{name}:{number}"] = _host(f"{name}:{number}", [name], routes)
-                if server.tls is not None and server.tls.https_redirect:
-                    out[f"{name}:{number}"]["require_tls"] = "ALL"
-        return out
+                names = [expand_host(host, resource.key.namespace) for host in spec.hosts]
+                for name in intersection(names, one.hosts_for(resource.key.namespace)):
+                    key = (one.gateway, resource.key)
+                    if key not in built:
+                        built[key] = self._build(resource, spec, one.number, frozenset({one.gateway}))
+                    if built[key]:  # a VirtualService without an HTTP route for this server binds no host of it
+                        _add_routes(hosts, name.lower(), one, built[key])
+            if _redirects(one):
+                for name in one.hosts:
+                    hosts.setdefault(name, _host(f"{name}:{one.number}", [name], []))["require_tls"] = "ALL"
+        listed = sorted(_collapsed(hosts), key=lambda host: host["name"])
+        if not listed:
+            listed = [{"name": f"blackhole:{servers[0].number}", "domains": ["*"]}]
+        return _table(servers[0].table, listed)
 
 
-def gateway_servers(world: World, proxy: Workload) -> list[tuple[Resource, Gateway, Server]]:
-    """HTTP servers of the Gateways that select this workload."""
-    out = []
-    for resource, spec in world.gateways():
-        if spec.selector and not matches(spec.selector, proxy.labels):
-            continue
-        out += [
-            (resource, spec, s)
-            for s in spec.servers
-            if s.port is not None and s.port.protocol.upper() in ("HTTP", "HTTP2", "GRPC", "GRPC-WEB")
-        ]
-    return out
+def _redirects(one: GatewayServer) -> bool:
+    return one.server.tls is not None and one.server.tls.https_redirect
 
 
-def target_port(world: World, proxy: Workload, server: Server) -> int:
-    """A server's port as the gateway's service maps it (80 -> 8080)."""
-    number = server.port.number if server.port is not None else 0
-    for service in world.services_of(proxy):
-        for port in service.ports:
-            if port.port == number:
-                return port.target_port
-    return number
+def _add_routes(hosts: dict[str, Json], name: str, one: GatewayServer, routes: list[Json]) -> None:
+    if name in hosts:
+        hosts[name]["routes"] = [*hosts[name].get("routes", ()), *routes]
+    else:
+        hosts[name] = _host(f"{name}:{one.number}", [name], list(routes))
+    if _redirects(one):
+        hosts[name]["require_tls"] = "ALL"
+
+
+def _collapsed(hosts: dict[str, Json]) -> list[Json]:
+    """Hosts with the very same routes become one with several domains (istiod's collapseDuplicateRoutes); routes for all paths come last."""
+    kept: dict[tuple[object, ...], Json] = {}
+    for name in sorted(hosts, key=by_specificity):
+        host = hosts[name]
+        key = (host.get("require_tls"), *(id(route) for route in host["routes"]))
+        if key in kept:
+            kept[key]["domains"] += host["domains"]
+        else:
+            kept[key] = host
+    for host in kept.values():
+        host["routes"].sort(key=_is_catch_all)
+        if not host["routes"]:
+            del host["routes"]
+    return list(kept.values())
+
+
+def _is_catch_all(route: Json) -> bool:
+    match = route["match"]
+    everything = match.get("prefix") == "/" or match.get("safe_regex", {}).get("regex") == ".*"
+    return everything and not match.get("headers") and not match.get("query_parameters")
 
 
 def _gateways(resource: Resource, spec: VirtualService) -> frozenset[str]:
@@ -216,17 +217,14 @@ def _specificity(resource: Resource, spec: VirtualService, hostname: str) -> int
     return max((len(pattern) for pattern in patterns if host_matches(pattern, hostname)), default=0)
 
 
-def _intersection(host: str, server: Server, namespace: str) -> str | None:
-    """The more specific of a VirtualService's host and one that the server allows; None without overlap."""
-    for allowed in server.hosts:
-        scope, slash, pattern = allowed.rpartition("/")
-        if slash and scope not in ("*", namespace, "."):
-            continue
-        if host_matches(pattern, host):
-            return host
-        if host_matches(host, pattern):
-            return pattern
-    return None
+def _distinct(hosts: list[Json]) -> list[Json]:
+    """A host with several addresses is known by the last one, unless another host has it: Envoy takes a name and a domain once (istiod's dedupe)."""
+    kept = {host["name"]: host for host in hosts}
+    seen: set[str] = set()
+    for host in kept.values():
+        host["domains"] = [domain for domain in host["domains"] if domain not in seen]
+        seen |= set(host["domains"])
+    return list(kept.values())
 
 
 def _host(name: str, names: list[str], routes: list[Json]) -> Json:

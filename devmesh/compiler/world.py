@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from devmesh.compiler.entries import EntryService, entry_services
 from devmesh.config.devmesh_v1 import Fault
 from devmesh.config.istio_destination import DestinationRule
 from devmesh.config.istio_networking import Gateway, HTTPRetry, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
+from devmesh.config.kubernetes import Secret
 from devmesh.config.model import Resource
 from devmesh.config.topology import Topology
 from devmesh.config.topology_types import Service, Workload
@@ -45,13 +47,15 @@ class World:
     resources: tuple[Resource, ...] = ()
     settings: MeshSettings = field(default_factory=MeshSettings)
     ready: frozenset[str] = frozenset()
+    entries: tuple[EntryService, ...] = ()
 
     @staticmethod
     def from_topology(
         topology: Topology, resources: Iterable[Resource] = (), settings: MeshSettings | None = None, endpoints: Iterable[str] | None = None
     ) -> World:
         ready = frozenset(w.name for w in topology.workloads) if endpoints is None else frozenset(endpoints)
-        return World(topology, tuple(resources), settings or MeshSettings(), ready)
+        known = tuple(resources)
+        return World(topology, known, settings or MeshSettings(), ready, tuple(entry_services(known)))
 
     def with_endpoints(self, ready: Iterable[str]) -> World:
         return replace(self, ready=frozenset(ready))
@@ -68,15 +72,22 @@ class World:
     def peer_authentications(self) -> list[tuple[Resource, PeerAuthentication]]:
         return [(r, r.spec) for r in self.resources if isinstance(r.spec, PeerAuthentication)]
 
+    def secret(self, namespace: str, name: str) -> Secret | None:
+        for resource in self.resources:
+            if isinstance(resource.spec, Secret) and (resource.key.namespace, resource.key.name) == (namespace, name):
+                return resource.spec
+        return None
+
     def faults(self) -> list[Resource]:
         return [r for r in self.resources if isinstance(r.spec, Fault)]
 
-    def services(self) -> list[Service]:
-        """By host name, which is istiod's order."""
-        return sorted(self.topology.services, key=lambda service: service.hostname)
+    def services(self, namespace: str) -> list[Service]:
+        """Those that a proxy of this namespace sees, in istiod's order: the mesh's own by host name, then ServiceEntries by age."""
+        own = sorted(self.topology.services, key=lambda service: service.hostname)
+        return [*own, *(one for one in self.entries if one.visible_in(namespace))]
 
     def service_by_host(self, host: str) -> Service | None:
-        return next((s for s in self.topology.services if s.hostname == host), None)
+        return next((s for s in (*self.topology.services, *self.entries) if s.hostname == host), None)
 
     def workloads_of(self, service: Service) -> list[Workload]:
         """In the topology's order, as the oracle's EndpointSlice lists them."""

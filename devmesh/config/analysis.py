@@ -11,11 +11,15 @@ from collections.abc import Iterable, Sequence
 
 from devmesh.config.check_destination_rule import check_destination_rule
 from devmesh.config.check_gateway import check_gateway, check_peer_authentication
+from devmesh.config.check_secret import check_secret
+from devmesh.config.check_service_entry import check_service_entry
 from devmesh.config.check_virtual_service import check_virtual_service
 from devmesh.config.checks import Checker
 from devmesh.config.effects import without_effect
 from devmesh.config.istio_networking import DestinationRule, Gateway, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
+from devmesh.config.istio_service_entry import ServiceEntry
+from devmesh.config.kubernetes import Secret
 from devmesh.config.model import Diagnostic, Resource
 from devmesh.config.networks import check_networks
 from devmesh.config.reachability import check_reachability
@@ -51,6 +55,10 @@ def _check_alone(check: Checker) -> None:
         check_destination_rule(check, spec)
     elif isinstance(spec, Gateway):
         check_gateway(check, spec)
+    elif isinstance(spec, ServiceEntry):
+        check_service_entry(check, spec)
+    elif isinstance(spec, Secret):
+        check_secret(check, spec)
     elif isinstance(spec, PeerAuthentication):
         check_peer_authentication(check, spec)
     if spec is not None:

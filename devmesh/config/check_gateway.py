@@ -1,13 +1,15 @@
 """What istiod's validation says of a Gateway and of a PeerAuthentication by themselves."""
 
 from devmesh.config.checks import Checker, is_address, is_label
-from devmesh.config.istio_networking import Gateway, Server, ServerTLSSettings
+from devmesh.config.istio_networking import CIPHER_SUITES, Gateway, Server, ServerTLSSettings
 from devmesh.config.istio_security import PeerAuthentication
+from devmesh.config.schema import suggest
 
 HTTP_PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY")
 TLS_PROTOCOLS = ("HTTPS", "TLS")
 TCP_PROTOCOLS = ("TCP", "MONGO", "REDIS", "MYSQL", "UDP")
-_NO_HTTPS = "gateways here serve plain HTTP: this server is not opened"
+TERMINATED = ("SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL")
+_OLD_TLS = ("TLSV1_0", "TLSV1_1")
 
 
 def check_gateway(check: Checker, spec: Gateway) -> None:
@@ -66,7 +68,7 @@ def _check_server_tls(check: Checker, path: str, tls: ServerTLSSettings | None, 
             check.error(path, "server must have TLS settings for HTTPS/TLS protocols")
         else:
             _check_certificates(check, f"{path}.tls", tls)
-        check.no_effect(path, _NO_HTTPS)
+            _check_tls_details(check, f"{path}.tls", tls)
         return
     if tls is None:
         return
@@ -77,6 +79,32 @@ def _check_server_tls(check: Checker, path: str, tls: ServerTLSSettings | None, 
             check.warn(f"{path}.tls.httpsRedirect", "tls.httpsRedirect should only be used with http servers")
     elif tls.mode not in ("PASSTHROUGH", "AUTO_PASSTHROUGH") or certificates:
         check.error(f"{path}.tls", "server cannot have TLS settings for plain text HTTP ports")
+
+
+def _check_tls_details(check: Checker, path: str, tls: ServerTLSSettings) -> None:
+    """What Istio or this mesh's gateway takes otherwise than it reads."""
+    if tls.mode == "AUTO_PASSTHROUGH":
+        check.no_effect(f"{path}.mode", "there are no other clusters to pass to: this server is not opened")
+    if tls.min_protocol_version in _OLD_TLS:
+        check.no_effect(f"{path}.minProtocolVersion", "gateways here speak TLS 1.2 at the least")
+    if tls.max_protocol_version in _OLD_TLS:
+        check.error(f"{path}.maxProtocolVersion", "gateways here speak TLS 1.2 at the least, so nobody could connect")
+    for index, suite in enumerate(tls.cipher_suites):
+        if suite not in CIPHER_SUITES:
+            check.warn(f"{path}.cipherSuites[{index}]", f"ignoring invalid cipher suite {suite}", suggest(suite, CIPHER_SUITES))
+    if tls.ca_crl:
+        check.error(f"{path}.caCrl", "revocation lists are not supported yet, and a gateway without one would let revoked certificates in")
+    if tls.insecure_skip_verify and tls.mode in TERMINATED:
+        check.no_effect(f"{path}.insecureSkipVerify", "a client's certificate is verified all the same")
+    if tls.mode == "SIMPLE" and tls.subject_alt_names:
+        check.no_effect(f"{path}.subjectAltNames", "with SIMPLE no client is asked for a certificate")
+    _check_pins(check, path, tls)
+
+
+def _check_pins(check: Checker, path: str, tls: ServerTLSSettings) -> None:
+    for field, pins in (("verifyCertificateHash", tls.verify_certificate_hash), ("verifyCertificateSpki", tls.verify_certificate_spki)):
+        if pins and not (tls.mode in ("MUTUAL", "OPTIONAL_MUTUAL") and (tls.credential_name or tls.credential_names)):
+            check.no_effect(f"{path}.{field}", "Istio reads it only of MUTUAL servers with a credentialName")
 
 
 def _check_certificates(check: Checker, path: str, tls: ServerTLSSettings) -> None:

@@ -9,6 +9,8 @@ from devmesh.config import istio_telemetry
 from devmesh.config.devmesh_v1 import Fault
 from devmesh.config.istio_networking import DestinationRule, Gateway, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
+from devmesh.config.istio_service_entry import ServiceEntry
+from devmesh.config.kubernetes import Secret
 
 Support = Literal["full", "not_yet", "unsafe_to_ignore"]
 NETWORKING, SECURITY, TELEMETRY, EXTENSIONS = "networking.istio.io", "security.istio.io", "telemetry.istio.io", "extensions.istio.io"
@@ -30,6 +32,7 @@ class KnownKind:
     versions: tuple[str, ...]
     support: Support
     model: type[BaseModel] | None = None
+    flat: bool = False  # its fields stand beside metadata, not in a spec
 
 
 _THREE = ("v1", "v1beta1", "v1alpha3")
@@ -37,7 +40,7 @@ KINDS: tuple[KnownKind, ...] = (
     KnownKind(NETWORKING, "VirtualService", _THREE, "full", VirtualService),
     KnownKind(NETWORKING, "DestinationRule", _THREE, "full", DestinationRule),
     KnownKind(NETWORKING, "Gateway", _THREE, "full", Gateway),
-    KnownKind(NETWORKING, "ServiceEntry", _THREE, "not_yet"),
+    KnownKind(NETWORKING, "ServiceEntry", _THREE, "full", ServiceEntry),
     KnownKind(NETWORKING, "Sidecar", _THREE, "not_yet"),
     KnownKind(NETWORKING, "WorkloadEntry", _THREE, "not_yet"),
     KnownKind(NETWORKING, "WorkloadGroup", _THREE, "not_yet"),
@@ -61,6 +64,7 @@ KINDS: tuple[KnownKind, ...] = (
     KnownKind(SMI_SPECS, "HTTPRouteGroup", ("v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"), "not_yet"),
     KnownKind(SMI_SPECS, "TCPRoute", ("v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"), "not_yet"),
     KnownKind(SMI_ACCESS, "TrafficTarget", ("v1alpha3", "v1alpha2", "v1alpha1"), "unsafe_to_ignore"),
+    KnownKind("", "Secret", ("v1",), "full", Secret, flat=True),
     KnownKind(DEVMESH, "Fault", ("v1",), "full", Fault),
     KnownKind(DEVMESH, "Scenario", ("v1",), "not_yet"),
 )

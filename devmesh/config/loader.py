@@ -14,13 +14,14 @@ from devmesh.config.yaml import Document, read_documents
 
 UNREADABLE, UNKNOWN_KIND, DUPLICATE, FOREIGN_KIND = "DM0000", "DM0003", "DM0004", "DM0009"
 _TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
+_FLAT_TOP_LEVEL = ("apiVersion", "kind", "metadata")
 _METADATA = (
     "name", "namespace", "labels", "annotations", "generateName", "uid", "resourceVersion", "generation", "creationTimestamp",
     "deletionTimestamp", "deletionGracePeriodSeconds", "finalizers", "ownerReferences", "managedFields", "selfLink",
 )  # fmt: skip
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _KUBERNETES_GROUPS = re.compile(r"apps|batch|policy|autoscaling|extensions|discovery\.k8s\.io|[a-z.]+\.k8s\.io")
-_CORE_KINDS = ("ConfigMap", "Endpoints", "Namespace", "PersistentVolumeClaim", "Pod", "Secret", "Service", "ServiceAccount")
+_CORE_KINDS = ("ConfigMap", "Endpoints", "Namespace", "PersistentVolumeClaim", "Pod", "Service", "ServiceAccount")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +135,14 @@ def _resource(document: Document, default_namespace: str, owner: str) -> tuple[R
     known, diagnostics = _known_kind(document, value)
     if known is None:
         return None, diagnostics
-    diagnostics += _unknown_keys(document, value, "", _TOP_LEVEL)
+    if not known.flat:
+        diagnostics += _unknown_keys(document, value, "", _TOP_LEVEL)
     meta, found = _metadata(document, value.get("metadata"), default_namespace)
     diagnostics += found
-    spec, found = validate(document, known.model, value.get("spec") or {})
+    if known.flat:
+        spec, found = validate(document, known.model, {key: one for key, one in value.items() if key not in _FLAT_TOP_LEVEL}, "")
+    else:
+        spec, found = validate(document, known.model, value.get("spec") or {})
     diagnostics += found
     if meta is None or document.faulty or any(one.severity == "error" for one in diagnostics):
         return None, diagnostics

@@ -7,6 +7,8 @@ from typing import TypeVar
 from devmesh.config.checks import NO_EFFECT, Checker
 from devmesh.config.istio_networking import Destination, DestinationRule, Gateway, TCPRoute, TLSRoute, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
+from devmesh.config.istio_service_entry import ServiceEntry
+from devmesh.config.kubernetes import Secret
 from devmesh.config.model import Resource, Severity
 from devmesh.config.names import expand_host, host_matches, hosts_overlap, service_fqdn
 from devmesh.config.schema import suggest
@@ -38,9 +40,8 @@ class World:
         return [one for one in everything if selector.items() <= dict(one.labels).items() and namespace in (None, one.namespace)]
 
     def entry_hosts(self) -> set[str]:
-        """Give the hosts of ServiceEntries: known names, although nothing is done with them yet."""
-        specs = [one.raw.get("spec") for one in self.resources if one.key.kind == "ServiceEntry"]
-        return {str(host) for spec in specs if isinstance(spec, dict) for host in spec.get("hosts") or ()}
+        """Give the hosts of ServiceEntries."""
+        return {host for _, spec in self.of_kind(ServiceEntry) for host in spec.hosts}
 
     def of_kind(self, model: type[Spec]) -> Iterator[tuple[Resource, Spec]]:
         for resource in self.resources:
@@ -59,6 +60,9 @@ def check_references(check: Checker, world: World) -> None:
         _check_rule(check, world, spec)
     elif isinstance(spec, Gateway) and world.topology:
         _check_gateway(check, world, spec)
+        check_gateway_credentials(check, world, spec)
+    elif isinstance(spec, ServiceEntry) and world.topology:
+        _check_endpoints(check, world.topology, spec)
     elif isinstance(spec, PeerAuthentication) and world.topology and spec.selector:
         labels = spec.selector.match_labels
         # In the root namespace a selector reaches the whole mesh.
@@ -161,9 +165,22 @@ def _check_gateways(check: Checker, world: World, spec: VirtualService) -> None:
     namespace = check.resource.meta.namespace
     known = {f"{one.key.namespace}/{one.key.name}": gateway for one, gateway in world.of_kind(Gateway)}
     used = [(f"spec.gateways[{index}]", name) for index, name in enumerate(spec.gateways)]
-    for index, route in enumerate(spec.http):
-        for number, match in enumerate(route.match):
-            used += [(f"spec.http[{index}].match[{number}].gateways[{place}]", name) for place, name in enumerate(match.gateways)]
+    matches = [
+        (f"spec.http[{index}].match[{number}]", match.gateways)
+        for index, one in enumerate(spec.http)
+        for number, match in enumerate(one.match)
+    ]
+    matches += [
+        (f"spec.tls[{index}].match[{number}]", match.gateways)
+        for index, one in enumerate(spec.tls)
+        for number, match in enumerate(one.match)
+    ]
+    matches += [
+        (f"spec.tcp[{index}].match[{number}]", match.gateways)
+        for index, one in enumerate(spec.tcp)
+        for number, match in enumerate(one.match)
+    ]
+    used += [(f"{path}.gateways[{place}]", name) for path, names in matches for place, name in enumerate(names)]
     for path, name in used:
         if name == MESH:
             continue
@@ -215,9 +232,14 @@ def _check_destination(check: Checker, world: World, path: str, destination: Des
     if port is None:
         hint = f"{host} has {'port' if len(numbers) == 1 else 'ports'} {', '.join(map(str, numbers))}"
         check.add("error", NOT_FOUND, f"{path}.port", f'Referenced host:port not found: "{host}:{destination.port.number}"', hint)
-    elif http and port.protocol not in ("http", "auto"):
+    elif http and port.protocol not in ("http", "auto") and not _is_gateway(world, service):
         message = f"{path}.port: an HTTP rule sends to port {port.port} of {service.hostname}, which is {_protocol(port)}"
         check.add("warning", WRONG_PROTOCOL, f"{path}.port", message, _protocol_hint(service))
+
+
+def _is_gateway(world: World, service: Service) -> bool:
+    """A gateway's port is called http2 and takes HTTP/1.1, too."""
+    return any(one.gateway for one in world.workloads(service.selector, service.namespace))
 
 
 def _check_subset(check: Checker, world: World, path: str, destination: Destination) -> None:
@@ -284,6 +306,52 @@ def _check_gateway(check: Checker, world: World, gateway: Gateway) -> None:
             check.add(
                 "warning", GATEWAY_PORT, f"spec.servers[{index}].port.number", message, f"use one of {', '.join(map(str, sorted(numbers)))}"
             )
+
+
+def _check_endpoints(check: Checker, topology: Topology, entry: ServiceEntry) -> None:
+    """Where Istio would make a workload one of the entry's own, with inbound listeners and all."""
+    owners = {one.ip: one.name for one in topology.workloads}
+    for index, endpoint in enumerate(entry.endpoints):
+        if endpoint.address in owners:
+            path = f"spec.endpoints[{index}].address"
+            check.no_effect(
+                path, f"{owners[endpoint.address]} is called there in plain text, and does not become a workload of this service"
+            )
+
+
+def check_gateway_credentials(check: Checker, world: World, gateway: Gateway) -> None:
+    """A credentialName is a Secret of the gateway's own namespace that holds what the server's mode needs."""
+    namespaces = {one.namespace for one in world.workloads(gateway.selector) if one.gateway}
+    for index, server in enumerate(gateway.servers):
+        tls = server.tls
+        if tls is None or tls.mode not in ("SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL"):
+            continue
+        path = f"spec.servers[{index}].tls"
+        named = [(f"{path}.credentialName", tls.credential_name)] if tls.credential_name else []
+        named += [(f"{path}.credentialNames[{place}]", name) for place, name in enumerate(tls.credential_names)]
+        for at, name in named:
+            _check_credential(check, world, at, name, namespaces, "pair")
+        if named and tls.mode != "SIMPLE":
+            given = tls.ca_cert_credential_name
+            at = f"{path}.caCertCredentialName" if given else named[0][0]
+            _check_credential(check, world, at, given or f"{named[0][1]}-cacert", namespaces, "roots")
+
+
+def _check_credential(check: Checker, world: World, path: str, name: str, namespaces: set[str], part: str) -> None:
+    secrets = {(one.key.namespace, one.key.name): spec for one, spec in world.of_kind(Secret)}
+    for namespace in sorted(namespaces):
+        own, _, bare = name.rpartition("/")
+        found = secrets.get((namespace, bare)) or (secrets.get((namespace, bare.removesuffix("-cacert"))) if part == "roots" else None)
+        if found is None or own not in ("", namespace):
+            elsewhere = next((one for one, other in secrets if other == bare and one != namespace), None)
+            hint = f"a gateway reads Secrets of its own namespace: metadata: {{namespace: {namespace}}}" if elsewhere else None
+            message = f'Referenced credentialName not found: "{name}" in namespace {namespace}'
+            check.add(
+                "error", NOT_FOUND, path, message, hint or f"apply a Secret {bare.removesuffix('-cacert')} to namespace {namespace} too"
+            )
+        elif not found.is_sealed() and (found.pair() if part == "pair" else found.roots()) is None:
+            wanted = "tls.crt and tls.key" if part == "pair" else "ca.crt"
+            check.add("error", NOT_FOUND, path, f"{path}: Secret {namespace}/{bare.removesuffix('-cacert')} has no {wanted}")
 
 
 def _check_same_hosts(check: Checker, mine: VirtualService, other: Resource, theirs: VirtualService) -> None:

@@ -62,7 +62,9 @@ def _diagnostic(document: Document, model: type[BaseModel], error: dict[str, Any
     if kind in _WANTED:
         return _wrong_type(document, path, _WANTED[kind], value)
     text = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return Diagnostic("error", SCHEMA, where, f"{path}: {text}" + ("" if kind == "value_error" else f", not {_shown(value)}"))
+    return Diagnostic(
+        "error", SCHEMA, where, f"{path}{': ' * bool(path)}{text}" + ("" if kind == "value_error" else f", not {_shown(value)}")
+    )
 
 
 def _wrong_type(document: Document, path: str, wanted: str, value: Any) -> Diagnostic:
@@ -90,7 +92,7 @@ def path_of(location: Location, prefix: str) -> str:
     path = prefix
     for step in location:
         path += f"[{step}]" if isinstance(step, int) else f".{step}"
-    return path
+    return path.removeprefix(".")
 
 
 def json_fields(model: type[BaseModel]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from devmesh.config.topology_types import PROTOCOL_WORDS, Gateways, PublishedPor
 from devmesh.errors import DevmeshError
 
 __all__ = [
+    "EGRESS_GATEWAY",
     "GATEWAY",
     "GATEWAY_NAMESPACE",
     "Gateways",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 GATEWAY = "istio-ingressgateway"
+EGRESS_GATEWAY = "istio-egressgateway"
 GATEWAY_NAMESPACE = "istio-system"
 _SERVICE_KEYS = ("service", "version", "namespace", "serviceAccount", "port", "protocol", "local", "resources", "inject")
 TRAFFIC_LABELS = "traffic.sidecar.istio.io/"
@@ -93,10 +95,27 @@ class _Plan:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _GatewayPlan:
+    """A gateway as Istio's charts install it; `ports` are name, port and target port."""
+
+    name: str
+    istio: str
+    ports: tuple[tuple[str, int, int], ...]
+
+    @property
+    def selector(self) -> Mapping[str, str]:
+        return {"app": self.name, "istio": self.istio}
+
+
+INGRESS = _GatewayPlan(GATEWAY, "ingressgateway", (("http2", 80, 8080), ("https", 443, 8443), ("tcp", 31400, 31400)))
+EGRESS = _GatewayPlan(EGRESS_GATEWAY, "egressgateway", (("http2", 80, 8080), ("https", 443, 8443)))
+
+
 class _Builder:
     def __init__(self, compose: ComposeFile, mesh_number: int, exposed: Mapping[str, Iterable[int]], gateways: Gateways) -> None:
         self.exposed = exposed
-        self.gateways = gateways
+        self.gateways = [plan for plan, on in ((INGRESS, gateways.ingress), (EGRESS, gateways.egress)) if on]
         self.compose = compose
         self.mesh_number = mesh_number
         self.problems = compose.problems
@@ -114,8 +133,7 @@ class _Builder:
             (Member(plan.compose, (plan.service, plan.namespace), plan.names) for plan in plans if plan.names and plan.ports), self.problems
         )
         self.problems.raise_if_any()
-        if self.gateways.ingress:
-            workloads.append(self._gateway(len(workloads) + 1))
+        workloads += [self._gateway(one, number) for number, one in enumerate(self.gateways, len(workloads) + 1)]
         services = self._services(plans, names)
         directory = str(self.compose.directory.resolve())
         return Topology(self.compose.name, directory, services, tuple(workloads), resources, outside, names.versions)
@@ -281,28 +299,25 @@ class _Builder:
             Service(name, namespace, self._vip(number), {"app": name}, tuple(mine.values()), names.aliases.get((name, namespace), ()))
             for number, ((name, namespace), mine) in enumerate(ports.items(), 1)
         ]
-        if not self.gateways.ingress:
-            return tuple(services)
-        http, https = port_protocol("http2", "")[0], port_protocol("https", "")[0]
-        own = (ServicePort("http2", 80, 8080, "", http, "name"), ServicePort("https", 443, 8443, "", https, "name"))
-        return (
-            *services,
-            Service(GATEWAY, GATEWAY_NAMESPACE, self._vip(len(services) + 1), {"app": GATEWAY, "istio": "ingressgateway"}, own),
-        )
+        gateways = [
+            Service(one.name, GATEWAY_NAMESPACE, self._vip(number), one.selector, tuple(_gateway_port(*port) for port in one.ports))
+            for number, one in enumerate(self.gateways, len(services) + 1)
+        ]
+        return (*services, *gateways)
 
     def _vip(self, number: int) -> str:
         return f"240.240.{self.mesh_number}.{number}"
 
-    def _gateway(self, number: int) -> Workload:
+    def _gateway(self, one: "_GatewayPlan", number: int) -> Workload:
         return Workload(
-            name=GATEWAY,
+            name=one.name,
             namespace=GATEWAY_NAMESPACE,
-            service=GATEWAY,
+            service=one.name,
             version="latest",
-            labels={"app": GATEWAY, "istio": "ingressgateway"},
-            service_account=f"{GATEWAY}-service-account",
+            labels={**one.selector, "security.istio.io/tlsMode": "disabled"},  # callers speak to its servers as these say
+            service_account=f"{one.name}-service-account",
             ip=f"127.7.{self.mesh_number}.{number}",
-            ports=(8080, 8443),
+            ports=tuple(target for _, _, target in one.ports),
             gateway=True,
         )
 
@@ -317,6 +332,10 @@ class _Builder:
                     self.problems.add(f"{path}.resources", f"{directory / str(name)} does not exist")
                 paths.append(directory / str(name))
         return tuple(dict.fromkeys(paths))
+
+
+def _gateway_port(name: str, port: int, target_port: int) -> ServicePort:
+    return ServicePort(name, port, target_port, "", port_protocol(name, "")[0], "name")
 
 
 def _published(port: ComposePort) -> PublishedPort:

@@ -22,6 +22,11 @@ class ServicePort:
     protocol: Protocol = "auto"
     protocol_source: str = "sniffed"
 
+    @property
+    def is_tls(self) -> bool:
+        """Whether clients send TLS of their own to it, by its declared protocol."""
+        return (self.app_protocol or self.name).lower().partition("-")[0] in ("https", "tls")
+
 
 @dataclass(frozen=True, slots=True)
 class Alias:

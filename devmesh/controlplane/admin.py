@@ -16,7 +16,7 @@ from devmesh.errors import DevmeshError
 from devmesh.localhttp import guard
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import GENERATION
-from devmesh.xds.snapshot import TYPES
+from devmesh.xds.snapshot import SHOWN_TYPES, TYPES
 
 MAX_WAIT = 300.0
 # A sidecar that dies while an apply waits for it says nothing more: looked for this often.
@@ -120,7 +120,7 @@ class Admin:
         if proxy is None or proxy.snapshot is None:
             known = ", ".join(sorted(self._pushes.proxies)) or "none yet"
             return web.json_response({"error": f"no workload {name}; there are: {known}"}, status=404)
-        return _json({"version": proxy.snapshot.version} | {kind: proxy.snapshot.resources.get(kind, ()) for kind in TYPES})
+        return _json({"version": proxy.snapshot.version} | {kind: proxy.snapshot.resources.get(kind, ()) for kind in SHOWN_TYPES})
 
     async def _status(self, _: web.Request) -> web.Response:
         configuration = self._watch.configuration

@@ -11,7 +11,6 @@ from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registration, Registry, RegistryUnavailableError
 
 log = logging.getLogger(__name__)
-GATEWAY_SERVICE = "istio-ingressgateway"
 RETRY_SECONDS = 0.5
 
 
@@ -20,7 +19,7 @@ def registration(topology: Topology, workload: Workload, *, healthy: bool, ttl: 
     ports = service.ports if service else ()
     return Registration(
         workload=workload.name,
-        service=GATEWAY_SERVICE if workload.gateway else workload.service,
+        service=workload.service,
         address=workload.ip,
         addresses=workload.addresses,
         port=ports[0].port if ports else next(iter(workload.ports), 0),

@@ -16,7 +16,19 @@ import orjson
 from devmesh.config.model import Diagnostic, SourcePosition
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Instance, Pair, Registry, next_index
-from devmesh.registry.resources import GENERATION, MESH_CONFIG, MESH_ID, REMOTES, RESOURCES, ROOT, TOPOLOGY, StoredResource, age, decode
+from devmesh.registry.resources import (
+    GENERATION,
+    MESH_CONFIG,
+    MESH_ID,
+    REMOTES,
+    RESOURCES,
+    ROOT,
+    TOPOLOGY,
+    StoredResource,
+    age,
+    decode,
+    unsealed,
+)
 
 log = logging.getLogger(__name__)
 WAIT_SECONDS = 55.0
@@ -48,8 +60,8 @@ class Configuration:
     remotes: tuple[Mapping[str, Any], ...] = ()
 
 
-def read_configuration(pairs: list[Pair], index: int, life: int = 0) -> Configuration | None:
-    """Give None without a mesh id (no mesh in this registry) or without a generation (`up` has not written its resources yet)."""
+def read_configuration(pairs: list[Pair], index: int, life: int = 0, token: str = "") -> Configuration | None:
+    """`token` opens what is sealed with it. Give None without a mesh id (no mesh in this registry) or without a generation (`up` has not written its resources yet)."""
     values = {pair.key: pair.value for pair in pairs}
     if MESH_ID not in values or GENERATION not in values:
         return None
@@ -57,7 +69,7 @@ def read_configuration(pairs: list[Pair], index: int, life: int = 0) -> Configur
     for pair in pairs:
         if pair.key.startswith(RESOURCES):
             try:
-                resources.append(decode(pair))
+                resources.append(unsealed(decode(pair), token))
             except DevmeshError as error:
                 broken.append(Diagnostic("error", "unreadable", SourcePosition(pair.key), error.message, error.hint))
     return Configuration(
@@ -118,7 +130,7 @@ class RegistryWatch:
             self._take_kv(pairs, given)
 
     def _take_kv(self, pairs: list[Pair], index: int) -> None:
-        read = read_configuration(pairs, index, self.life)
+        read = read_configuration(pairs, index, self.life, self._registry.token)
         if read is None:
             self._no_mesh()
             return

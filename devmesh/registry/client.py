@@ -203,6 +203,10 @@ class Registry:
         self._ssl = ssl
         self._client: Any = None
 
+    @property
+    def token(self) -> str:
+        return self._token
+
     async def __aenter__(self) -> Self:
         self._client = Consul(self.url, self._token, ssl=self._ssl)
         return self

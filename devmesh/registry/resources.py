@@ -3,7 +3,7 @@
 import gzip
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -13,6 +13,7 @@ from devmesh.config.model import Resource, ResourceKey
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Operation, Pair, Registry, check_size
+from devmesh.registry.sealed import seal, unseal
 
 ROOT = "devmesh/"
 MESH_ID = "devmesh/mesh-id"
@@ -108,6 +109,16 @@ def decode(pair: Pair) -> StoredResource:
     )
 
 
+def sealed(stored: StoredResource, token: str) -> StoredResource:
+    """As the registry holds it: no value of a Secret in the clear."""
+    return replace(stored, document=seal(stored.key, stored.document, token))
+
+
+def unsealed(stored: StoredResource, token: str) -> StoredResource:
+    """As it was written, for the control plane. Raises DevmeshError when another token sealed it."""
+    return replace(stored, document=unseal(stored.key, stored.document, token))
+
+
 def age(stored: StoredResource) -> tuple[int, int, ResourceKey]:
     return stored.created, stored.order, stored.key
 
@@ -120,7 +131,7 @@ async def list_resources(registry: Registry, owner: str | None = None) -> list[S
 
 async def write_resources(registry: Registry, puts: Iterable[StoredResource], deletes: Iterable[tuple[str, ResourceKey]] = ()) -> str:
     """Write and delete, then name a new generation, which is returned: the control plane compiles when it sees it."""
-    operations = [Operation(stored.kv_key, encode(stored)) for stored in puts]
+    operations = [Operation(stored.kv_key, encode(sealed(stored, registry.token))) for stored in puts]
     operations += [Operation(kv_key(owner, key), None) for owner, key in deletes]
     generation = str(uuid.uuid4())
     await registry.txn([*operations, Operation(GENERATION, generation.encode())])
@@ -140,7 +151,7 @@ async def replace_owner(registry: Registry, owner: str, resources: Sequence[Stor
 async def _reconcile(registry: Registry, resources: Sequence[StoredResource], prune: Collection[str]) -> Written:
     _, pairs = await registry.kv_list(RESOURCES)
     present = {pair.key: pair.value for pair in pairs}
-    wanted = {stored.kv_key: stored for stored in resources}
+    wanted = {stored.kv_key: sealed(stored, registry.token) for stored in resources}
     fresh = [stored for key, stored in wanted.items() if key not in present]
     changed = [stored for key, stored in wanted.items() if key in present and present[key] != encode(stored)]
     owners = [parse_kv_key(key) for key in present]

@@ -23,8 +23,10 @@ class Servers:
         return f"{self.otlp_url}/v1/traces"
 
 
-def sidecar_bootstrap(workload: Workload, servers: Servers, ca: dict[str, str], access_log: str, dial: dict[str, str]) -> dict[str, Any]:
-    """`dial` maps the workload's own addresses to where its app is."""
+def sidecar_bootstrap(
+    workload: Workload, servers: Servers, ca: dict[str, str], access_log: str, dial: dict[str, str], files: str
+) -> dict[str, Any]:
+    """`dial` maps the workload's own addresses to where its app is; `files` is where certificates that are named by file lie."""
     kind = "router" if workload.gateway else "sidecar"
     domain = f"{workload.namespace}.svc.cluster.local"
     return {
@@ -52,6 +54,7 @@ def sidecar_bootstrap(workload: Workload, servers: Servers, ca: dict[str, str], 
         "snapshot": None,
         "ca": ca,
         "dial": dial,
+        "files": files,
         "telemetry": {
             "otlp_url": servers.traces_url,
             "access_log_file": access_log,

@@ -75,6 +75,7 @@ def build(bootstrap: Bootstrap, dialer: Dialer | None = None) -> Running:
         gateway=workload.gateway,
         dialer=dialer,
         excluded=bootstrap.excluded,
+        files=bootstrap.files,
     )
 
     def cluster(name: str) -> Cluster | None:

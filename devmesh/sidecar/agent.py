@@ -17,7 +17,7 @@ import orjson
 from devmesh.sidecar.config import ConfigError, ProxyConfig
 from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.health import AppProbe
-from devmesh.xds.rest import TYPE_URLS, DiscoveryResponse, PollState, Staging
+from devmesh.xds.rest import GATEWAY_TYPES, SIDECAR_TYPES, DiscoveryResponse, PollState, Staging
 
 log = logging.getLogger(__name__)
 HOLD_SECONDS = 30.0
@@ -67,7 +67,8 @@ class Agent:
         self._is_serving, self._seen = is_serving, seen
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._hold_seconds = hold_seconds
-        self._staging = Staging()
+        self._types = GATEWAY_TYPES if str(node["id"]).startswith("router~") else SIDECAR_TYPES
+        self._staging = Staging(self._types)
         self._changed = asyncio.Event()
         self._report_due = asyncio.Event()
         self._swapping = asyncio.Lock()
@@ -82,7 +83,7 @@ class Agent:
         """Converse until cancelled."""
         connector = aiohttp.TCPConnector(ssl=await self._context(), limit=0)
         async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as tasks:
-            for name in TYPE_URLS:
+            for name in self._types:
                 tasks.create_task(self._poll_for_ever(session, name), name=f"poll {name}")
             tasks.create_task(self._probe.run(), name="app probe")
             tasks.create_task(self._report_for_ever(session), name="health report")

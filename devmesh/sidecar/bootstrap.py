@@ -89,6 +89,7 @@ class Bootstrap:
     shift: tuple[int, int] = (0, 0)  # ports of workloads below the first are on this machine that much higher
     alias_names: Mapping[str, str] = field(default_factory=dict)  # further host name -> its address, perhaps one of `aliases`
     refused_names: tuple[str, ...] = ()  # host names that have an address, past the mesh, and are answered with none
+    files: Path | None = None  # where relative names of files in the configuration begin
     excluded: frozenset[Address] = frozenset()  # destinations that pass unseen, as Istio's excludeOutboundIPRanges
 
     @classmethod
@@ -151,6 +152,7 @@ def _bootstrap(value: Mapping[str, Any]) -> Bootstrap:
         shift=_shift(value.get("shift") or {}),
         alias_names=dict(value.get("alias_names") or {}),
         refused_names=tuple(value.get("refused_names") or ()),
+        files=Path(value["files"]) if value.get("files") else None,
         excluded=frozenset(map(parse_address, value.get("excluded") or ())),
     )
 

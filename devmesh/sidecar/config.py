@@ -211,6 +211,10 @@ class TlsContext:
     require_client_certificate: bool = False
     min_version: str = "TLSv1_2"
     max_version: str = "TLSv1_3"
+    more_secrets: tuple[str, ...] = ()  # of a server with several certificates: those after `secret`
+    cipher_suites: tuple[str, ...] = ()  # up to TLS 1.2; empty: the library's own
+    certificate_hashes: tuple[str, ...] = ()  # SHA-256 in lower-case hex: the peer's certificate is one of these, or
+    certificate_spkis: tuple[str, ...] = ()  # its public key one of these (base64 of SHA-256); both empty: any
     insecure: bool = False  # DestinationRule SIMPLE without CA: server not verified, as Envoy without validation_context
 
 
@@ -225,7 +229,7 @@ class HttpManager:
     server_name: bytes = b"envoy"
     use_remote_address: bool = False
     forward_client_cert: str = "SANITIZE"  # SANITIZE | APPEND_FORWARD | SANITIZE_SET | FORWARD_ONLY | ALWAYS_FORWARD_ONLY
-    set_current_client_cert: bool = False
+    client_cert_details: tuple[str, ...] = ()  # what x-forwarded-client-cert tells besides By and Hash, in Envoy's order
     upgrades: frozenset[str] = frozenset()
     max_request_headers_kb: int = 60
     max_headers_count: int = 100
@@ -384,4 +388,4 @@ class ProxyConfig:
     names: dict[str, tuple[str, ...]]  # host as an app may say it (lower-case) -> IPs, from NDS
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
     partitions: dict[str, str] = field(default_factory=dict)  # address that we are cut off from -> fault
-    raw: dict[str, object] = field(default_factory=dict)  # as received, for config_dump
+    raw: dict[str, object] = field(default_factory=dict)  # as received, for config_dump; without the secrets

@@ -13,7 +13,7 @@ KINDS = frozenset({"EDS", "STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST"}
 POLICIES = frozenset({"ROUND_ROBIN", "LEAST_REQUEST", "RING_HASH", "RANDOM", "MAGLEV", "CLUSTER_PROVIDED"})
 UNREAD_CLUSTER = ("cluster_type", "load_balancing_policy", "health_checks", "lb_subset_config", "transport_socket_matcher")
 UNREAD_VALIDATION = (
-    "verify_certificate_spki", "verify_certificate_hash", "crl", "custom_validator_config", "max_verify_depth", "allow_expired_certificate",
+    "crl", "custom_validator_config", "max_verify_depth", "allow_expired_certificate",
     "require_signed_certificate_timestamp",
 )  # fmt: skip
 SAN_MATCHES = ("exact", "prefix", "suffix", "contains")
@@ -189,6 +189,10 @@ def parse_tls(owner: str, context: Json) -> TlsContext:
         require_client_certificate=bool(context.get("require_client_certificate")),
         min_version=params.get("tls_minimum_protocol_version", "TLSv1_2"),
         max_version=params.get("tls_maximum_protocol_version", "TLSv1_3"),
+        more_secrets=tuple(one["name"] for one in secrets[1:]),
+        cipher_suites=tuple(params.get("cipher_suites", ())),
+        certificate_hashes=tuple(one.replace(":", "").lower() for one in checks.get("verify_certificate_hash", ())),
+        certificate_spkis=tuple(checks.get("verify_certificate_spki", ())),
         insecure=validation is None and "trusted_ca" not in checks,
     )
 

@@ -11,6 +11,7 @@ Json = dict[str, Any]
 ADMIN = "type.googleapis.com/envoy.admin.v3."
 SECRET_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105 - a type's name
 # What Envoy prints for a key.
+OWN = ("default", "ROOTCA")
 REDACTED = base64.b64encode(b"[redacted]").decode()
 
 
@@ -73,7 +74,16 @@ def _secrets(running: Running) -> Json:
             _secret(running, "default", {"tls_certificate": certificate}),
             _secret(running, "ROOTCA", {"validation_context": {"trusted_ca": {"inline_bytes": trust}}}),
         ]
+    secrets += [_secret(running, name, _served(secret)) for name, secret in running.proxy.config.secrets.items() if name not in OWN]
     return {"@type": ADMIN + "SecretsConfigDump", "dynamic_active_secrets": secrets}
+
+
+def _served(secret: Mapping[str, str]) -> Json:
+    """One that the control plane sent (credentialName)."""
+    if "trust_bundle" in secret:
+        return {"validation_context": {"trusted_ca": {"inline_bytes": base64.b64encode(secret["trust_bundle"].encode()).decode()}}}
+    chain = base64.b64encode(secret.get("certificate_chain", "").encode()).decode()
+    return {"tls_certificate": {"certificate_chain": {"inline_bytes": chain}, "private_key": {"inline_bytes": REDACTED}}}
 
 
 def _secret(running: Running, name: str, content: Json) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from devmesh.sidecar.config import (
     ConfigError,
@@ -28,6 +29,7 @@ ROUTER = "envoy.filters.http.router"
 HTTP_FILTERS = frozenset({FAULT, "envoy.filters.http.cors", ROUTER})
 IGNORED = ("istio.", "envoy.filters.http.grpc_stats")
 LISTENER_FILTERS = frozenset({"tls_inspector", "http_inspector", "original_dst"})
+CERTIFICATE_DETAILS = ("cert", "subject", "uri", "dns")
 UNREAD_CHAIN_MATCHES = (
     "source_prefix_ranges", "source_ports", "source_type", "direct_source_prefix_ranges", "address_suffix",
 )  # fmt: skip
@@ -50,8 +52,8 @@ def parse_listener(listener: Json, tables: Mapping[str, RouteTable]) -> Listener
         name=name,
         address=address["address"],
         port=int(address["port_value"]),
-        chains=tuple(_chain(name, chain, tables) for chain in listener.get("filter_chains", ())),
-        default_chain=_chain(name, default, tables) if default else None,
+        chains=tuple(_chain(listener, chain, tables) for chain in listener.get("filter_chains", ())),
+        default_chain=_chain(listener, default, tables) if default else None,
         bind_to_port=bool(listener.get("bind_to_port", True)),
         use_original_dst=bool(listener.get("use_original_dst")),
         traffic_direction=listener.get("traffic_direction", ""),
@@ -88,8 +90,11 @@ def _ports(listener: str, predicate: Json) -> list[tuple[int, int]]:
     raise ConfigError(listener, f"listener filter predicate {sorted(predicate)} is not supported")
 
 
-def _chain(listener: str, chain: Json, tables: Mapping[str, RouteTable]) -> FilterChain:
-    match = chain.get("filter_chain_match", {})
+def _chain(owner: Json, chain: Json, tables: Mapping[str, RouteTable]) -> FilterChain:
+    listener, match = owner["name"], chain.get("filter_chain_match", {})
+    network, tls = _network(listener, chain["filters"], tables), _tls(listener, chain.get("transport_socket"))
+    if tls is not None and isinstance(network, HttpManager) and owner.get("traffic_direction") == "OUTBOUND":
+        tls = replace(tls, alpn=tuple(name for name in tls.alpn if name != b"h2"))  # a gateway reads requests, and HTTP/2 is only carried
     refuse(listener, match, UNREAD_CHAIN_MATCHES, "filter_chain_match.")
     if any(r.get("prefix_len") for r in match.get("prefix_ranges", ())):
         raise ConfigError(listener, "filter_chain_match.prefix_ranges of less than every address is not supported")
@@ -102,8 +107,8 @@ def _chain(listener: str, chain: Json, tables: Mapping[str, RouteTable]) -> Filt
             transport_protocol=match.get("transport_protocol", ""),
             application_protocols=frozenset(match.get("application_protocols", ())),
         ),
-        network=_network(listener, chain["filters"], tables),
-        tls=_tls(listener, chain.get("transport_socket")),
+        network=network,
+        tls=tls,
     )
 
 
@@ -112,7 +117,9 @@ def _tls(listener: str, socket: Json | None) -> TlsContext | None:
         return None
     if not socket["name"].endswith("transport_sockets.tls"):
         raise ConfigError(listener, f"transport socket {socket['name']} is not supported")
-    return parse_tls(listener, socket["typed_config"])
+    tls = parse_tls(listener, socket["typed_config"])
+    # Who is not asked for a certificate shows none to check.
+    return tls if tls.validation is not None or tls.require_client_certificate else replace(tls, sans=())
 
 
 def _network(listener: str, filters: list[Json], tables: Mapping[str, RouteTable]) -> HttpManager | TcpProxy:
@@ -155,7 +162,7 @@ def _http_manager(listener: str, manager: Json, tables: Mapping[str, RouteTable]
         server_name=manager.get("server_name", "envoy").encode(),
         use_remote_address=bool(manager.get("use_remote_address")),
         forward_client_cert=manager.get("forward_client_cert_details", "SANITIZE"),
-        set_current_client_cert=bool(manager.get("set_current_client_cert_details")),
+        client_cert_details=tuple(one for one in CERTIFICATE_DETAILS if manager.get("set_current_client_cert_details", {}).get(one)),
         upgrades=frozenset(u["upgrade_type"].lower() for u in manager.get("upgrade_configs", ()) if u.get("enabled", True)),
         max_request_headers_kb=int(manager.get("max_request_headers_kb", 60)),
         max_headers_count=int(common.get("max_headers_count", 100)),

@@ -9,6 +9,7 @@ from devmesh.sidecar.config import ConfigError, ProxyConfig
 from devmesh.sidecar.config_clusters import parse_cluster
 from devmesh.sidecar.config_listeners import parse_listener
 from devmesh.sidecar.config_routes import parse_route_table
+from devmesh.sidecar.config_secrets import parse_secret
 
 Json = Mapping[str, Any]
 T = TypeVar("T")
@@ -30,9 +31,9 @@ def parse_snapshot(snapshot: Json, namespace: str = "") -> ProxyConfig:
         clusters=clusters,
         routes=routes,
         names=_names(snapshot.get("names", ()), namespace),
-        secrets={s["name"]: dict(s) for s in snapshot.get("secrets", ())},
+        secrets={s["name"]: _parsed(s["name"], parse_secret, s) for s in snapshot.get("secrets", ())},
         partitions={a: f for c in snapshot.get("clusters", ()) for a, f in _parsed(c["name"], _cut_off, c).items()},
-        raw=dict(snapshot),
+        raw={kind: value for kind, value in snapshot.items() if kind != "secrets"},
     )
 
 

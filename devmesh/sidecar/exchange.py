@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What is known of the downstream connection when an exchange begins."""
+    """What is known of the downstream connection when an exchange begins. `web` says that our certificate there is not the mesh's."""
 
     direction: Direction
     original: tuple[str, int]
@@ -39,6 +39,7 @@ class Stream:
     local: str
     peer: Peer | None = None
     server_name: str = ""
+    web: bool = False
 
 
 class Downstream(Handler):
@@ -177,7 +178,7 @@ class Exchange:
         """Headers that say who and where, before any rule looks at them."""
         record, stream, proxy = self.record, self.stream, self.proxy
         self.upgrade = forwarding.prepare(
-            self.head, record, self.manager, stream.remote, proxy.rng, client=stream.peer, own=proxy.spiffe_id
+            self.head, record, self.manager, stream.remote, proxy.rng, client=stream.peer, own="" if stream.web else proxy.spiffe_id
         )
         if self.head.expects:
             self.downstream.send_informational(ResponseHead(100))

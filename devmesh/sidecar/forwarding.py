@@ -10,6 +10,7 @@ import ipaddress
 import random
 import socket
 
+from devmesh.sidecar.client_certificate import element as certificate_element
 from devmesh.sidecar.config import HttpManager
 from devmesh.sidecar.message import Headers, RequestHead, get_header, remove_header, set_header
 from devmesh.sidecar.record import Direction, Record
@@ -169,11 +170,11 @@ def _address(text: bytes) -> str:
 
 def client_certificate(pairs: Headers, manager: HttpManager, peer: Peer | None, own: str) -> None:
     """x-forwarded-client-cert by forward_client_cert_details; SANITIZE, the default, drops what a client sent."""
-    if manager.forward_client_cert == "SANITIZE" or peer is None or not peer.spiffe_id:
+    if manager.forward_client_cert == "SANITIZE" or peer is None or not peer.certificate_hash:
         if manager.forward_client_cert not in ("FORWARD_ONLY", "ALWAYS_FORWARD_ONLY"):
             remove_header(pairs, b"x-forwarded-client-cert")
         return
-    element = f'By={own};Hash={peer.certificate_hash};Subject="";URI={peer.spiffe_id}'.encode()
+    element = certificate_element(peer, own, manager.client_cert_details)
     given = get_header(pairs, b"x-forwarded-client-cert")
     if manager.forward_client_cert == "APPEND_FORWARD" and given:
         element = given + b"," + element

@@ -16,7 +16,7 @@ from devmesh.sidecar.exchange import Stream
 from devmesh.sidecar.record import Direction
 from devmesh.sidecar.seam import Handler, as_protocol
 from devmesh.sidecar.tcp import TcpConnection
-from devmesh.sidecar.tls import Peer, TlsTransport
+from devmesh.sidecar.tls import MESH_PAIR, Peer, TlsTransport
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
@@ -127,25 +127,25 @@ class Accepted(Handler):
 
     def _protocol(self, chain: FilterChain, first: First) -> Handler | None:
         if chain.tls is None:
-            return self._network(chain.network, None, first)
+            return self._network(chain, None, first)
         context = self._proxy.contexts.server(chain.tls)
         if context is None:
             log.warning("%s: a TLS connection before the first certificate is refused", self._listener.name)
             return None
         tls = chain.tls
-        return TlsTransport(
-            context, tls, server=True, ready=lambda _, peer: self._network(chain.network, peer, first), failed=self._tls_failed
-        )
+        return TlsTransport(context, tls, server=True, ready=lambda _, peer: self._network(chain, peer, first), failed=self._tls_failed)
 
     def _tls_failed(self, why: str) -> None:
         self._decided()
         self._proxy.count("ssl.connection_error")
         log.info("%s: TLS with %s failed: %s", self._listener.name, self._remote(), why)
 
-    def _network(self, network: HttpManager | TcpProxy, peer: Peer | None, first: First) -> Handler:
+    def _network(self, chain: FilterChain, peer: Peer | None, first: First) -> Handler:
         self._decided()
+        network = chain.network
         name = first.tls.server_name if first.tls is not None else ""
-        stream = Stream(self._direction, self._original, self._remote(), f"{self._original[0]}:{self._original[1]}", peer, name)
+        web = chain.tls is not None and chain.tls.secret != MESH_PAIR
+        stream = Stream(self._direction, self._original, self._remote(), f"{self._original[0]}:{self._original[1]}", peer, name, web)
         if isinstance(network, TcpProxy):
             return TcpConnection(self._proxy, network, stream)
 

@@ -47,6 +47,7 @@ FORBIDDEN = replies.LocalReply(
 UNRESOLVED = replies.LocalReply(
     502, b"devmesh: the host name is unknown in the mesh and to the resolver\n", details="dns_resolution_failure"
 )
+ANY = "0.0.0.0"  # the address in the names of listeners for all addresses; nothing is bound
 HTTP1 = First(protocol="http/1.1")
 
 
@@ -69,12 +70,17 @@ class ProxyRequests:
             return None
         host, port = found
         ips = self._proxy.config.names.get(host)
-        if ips:
-            return self._toward(connection, head, ips[0], port)
+        if ips or self._is_told_by_name(host, port):
+            return self._toward(connection, head, ips[0] if ips else ANY, port)
         task = asyncio.get_running_loop().create_task(self._outside(connection, head, host, port), name=f"resolve {host}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return None
+
+    def _is_told_by_name(self, host: str, port: int) -> bool:
+        """A ServiceEntry's host whose cluster finds its endpoints itself: by Host or SNI it is known at any address."""
+        cluster = self._proxy.config.clusters.get(f"outbound|{port}||{host}")
+        return cluster is not None and cluster.kind != "ORIGINAL_DST"
 
     async def _outside(self, connection: HttpConnection, head: RequestHead, host: str, port: int) -> None:
         """A destination that the mesh does not know: resolve it, refuse what is this machine's own."""

@@ -12,6 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from devmesh.sidecar.config import HttpManager, Listener, ProxyConfig, TcpProxy, WeightedCluster
@@ -41,7 +42,7 @@ class Recorder(Protocol):
 
     def record(self, record: Record, manager: HttpManager) -> None: ...
     def tcp_opened(self, record: Record) -> None: ...
-    def tcp_closed(self, record: Record) -> None: ...
+    def tcp_closed(self, record: Record, config: TcpProxy) -> None: ...
     def fault_met(self, fault: str) -> None: ...
 
 
@@ -52,7 +53,7 @@ class NoTelemetry:
 
     def tcp_opened(self, record: Record) -> None: ...
 
-    def tcp_closed(self, record: Record) -> None: ...
+    def tcp_closed(self, record: Record, config: TcpProxy) -> None: ...
 
     def fault_met(self, fault: str) -> None: ...
 
@@ -76,6 +77,7 @@ class Proxy:
         gateway: bool = False,
         dialer: Dialer | None = None,
         excluded: frozenset[tuple[str, int]] = frozenset(),
+        files: Path | None = None,
         now: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
         rng: random.Random | None = None,
@@ -87,7 +89,7 @@ class Proxy:
         self.peer_metadata: Headers = peer_metadata or []
         self.peer_lines = [name + b": " + value for name, value in self.peer_metadata]
         self.config = EMPTY
-        self.contexts = Contexts(identity, self._secret)
+        self.contexts = Contexts(identity, self._secret, files)
         self.upstreams = Upstreams(self.contexts, dial or {}, now, self.rng, dialer)
         self.upstreams.partitions.met = self.telemetry.fault_met
         self.excluded = excluded
@@ -155,7 +157,7 @@ class Proxy:
         else:
             hosts = [h for h, ips in self.config.names.items() if original[0] in ips]
             name = next((c for h in hosts if (c := f"outbound|{port}||{h}") in self.config.clusters), "PassthroughCluster")
-        return TcpProxy(manager.stat_prefix, (WeightedCluster(name, 1),), 1)
+        return TcpProxy(manager.stat_prefix, (WeightedCluster(name, 1),), 1, access_log=manager.access_log)
 
     def saw_h2(self, port: int) -> None:
         if port not in self.h2_ports:
@@ -180,9 +182,9 @@ class Proxy:
         self.telemetry.tcp_opened(record)
         self._notice_call(record)
 
-    def tcp_closed(self, record: Record) -> None:
+    def tcp_closed(self, record: Record, config: TcpProxy) -> None:
         self.counters[f"tcp.{record.direction.value}.cx_total"] += 1
-        self.telemetry.tcp_closed(record)
+        self.telemetry.tcp_closed(record, config)
 
     def stats(self) -> dict[str, int]:
         return dict(self.counters)

@@ -10,16 +10,19 @@ import hashlib
 import ipaddress
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from devmesh.ca.memfd import load_pair
+from devmesh.sidecar.client_certificate import spki_of
 from devmesh.sidecar.config import TlsContext
 from devmesh.sidecar.seam import Handler
 
 log = logging.getLogger(__name__)
-MESH_ROOT = "ROOTCA"  # Istio's name for the trust bundle of the mesh
+MESH_PAIR, MESH_ROOT = "default", "ROOTCA"  # Istio's names for the workload's own certificate and the trust bundle of the mesh
+VERSIONS = {"TLSv1_3": ssl.TLSVersion.TLSv1_3}  # anything else is TLS 1.2, the least that is spoken here
 FILE_PAIR, FILE_ROOT, SYSTEM_ROOTS = "file-cert:", "file-root:", "file-root:system"  # Istio's names for files of the workload's
 READ_SIZE = 16 * 1024  # what one record holds (RFC 8446 section 5.1), all that one read can give; more would be allocated for nothing
 HANDSHAKE_TIMEOUT = 10.0  # seconds; Envoy's transport_socket_connect_timeout is 15 s in Istio
@@ -49,6 +52,7 @@ class Peer:
     certificate_hash: str = ""
     alpn: str = ""
     names: tuple[str, ...] = ()  # every SAN, the SPIFFE ID too
+    certificate: bytes = b""  # DER
 
 
 class PeerRefused(Exception):
@@ -58,14 +62,16 @@ class PeerRefused(Exception):
 class Contexts:
     """SSLContexts by what they depend on; a rotation makes new ones, old connections keep theirs."""
 
-    def __init__(self, identity: Identity | None, secrets: Callable[[str], Credentials | None]) -> None:
-        self._identity = identity
+    def __init__(self, identity: Identity | None, secrets: Callable[[str], Credentials | None], files: Path | None = None) -> None:
+        """`files` is where relative names of files begin."""
+        self._identity, self._files = identity, files or Path()
         self._secrets = secrets
         self._cache: dict[tuple[Any, ...], ssl.SSLContext] = {}
 
     def credentials(self, name: str) -> Credentials | None:
         named = self._secrets(name)
-        return named or (self._identity.credentials if self._identity is not None else None)
+        ours = name in (MESH_PAIR, MESH_ROOT) and self._identity is not None
+        return named or (self._identity.credentials if ours and self._identity is not None else None)
 
     def server(self, tls: TlsContext) -> ssl.SSLContext | None:
         """None while there is no certificate: the connection is then refused."""
@@ -81,49 +87,56 @@ class Contexts:
         self._cache.update(kept)
 
     def _get(self, side: int, tls: TlsContext, alpn: tuple[bytes, ...]) -> ssl.SSLContext | None:
-        from_files = tls.secret.startswith(FILE_PAIR)
-        credentials = self.credentials(tls.secret) if tls.secret and not from_files else None
-        if tls.secret and credentials is None and not from_files:
+        pairs = [self.credentials(name) for name in _named(tls)]
+        if None in pairs:
             return None
+        credentials = pairs[0] if pairs else None
         named = self._secrets(tls.validation) if tls.validation else None
         if named is None and tls.validation == MESH_ROOT:
             named = credentials or self.credentials(MESH_ROOT)
         if named is None and tls.validation is not None and not tls.validation.startswith(FILE_ROOT):
             return None  # as while SDS has not answered: other roots than those that were asked for vouch for nobody
         plain = replace(tls, sni="", sans=())  # what a connection has of its own
-        key = (side, plain, alpn, credentials, named)
+        key = (side, plain, alpn, tuple(pairs), named)
         if key not in self._cache:
             if len(self._cache) > 256:
                 self._cache.clear()
             try:
-                self._cache[key] = build_context(side, plain, alpn, credentials, named.trust_bundle if named else None)
+                self._cache[key] = build_context(
+                    side, plain, alpn, [p for p in pairs if p], named.trust_bundle if named else None, self._files
+                )
             except (OSError, ssl.SSLError) as error:
                 log.warning("TLS with %s and %s is not possible: %s", tls.secret or "no certificate", tls.validation, error)
                 return None
         return self._cache[key]
 
 
+def _named(tls: TlsContext) -> list[str]:
+    """The certificates that are no files."""
+    return [name for name in (tls.secret, *tls.more_secrets) if name and not name.startswith(FILE_PAIR)]
+
+
 def _names_files(tls: TlsContext) -> bool:
-    return tls.secret.startswith(FILE_PAIR) or (tls.validation or "").startswith(FILE_ROOT)
+    return any(name.startswith(FILE_PAIR) for name in (tls.secret, *tls.more_secrets)) or (tls.validation or "").startswith(FILE_ROOT)
 
 
 def build_context(
-    side: int, tls: TlsContext, alpn: tuple[bytes, ...], credentials: Credentials | None, trust: str | None = None
+    side: int, tls: TlsContext, alpn: tuple[bytes, ...], pairs: Sequence[Credentials], trust: str | None = None, files: Path = Path()
 ) -> ssl.SSLContext:
-    """`trust` is the roots' PEM where no file has them. Raises OSError or ssl.SSLError when a file that `tls` names cannot be used."""
+    """`pairs` are the certificates that are no files; of several the client's signature algorithms choose. `trust` is the roots' PEM where no file has them. Raises OSError or ssl.SSLError when a file that `tls` names cannot be used."""
     context = ssl.SSLContext(side)
     server = side == ssl.PROTOCOL_TLS_SERVER
-    context.minimum_version = ssl.TLSVersion.TLSv1_3 if tls.validation == MESH_ROOT else ssl.TLSVersion.TLSv1_2
+    _bound_versions(context, tls)
     context.check_hostname = False  # the SANs are checked instead, after the handshake
-    verify = tls.require_client_certificate if server else not tls.insecure
-    context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
-    if credentials is not None:
+    context.verify_mode = _verification(tls, server=server)
+    for credentials in pairs:
         load_pair(context, credentials.certificate_chain, credentials.private_key)
-    elif tls.secret:
-        chain, _, key = tls.secret.removeprefix(FILE_PAIR).partition("~")
-        context.load_cert_chain(chain, key)
-    if verify:
-        _trust(context, tls.validation, trust)
+    for name in (tls.secret, *tls.more_secrets):
+        if name.startswith(FILE_PAIR):
+            chain, _, key = name.removeprefix(FILE_PAIR).partition("~")
+            context.load_cert_chain(files / chain, files / key)
+    if context.verify_mode is not ssl.CERT_NONE:
+        _trust(context, tls.validation, trust, files)
     if alpn:
         context.set_alpn_protocols([name.decode() for name in alpn])
     if server:
@@ -131,11 +144,28 @@ def build_context(
     return context
 
 
-def _trust(context: ssl.SSLContext, validation: str | None, trust: str | None) -> None:
+def _bound_versions(context: ssl.SSLContext, tls: TlsContext) -> None:
+    context.maximum_version = VERSIONS.get(tls.max_version, ssl.TLSVersion.TLSv1_2)
+    least = "TLSv1_3" if tls.validation == MESH_ROOT and tls.max_version == "TLSv1_3" else tls.min_version
+    context.minimum_version = VERSIONS.get(least, ssl.TLSVersion.TLSv1_2)
+    if tls.cipher_suites and context.minimum_version is not ssl.TLSVersion.TLSv1_3:
+        context.set_ciphers(":".join(tls.cipher_suites))
+
+
+def _verification(tls: TlsContext, *, server: bool) -> ssl.VerifyMode:
+    """A server with roots and no demand for a certificate (OPTIONAL_MUTUAL) still verifies one that is shown."""
+    if not server:
+        return ssl.CERT_NONE if tls.insecure else ssl.CERT_REQUIRED
+    if tls.require_client_certificate:
+        return ssl.CERT_REQUIRED
+    return ssl.CERT_OPTIONAL if tls.validation is not None else ssl.CERT_NONE
+
+
+def _trust(context: ssl.SSLContext, validation: str | None, trust: str | None, files: Path) -> None:
     if trust is not None:
         context.load_verify_locations(cadata=trust)
     elif validation is not None and validation.startswith(FILE_ROOT) and validation != SYSTEM_ROOTS:
-        context.load_verify_locations(cafile=validation.removeprefix(FILE_ROOT))
+        context.load_verify_locations(cafile=files / validation.removeprefix(FILE_ROOT))
     else:
         context.load_default_certs()
 
@@ -149,7 +179,7 @@ def peer_of(session: ssl.SSLObject) -> Peer:
     # X509-SVID section 2: exactly one URI.
     spiffe_id = uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else ""
     digest = hashlib.sha256(raw).hexdigest() if raw else ""
-    return Peer(spiffe_id, digest, session.selected_alpn_protocol() or "", tuple(value for _, value in names))
+    return Peer(spiffe_id, digest, session.selected_alpn_protocol() or "", tuple(value for _, value in names), raw or b"")
 
 
 def _san(kind: str, value: str) -> str:
@@ -160,10 +190,23 @@ def _san(kind: str, value: str) -> str:
 def check_peer(tls: TlsContext, peer: Peer) -> None:
     """Raise PeerRefused unless a name is one of `tls.sans` (no list: whoever the roots vouch for), in the mesh with a SPIFFE ID."""
     names = ", ".join(peer.names)
+    if not peer.certificate_hash and not peer.names and tls.validation is not None and not tls.require_client_certificate:
+        return  # none was shown where none has to be
     if tls.validation == MESH_ROOT and not peer.spiffe_id and peer.certificate_hash:
         raise PeerRefused(f"a certificate of the mesh has one URI SAN, a SPIFFE ID; this one's SANs are [{names}]")
     if tls.sans and not any(_san_matches(kind, value, name) for kind, value in tls.sans for name in peer.names):
         raise PeerRefused(f"verify_cert_failed: SAN matcher, certificate SANs are [{names}]")
+    if not is_pinned(peer, tls.certificate_hashes, tls.certificate_spkis):
+        raise PeerRefused(
+            "verify_cert_failed: the certificate is none of those that verify_certificate_hash and verify_certificate_spki name"
+        )
+
+
+def is_pinned(peer: Peer, hashes: Sequence[str], spkis: Sequence[str]) -> bool:
+    """Whether the certificate is one of these by its SHA-256 or by that of its public key; without a list everyone's is."""
+    if not hashes and not spkis:
+        return True
+    return peer.certificate_hash in hashes or (bool(spkis) and bool(peer.certificate) and spki_of(peer.certificate) in spkis)
 
 
 def _san_matches(kind: str, value: str, name: str) -> bool:

@@ -4,7 +4,7 @@ A request names the version **in force** and the last nonce received. ACK: the n
 and `error_detail`. A request with a nonce whose version is not yet in force and no error says "still staging": the server holds it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,11 @@ TYPE_URLS = {
     "routes": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
     "endpoints": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
     "names": "type.googleapis.com/istio.networking.nds.v1.NameTable",
+    "secrets": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
 }
+# Secrets of others' making (credentialName) are for gateways: nobody else asks for the type.
+SIDECAR_TYPES = tuple(kind for kind in TYPE_URLS if kind != "secrets")
+GATEWAY_TYPES = tuple(TYPE_URLS)
 # google.rpc.Code.INVALID_ARGUMENT
 INVALID_ARGUMENT = 3
 
@@ -115,10 +119,10 @@ class PollState:
 
 
 class Staging:
-    """The five types of one proxy: nothing is in force before all of them brought the same version."""
+    """The types of one proxy: nothing is in force before all of them brought the same version."""
 
-    def __init__(self) -> None:
-        self.polls = {name: PollState(name) for name in TYPE_URLS}
+    def __init__(self, types: Iterable[str] = SIDECAR_TYPES) -> None:
+        self.polls = {name: PollState(name) for name in types}
 
     def is_contradictory(self) -> bool:
         """Whether staged types have different versions: those with the older one must ask again."""

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-TYPES = ("listeners", "routes", "clusters", "endpoints", "names")
+TYPES = ("listeners", "routes", "clusters", "endpoints", "names", "secrets")
+SHOWN_TYPES = tuple(kind for kind in TYPES if kind != "secrets")  # what an API may tell
 NAME_FIELDS = {"endpoints": "cluster_name"}
 
 
@@ -26,13 +27,15 @@ class Snapshot:
         clusters: Sequence[Mapping[str, Any]],
         endpoints: Sequence[Mapping[str, Any]],
         names: Sequence[Mapping[str, Any]] = (),
+        secrets: Sequence[Mapping[str, Any]] = (),
     ) -> Snapshot:
-        resources = dict(zip(TYPES, map(tuple, (listeners, routes, clusters, endpoints, names)), strict=True))
+        resources = dict(zip(TYPES, map(tuple, (listeners, routes, clusters, endpoints, names, secrets)), strict=True))
         digest = hashlib.sha256(json.dumps(resources, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
         return Snapshot(digest[:16], resources)
 
     def to_json(self) -> dict[str, Any]:
-        return {"version": self.version, **{kind: list(found) for kind, found in self.resources.items()}}
+        """Everything but the secrets."""
+        return {"version": self.version, **{kind: list(self.resources.get(kind, ())) for kind in SHOWN_TYPES}}
 
     def consistent(self) -> list[str]:
         """What is referenced and missing: route tables of listeners, endpoints of EDS clusters. Empty means whole."""

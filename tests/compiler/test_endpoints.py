@@ -1,6 +1,11 @@
 """Who a cluster reaches."""
 
-from tests.compiler.worlds import compiled, destination_rule, peer_authentication
+from dataclasses import replace
+
+from devmesh.compiler.security import accepts_mtls
+from tests.compiler.worlds import compiled, destination_rule, peer_authentication, world
+
+API_V1 = world().topology.workload("api-v1")
 
 API = "outbound|8000||api.default.svc.cluster.local"
 
@@ -39,3 +44,12 @@ def test_a_subset_may_decline_mtls_alone():
     rule = destination_rule("{host: api, subsets: [{name: old, labels: {version: v1}, trafficPolicy: {tls: {mode: DISABLE}}}]}")
     assert all(mtls(host) for host in hosts(rule))
     assert not any(mtls(host) for host in hosts(rule, cluster="outbound|8000|old|api.default.svc.cluster.local"))
+
+
+def test_a_workload_whose_label_says_so_is_called_in_plain_text():
+    assert [
+        accepts_mtls(world(), workload, 8000) for workload in (API_V1, replace(API_V1, labels={"security.istio.io/tlsMode": "disabled"}))
+    ] == [
+        True,
+        False,
+    ]

@@ -12,7 +12,7 @@ from devmesh.config.istio_types import json_name
 TEXT = {
     "host": "reviews", "targetHost": "example.com", "uri": "/a", "scheme": "http", "authority": "example.com", "regex": "a.*",
     "protocol": "HTTP", "grpcStatus": "UNAVAILABLE", "retryOn": "5xx", "allowMethods": "GET", "bytes": "aGk=", "bind": "10.0.0.1",
-    "exportTo": "*", "gateways": "mesh", "hosts": "reviews.example.com", "sniHosts": "reviews.example.com", "method": "GET",
+    "exportTo": "*", "gateways": "mesh", "hosts": "reviews.example.com", "sniHosts": "reviews.example.com", "method": "GET", "data": "aGk=",
 }  # fmt: skip
 NUMBERS = {
     "httpStatus": 503,

@@ -113,7 +113,7 @@ def test_kinds_that_are_unsafe_to_ignore_are_errors(kind):
 
 def test_kinds_not_yet_supported_are_warnings_and_kubernetes_own_are_left_alone():
     loaded = load("""\
-        {apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: x}, spec: {hosts: [a]}}
+        {apiVersion: networking.istio.io/v1, kind: WorkloadGroup, metadata: {name: x}, spec: {template: {}}}
         ---
         {apiVersion: v1, kind: Service, metadata: {name: x}}
         ---

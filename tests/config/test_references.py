@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 from tests.config.bookinfo import ROUTE, destination_rule, diagnose, topology, virtual_service
+from tests.support.web_certificates import WebCa
 
 SUBSETS = "subsets: [{name: v1, labels: {version: v1}}, {name: v9, labels: {version: v9}}]"
 
@@ -63,7 +66,7 @@ def gateway(name="gate", selector="{istio: ingressgateway}", port=80, hosts="['*
     [
         (gateway(), []),
         (gateway(port=8080), []),
-        (gateway(port=31400), ["IST0162"]),
+        (gateway(port=31499), ["IST0162"]),
         (gateway(selector="{istio: other}"), ["IST0101"]),
         (gateway() + "---\n" + gateway("other"), ["IST0145"]),
         (gateway(hosts="[a.com]") + "---\n" + gateway("other", hosts="[b.com]"), []),
@@ -101,5 +104,50 @@ def test_a_selector_that_matches_nothing_is_a_warning(tmp_path):
 
 
 def test_hosts_of_service_entries_are_known(tmp_path):
-    entry = "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: a}, spec: {hosts: [example.com]}}\n---\n"
-    assert [one.code for one in diagnose(entry + to("{host: example.com}"), topology(tmp_path))] == ["DM0005"]
+    spec = "{hosts: [example.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}"
+    entry = f"{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: a}}, spec: {spec}}}\n---\n"
+    assert diagnose(entry + to("{host: example.com}"), topology(tmp_path)) == []
+    assert [one.code for one in diagnose(entry + to("{host: other.com}"), topology(tmp_path))] == ["IST0101"]
+
+
+GATEWAY = (
+    "{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: g}, spec: {selector: {istio: ingressgateway}, servers: "
+    "[{port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.example], tls: {mode: %s, credentialName: a}}]}}\n"
+)
+PAIR = WebCa().pair("a.example")
+
+
+def secret(name="a", namespace="istio-system", roots=""):
+    values = {"tls.crt": PAIR.certificate, "tls.key": PAIR.key} | ({"ca.crt": roots} if roots else {})
+    return json.dumps({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "stringData": values})
+
+
+@pytest.mark.parametrize(
+    ("mode", "secrets", "message", "hint"),
+    [
+        ("SIMPLE", [], 'credentialName not found: "a" in namespace istio-system', "apply a Secret a to namespace istio-system"),
+        ("SIMPLE", [secret(namespace="default")], 'credentialName not found: "a"', "metadata: {namespace: istio-system}"),
+        ("MUTUAL", [secret()], "Secret istio-system/a has no ca.crt", None),
+        ("SIMPLE", [secret()], None, None),
+        ("MUTUAL", [secret(roots=WebCa().pem)], None, None),
+        ("MUTUAL", [secret(), secret("a-cacert", roots=WebCa().pem)], None, None),
+    ],
+)
+def test_a_credential_is_a_secret_of_the_gateways_own_namespace_with_what_the_mode_needs(tmp_path, mode, secrets, message, hint):
+    found = diagnose("---\n".join([GATEWAY % mode, *(f"{one}\n" for one in secrets)]), topology(tmp_path))
+    assert [one.code for one in found] == (["IST0101"] if message else [])
+    assert all(message in one.message and one.where.line == 1 for one in found)
+    assert all(hint is None or hint in one.hint for one in found)
+
+
+def test_gateways_of_tls_and_tcp_matches_must_exist_and_endpoints_are_not_the_meshs_own(tmp_path):
+    where = topology(tmp_path)
+    text = (
+        "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: v}, spec: {hosts: [redis], "
+        "tcp: [{match: [{gateways: [nope]}], route: [{destination: {host: redis}}]}], "
+        "tls: [{match: [{sniHosts: [redis], gateways: [nope]}], route: [{destination: {host: redis}}]}]}}\n"
+    )
+    assert [one.message.partition(": ")[2] for one in diagnose(text, where)] == ['Referenced gateway not found: "nope"'] * 2
+    spec = f"hosts: [a.example], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: STATIC, endpoints: [{{address: {where.workloads[0].ip}}}]"
+    (found,) = diagnose(f"{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: a}}, spec: {{{spec}}}}}\n", where)
+    assert (found.code, "spec.endpoints[0].address" in found.message) == ("DM0007", True)

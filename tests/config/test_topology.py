@@ -100,10 +100,11 @@ def test_the_gateway_is_always_there(tmp_path):
     found = topology(tmp_path)
     gateway = found.workload("istio-ingressgateway")
     assert (gateway.namespace, gateway.gateway, gateway.command) == ("istio-system", True, None)
-    assert gateway.labels == {"istio": "ingressgateway", "app": "istio-ingressgateway"}
+    disabled = {"security.istio.io/tlsMode": "disabled"}  # called in plain text, or as its servers say
+    assert gateway.labels == {"istio": "ingressgateway", "app": "istio-ingressgateway", **disabled}
     assert gateway.service_account == "istio-ingressgateway-service-account"
     ports = found.service("istio-ingressgateway", "istio-system").ports
-    assert [(one.name, one.port, one.target_port) for one in ports] == [("http2", 80, 8080), ("https", 443, 8443)]
+    assert [(one.name, one.port, one.target_port) for one in ports] == [("http2", 80, 8080), ("https", 443, 8443), ("tcp", 31400, 31400)]
 
 
 @pytest.mark.parametrize(
@@ -197,3 +198,19 @@ def test_without_an_ingress_gateway_there_is_neither_its_workload_nor_its_servic
     assert [one.name for one in found.services] == ["web"]
     assert Gateways.of({}) == Gateways(ingress=True, egress=False)
     assert Gateways.of({"ingressGateway": False, "egressGateway": True}) == Gateways(ingress=False, egress=True)
+
+
+def test_an_egress_gateway_is_there_when_it_is_asked_for(tmp_path):
+    path = tmp_path / "compose.yaml"
+    path.write_text("services: {a: {command: run, expose: ['80']}}\n")
+    without, with_one = (load_topology(path, environ={}, gateways=Gateways(egress=on)) for on in (False, True))
+    assert without.workload("istio-egressgateway") is None
+    gateway = with_one.workload("istio-egressgateway")
+    assert (gateway.gateway, gateway.labels["istio"], gateway.ports) == (True, "egressgateway", (8080, 8443))
+    assert gateway.spiffe_id == "spiffe://cluster.local/ns/istio-system/sa/istio-egressgateway-service-account"
+    service = with_one.service("istio-egressgateway", "istio-system")
+    assert [(one.port, one.target_port) for one in service.ports] == [(80, 8080), (443, 8443)]
+    others = {one.ip for one in with_one.workloads if one is not gateway} | {
+        one.cluster_ip for one in with_one.services if one is not service
+    }
+    assert not {gateway.ip, service.cluster_ip} & others

@@ -108,7 +108,7 @@ class RunningMesh:
         self.devmesh("fault", "clear", check=False)
         applied = [one for one in self.json("get")["resources"] if one["owner"] == "apply"]
         for one in applied:
-            self.devmesh("delete", one["kind"], one["metadata"]["name"])
+            self.devmesh("delete", one["kind"], one["metadata"]["name"], "-n", one["metadata"]["namespace"])
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from devmesh import __version__
 from tests.e2e.conftest import RunningMesh, until
+from tests.support.web_certificates import WebCa
 
 pytestmark = pytest.mark.e2e
 
@@ -20,7 +21,7 @@ def apply_task(mesh: RunningMesh, *names: str) -> None:
 
 def test_up_leaves_every_workload_ready_and_in_sync(bookinfo):
     workloads = bookinfo.json("status")["workloads"]
-    assert len(workloads) == 7
+    assert len(workloads) == 8  # with both gateways, as in profile demo
     for one in workloads:
         assert one["ready"], one
         assert one["synced"], one
@@ -180,3 +181,48 @@ def test_a_foreign_host_header_at_an_admin_port_is_refused(bookinfo):
         check=False,
     )
     assert done.stdout == "403"
+
+
+SECURE_GATEWAY = """\
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: secure}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: 443, name: https, protocol: HTTPS}
+    hosts: [bookinfo.example]
+    tls: {mode: MUTUAL, credentialName: bookinfo-credential}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: secure}
+spec:
+  hosts: [bookinfo.example]
+  gateways: [secure]
+  http:
+  - route: [{destination: {host: productpage, port: {number: 9080}}}]
+"""
+
+
+def test_https_at_the_gateway_is_as_istios_task_shows_it_and_no_key_is_seen(clean_bookinfo, tmp_path):
+    ca, port = WebCa(), clean_bookinfo.state()["gateway_https_port"]
+    server, client = ca.pair("bookinfo.example"), ca.pair("client.example")
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "bookinfo-credential", "namespace": "istio-system"},
+        "stringData": {"tls.crt": server.certificate, "tls.key": server.key, "ca.crt": ca.pem},
+    }
+    for name, text in (("ca.pem", ca.pem), ("client.pem", client.certificate), ("client.key", client.key)):
+        (tmp_path / name).write_text(text)
+    clean_bookinfo.devmesh("apply", "-f", "-", stdin=f"{json.dumps(secret)}\n---\n{SECURE_GATEWAY}")
+    url = f"https://bookinfo.example:{port}/productpage"
+    curl = ["curl", "-s", "-m", "10", "--cacert", tmp_path / "ca.pem", "--resolve", f"bookinfo.example:{port}:127.0.0.1", url]
+    assert subprocess.run(curl, capture_output=True, check=False).returncode != 0
+    known = [*curl, "--cert", tmp_path / "client.pem", "--key", tmp_path / "client.key"]
+    assert "Book Reviews" in subprocess.run(known, capture_output=True, text=True, check=True).stdout
+    shown = clean_bookinfo.devmesh("get", "secret", "-o", "yaml").stdout
+    shown += clean_bookinfo.devmesh("proxy-config", "all", "istio-ingressgateway", "-o", "json", check=False).stdout
+    assert "[redacted]" in shown
+    assert not any(line in shown for line in server.key.splitlines()[1:-1])

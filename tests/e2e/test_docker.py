@@ -106,7 +106,7 @@ def five(
 @contextmanager
 def occupied() -> Iterator[None]:
     """The usual ports are somebody's: a mesh beside this one would take one that is free while a container of ours restarts."""
-    ports = (8500, 15014, 16686, 4317, 4318, 8080, 8443, 9090, 3000)
+    ports = (8500, 15014, 16686, 4317, 4318, 8080, 8443, 9090, 3000, 31400)
     with ExitStack() as held:
         for port in ports:
             with suppress(OSError):
@@ -128,7 +128,15 @@ def attributes(engine: docker.DockerClient, mesh: RunningMesh) -> list[dict]:
 
 
 def test_an_untouched_file_comes_up_meshed_and_its_services_reach_each_other(five):
-    assert {one["service"] for one in five.json("status")["workloads"]} == {"web", "api", "db", "cache", "worker", "istio-ingressgateway"}
+    assert {one["service"] for one in five.json("status")["workloads"]} == {
+        "web",
+        "api",
+        "db",
+        "cache",
+        "worker",
+        "istio-ingressgateway",
+        "istio-egressgateway",
+    }
     assert re.fullmatch(r"web: api api(-2)? redis :\d+ postgres R\s*", page(five)), page(five)
     seen = {page(five).split()[2] for _ in range(20)}
     assert seen == {"api", "api-2"}, "both replicas answer"
@@ -239,7 +247,7 @@ def checks(mesh: RunningMesh) -> dict[str, str]:
 
 
 def test_consul_lists_every_workload_and_a_stopped_app_is_critical_and_gets_no_traffic(five):
-    names = {"web", "api", "api-2", "db", "cache", "worker", "istio-ingressgateway"}
+    names = {"web", "api", "api-2", "db", "cache", "worker", "istio-ingressgateway", "istio-egressgateway"}
     assert {name: checks(five)[name] for name in names} == dict.fromkeys(names, "passing")
     five.devmesh("stop", "api-2")
     until(lambda: checks(five)["api-2"] == "critical")
@@ -433,7 +441,7 @@ def test_a_service_that_opted_out_is_an_ordinary_container(docker_engine, docker
     )
     program = "import socket; s = socket.create_connection(('plain', 6379), timeout=5); s.sendall(b'PING\\r\\n'); print(s.recv(9))"
     with running(tmp_path, "auto", "docker", docker_environment) as mesh:
-        assert [one["service"] for one in mesh.json("status")["workloads"]] == ["caller", "istio-ingressgateway"]
+        assert [one["service"] for one in mesh.json("status")["workloads"]] == ["caller", "istio-ingressgateway", "istio-egressgateway"]
         assert mesh.devmesh("exec", "caller", "--", "python3", "-c", program).stdout == "b'+PONG\\r\\n'\n"
         names = {one["Config"]["Labels"]["com.docker.compose.service"] for one in attributes(docker_engine, mesh)}
         assert "plain" in names

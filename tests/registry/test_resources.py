@@ -22,6 +22,7 @@ from devmesh.registry.resources import (
     list_resources,
     parse_kv_key,
     replace_owner,
+    unsealed,
 )
 
 TOKEN = "t0ken"
@@ -109,3 +110,14 @@ async def test_resources_are_listed_by_age_then_by_their_place_in_the_files(regi
     await apply_resources(registry, [stored("z")])
     await apply_resources(registry, [stored("a"), stored("z", x=1)])
     assert [one.key.name for one in await list_resources(registry)] == ["z", "a"]
+
+
+async def test_a_secret_never_reaches_the_registry_in_the_clear_and_applying_it_again_changes_nothing(registry):
+    key = ResourceKey("", "Secret", "istio-system", "a")
+    document = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "stringData": {"tls.key": "hidden"}}
+    secret = StoredResource(key, "apply", document, "secret.yaml")
+    assert (await apply_resources(registry, [secret])).created == (key,)
+    assert (await apply_resources(registry, [secret])).unchanged == (key,)
+    (found,) = await list_resources(registry)
+    assert "hidden" not in str(found)
+    assert unsealed(found, TOKEN).document == document

@@ -5,7 +5,7 @@ import contextlib
 
 from aiohttp import web
 
-from devmesh.xds.rest import TYPE_URLS, DiscoveryRequest, DiscoveryResponse, is_due
+from devmesh.xds.rest import SIDECAR_TYPES, TYPE_URLS, DiscoveryRequest, DiscoveryResponse, is_due
 
 
 class ControlPlane:
@@ -24,7 +24,7 @@ class ControlPlane:
 
     def versions_acknowledged(self):
         """The last version each type said it runs."""
-        return {name: [request.version for kind, request in self.requests if kind == name][-1:] for name in TYPE_URLS}
+        return {name: [request.version for kind, request in self.requests if kind == name][-1:] for name in SIDECAR_TYPES}
 
     def errors(self):
         return {kind: request.error for kind, request in self.requests if request.error}

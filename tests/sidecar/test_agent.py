@@ -5,7 +5,7 @@ import pytest
 
 from devmesh.sidecar.agent import Agent
 from devmesh.sidecar.config import ConfigError, ProxyConfig
-from devmesh.xds.rest import TYPE_URLS
+from devmesh.xds.rest import SIDECAR_TYPES
 from tests.sidecar.bootstraps import bootstrap
 from tests.sidecar.control import ControlPlane
 from tests.support.waiting import until
@@ -46,7 +46,7 @@ async def agent_of(port, **arguments):
 
 
 def everywhere(version):
-    return {name: [version] for name in TYPE_URLS}
+    return {name: [version] for name in SIDECAR_TYPES}
 
 
 async def test_a_snapshot_is_swapped_once_and_acknowledged_by_every_type(control):

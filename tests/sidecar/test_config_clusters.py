@@ -172,11 +172,6 @@ def test_the_transport_of_an_endpoint_is_chosen_by_its_metadata():
         ),
         ({"transport_socket": tls({"crl": {"filename": "f"}})}, "validation_context.crl", "revocations that nobody looks at"),
         (
-            {"transport_socket": tls({"verify_certificate_hash": ["x"]})},
-            "validation_context.verify_certificate_hash",
-            "a pinned certificate",
-        ),
-        (
             {"transport_socket": tls(common={"tls_certificates": [{}]})},
             "common_tls_context.tls_certificates",
             "a certificate other than the workload's",

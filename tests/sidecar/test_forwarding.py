@@ -123,7 +123,9 @@ def test_a_client_certificate_header_from_nobody_proven_is_dropped():
 
 
 def test_a_proven_client_is_named_and_what_it_forwards_comes_first():
-    headers, _, _ = prepared((b"x-forwarded-client-cert", b"Hash=1"), client=CLIENT, forward_client_cert="APPEND_FORWARD")
+    headers, _, _ = prepared(
+        (b"x-forwarded-client-cert", b"Hash=1"), client=CLIENT, forward_client_cert="APPEND_FORWARD", client_cert_details=("subject", "uri")
+    )
     expected = f'Hash=1,By={OWN};Hash={CLIENT.certificate_hash};Subject="";URI={CLIENT.spiffe_id}'
     assert get_header(headers, b"x-forwarded-client-cert") == expected.encode()
     assert get_header(headers, b"x-forwarded-proto") == b"https"

@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
-from devmesh.xds.rest import TYPE_URLS
+from devmesh.xds.rest import SIDECAR_TYPES
 from tests.ca.running import REVIEWS, running_ca
 from tests.sidecar.bootstraps import bootstrap
 from tests.sidecar.control import ControlPlane
@@ -59,10 +59,10 @@ async def test_certificate_configuration_and_health_come_over_mtls(tmp_path):
     async with running_ca(tmp_path / "ca") as ca:
         mesh = MeshOfOne(ca, tmp_path)
         runner, url = await mesh.serve()
-        mesh.control.put("v1", **{name: SNAPSHOT[name] for name in TYPE_URLS})
+        mesh.control.put("v1", **{name: SNAPSHOT[name] for name in SIDECAR_TYPES})
         try:
             async with living(**await mesh.settings(url)) as ports:
-                await until(lambda: mesh.control.versions_acknowledged() == {name: ["v1"] for name in TYPE_URLS})
+                await until(lambda: mesh.control.versions_acknowledged() == {name: ["v1"] for name in SIDECAR_TYPES})
                 await until(lambda: mesh.control.reports and mesh.control.reports[-1]["healthy"])
                 certificates = (await ports.json("/certs"))["certificates"][0]
                 assert certificates["cert_chain"][0]["subject_alt_names"] == [{"uri": str(REVIEWS)}]

@@ -231,3 +231,14 @@ async def test_registry_only_answers_502_to_the_outside():
         client.send(b"CONNECT 240.0.0.9:443 HTTP/1.1\r\nhost: a\r\n\r\n")
         assert (await client.answer()).status == 200
         assert await client.closed()
+
+
+async def test_a_host_of_a_service_entry_is_known_by_its_name_though_no_resolver_knows_it():
+    cluster = "outbound|8000||ext.invalid"
+    async with app(answering(OK)) as ours:
+        table = snapshots.table(snapshots.host(snapshots.route(route={"cluster": cluster}), domains=("ext.invalid",)))
+        chain = snapshots.http_chain(route_config={**table, "ignore_port_in_host_matching": True})
+        listeners = [snapshots.listener(chain, name="0.0.0.0_8000")]
+        async with outbound({"listeners": listeners, "clusters": [snapshots.cluster(cluster, (("127.0.0.1", ours.port),))]}) as proxy:
+            assert (await proxy.ask("http://ext.invalid:8000/")).status == 200
+            assert (await proxy.ask("http://ext.invalid:8001/")).status == 502

@@ -9,6 +9,7 @@ import ssl
 import pytest
 
 from devmesh.ca.authority import Authority
+from devmesh.sidecar.client_certificate import spki_of
 from devmesh.sidecar.config import TlsContext
 from devmesh.sidecar.record import Flag
 from devmesh.sidecar.tls import Contexts, Credentials, Peer, PeerRefused, build_context, check_peer
@@ -16,6 +17,7 @@ from tests.sidecar import snapshots
 from tests.sidecar.identities import Identity, authority, credentials, downstream_tls, spiffe, upstream_tls
 from tests.sidecar.sidecars import LIMIT, OK, answering, app, one_route, read_body, read_head, sidecar
 from tests.support.waiting import until
+from tests.support.web_certificates import WebCa
 
 PLAIN = {"filter_chain_match": {"transport_protocol": "raw_buffer"}}
 TLS = {"filter_chain_match": {"transport_protocol": "tls"}}
@@ -30,7 +32,8 @@ def ca(tmp_path) -> Authority:
 def serving(port: int, *, permissive: bool = False, prefix: str = "spiffe://cluster.local/"):
     """An inbound sidecar before an app: STRICT, or with a plaintext chain as well."""
     table = snapshots.table(snapshots.host(snapshots.route(route={"cluster": "c", "timeout": "0s"})))
-    chain = snapshots.http_chain(route_config=table, forward_client_cert_details="APPEND_FORWARD")
+    details = {"subject": True, "uri": True}
+    chain = snapshots.http_chain(route_config=table, forward_client_cert_details="APPEND_FORWARD", set_current_client_cert_details=details)
     chains = [{**chain, **TLS, "transport_socket": downstream_tls(prefix)}, *([{**chain, **PLAIN}] if permissive else [])]
     listener = snapshots.listener(*chains, traffic_direction="INBOUND", listener_filters=INSPECTED)
     return {"listeners": [listener], "clusters": [snapshots.cluster("c", (("127.0.0.1", port),))]}
@@ -267,5 +270,70 @@ def test_roots_that_nobody_has_are_not_replaced_by_others(ca):
 
 def test_mesh_connections_are_tls_1_3_and_verified(ca):
     for side in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
-        context = build_context(side, TlsContext("default", "ROOTCA", require_client_certificate=True), (b"istio",), credentials(ca, "a"))
+        context = build_context(side, TlsContext("default", "ROOTCA", require_client_certificate=True), (b"istio",), [credentials(ca, "a")])
         assert (context.minimum_version, context.verify_mode) == (ssl.TLSVersion.TLSv1_3, ssl.CERT_REQUIRED)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "bounds"),
+    [
+        ("TLSv1_2", "TLSv1_3", (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)),
+        ("TLSv1_3", "TLSv1_3", (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3)),
+        ("TLSv1_2", "TLSv1_2", (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2)),
+        ("TLSv1_0", "TLSv1_3", (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)),
+    ],
+)
+def test_a_servers_versions_are_what_it_asks_for_and_1_2_at_the_least(ca, least, most, bounds):
+    context = build_context(ssl.PROTOCOL_TLS_SERVER, TlsContext("a", None, min_version=least, max_version=most), (), [credentials(ca, "a")])
+    assert (context.minimum_version, context.maximum_version) == bounds
+
+
+def test_cipher_suites_bind_up_to_tls_1_2(ca):
+    suites = ("ECDHE-ECDSA-AES256-GCM-SHA384",)
+    context = build_context(ssl.PROTOCOL_TLS_SERVER, TlsContext("a", None, cipher_suites=suites), (), [credentials(ca, "a")])
+    assert [one["name"] for one in context.get_ciphers() if one["protocol"] == "TLSv1.2"] == list(suites)
+
+
+@pytest.mark.parametrize(
+    ("validation", "required", "mode"),
+    [(None, False, ssl.CERT_NONE), ("roots", False, ssl.CERT_OPTIONAL), ("roots", True, ssl.CERT_REQUIRED)],
+)
+def test_a_client_is_asked_for_a_certificate_when_there_are_roots_for_it(ca, validation, required, mode):
+    tls = TlsContext("a", validation, require_client_certificate=required)
+    roots = credentials(ca, "a").trust_bundle
+    assert build_context(ssl.PROTOCOL_TLS_SERVER, tls, (), [credentials(ca, "a")], roots).verify_mode is mode
+
+
+def test_who_shows_no_certificate_where_none_is_demanded_has_none_to_check():
+    sans = (("exact", "client.example"),)
+    check_peer(TlsContext("a", "roots", sans), Peer())
+    with pytest.raises(PeerRefused):
+        check_peer(TlsContext("a", "roots", sans), Peer(certificate_hash="ab", names=("other.example",)))
+    with pytest.raises(PeerRefused):
+        check_peer(TlsContext("a", "roots", sans, require_client_certificate=True), Peer())
+
+
+def test_a_pinned_certificate_is_one_of_its_hashes_or_has_one_of_the_keys():
+    der = ssl.PEM_cert_to_DER_cert(WebCa().pair("a.example").certificate)
+    peer = Peer(certificate_hash="ab", certificate=der)
+    for pins in ({"certificate_hashes": ("cd", "ab")}, {"certificate_spkis": (spki_of(der),)}):
+        check_peer(TlsContext("a", "roots", **pins), peer)
+    for pins in ({"certificate_hashes": ("cd",)}, {"certificate_spkis": ("x=",)}):
+        with pytest.raises(PeerRefused, match="verify_certificate_hash"):
+            check_peer(TlsContext("a", "roots", **pins), peer)
+
+
+def test_a_secret_that_nobody_has_is_not_replaced_by_our_own(ca):
+    contexts = Contexts(Identity(credentials(ca, "a")), lambda _: None)
+    assert contexts.server(TlsContext("kubernetes://a", None)) is None
+    assert contexts.server(TlsContext("default", None)) is not None
+
+
+def test_relative_names_of_files_begin_where_the_runtime_says(tmp_path):
+    pair = WebCa().pair("a.example")
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "certs" / "a.pem").write_text(pair.certificate)
+    (tmp_path / "certs" / "a.key").write_text(pair.key)
+    tls = TlsContext("file-cert:certs/a.pem~certs/a.key", "file-root:certs/a.pem")
+    assert Contexts(None, lambda _: None, tmp_path).server(tls) is not None
+    assert Contexts(None, lambda _: None, tmp_path / "elsewhere").server(tls) is None

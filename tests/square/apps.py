@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from devmesh.config.topology import Topology
 from tests.square.certificates import Certificates
-from tests.square.compilers import topology
+from tests.square.compilers import WITH_EGRESS
+from tests.square.compilers import topology as topology_of
 
 # Every port that a service or a case names; an app answers on all of them, as inbound passthrough needs it.
 PORTS = (6000, 7777, 8000, 9080)
@@ -25,6 +27,11 @@ VOLATILE_REQUEST = frozenset(
         "x-b3-traceid", "x-b3-spanid", "x-b3-sampled", "x-b3-parentspanid", "content-length", "host-port",
     }
 )  # fmt: skip
+
+
+def topology() -> Topology:
+    """Everybody, the egress gateway too."""
+    return topology_of(WITH_EGRESS)
 
 
 class Places:

@@ -12,8 +12,10 @@ from devmesh.ca.identity import SpiffeId
 from devmesh.ca.memfd import load_pair
 from devmesh.sidecar.tls import Credentials
 from tests.sidecar.identities import signed
+from tests.support.web_certificates import Pair, WebCa
 
 Json = dict[str, Any]
+CREDENTIAL = "kubernetes://"
 
 
 class Certificates:
@@ -24,6 +26,7 @@ class Certificates:
         self._authority = Authority.open(directory / "ca")
         self._foreign = Authority.open(directory / "foreign")
         issued, key = self._authority.server_certificate()
+        self._servers = WebCa()
         self._web = Credentials("".join(issued.certificate_chain), key, self._authority.trust_bundle.pem)
 
     @functools.cache  # noqa: B019 - lives as long as the test session
@@ -59,6 +62,8 @@ class Certificates:
             "/etc/client.pem": self._web.certificate_chain,
             "/etc/client.key": self._web.private_key,
         }
+        for name, pair in {"/etc/server": self.web_pair("a"), "/etc/other": self.web_pair("a", "ec")}.items():
+            names |= {f"{name}.pem": pair.certificate, f"{name}.key": pair.key}
         text = text.replace("file-root:system", "file-root:/etc/ca.pem")
         for name, content in names.items():
             file = self._directory / Path(name).name
@@ -67,11 +72,46 @@ class Certificates:
             text = text.replace(name, str(file))
         return text
 
+    def web_pair(self, letter: str, kind: str = "rsa") -> Pair:
+        """The certificate of a gateway's server for `<letter>.example`."""
+        return self._servers.pair(f"{letter}.example", kind=kind)
+
+    def _named(self, name: str) -> Pair:
+        """What a Secret or a file holds: `a-credential`, `b-credential`, `a-ecdsa`, /etc/server.pem, /etc/other.pem."""
+        letter, _, kind = name.removeprefix(CREDENTIAL).partition("-")
+        if name.startswith(CREDENTIAL):
+            return self.web_pair(letter, "ec" if kind == "ecdsa" else "rsa")
+        return self.web_pair("a", "ec" if "other.pem" in name else "rsa")
+
+    def client(self, name: str, spiffe_id: str) -> Credentials | None:
+        """Who may call a gateway: `web` its roots vouch for, `mesh` too, with a SPIFFE ID, `foreign` they do not."""
+        known = {"nobody": None, "web": self._web, "mesh": self.svid(spiffe_id), "foreign": self.svid(spiffe_id, foreign=True)}
+        return known[name]
+
+    def credentials(self) -> list[dict[str, str]]:
+        """The Secrets that gateways name."""
+        out = []
+        for name in ("a-credential", "b-credential", "a-ecdsa"):
+            pair = self._named(CREDENTIAL + name)
+            out.append({"name": CREDENTIAL + name, "certificate_chain": pair.certificate, "private_key": pair.key})
+        for name in ("a-credential-cacert", "other-ca"):
+            out.append({"name": CREDENTIAL + name, "trust_bundle": self._web.trust_bundle})
+        return out
+
     def snapshot(self, spiffe_id: str) -> list[dict[str, str]]:
         """`secrets` of a sidecar's snapshot, under the names that SDS has for them."""
         own = self.svid(spiffe_id)
         pair = {"certificate_chain": own.certificate_chain, "private_key": own.private_key}
         return [{"name": "default", **pair, "trust_bundle": own.trust_bundle}, {"name": "ROOTCA", "trust_bundle": own.trust_bundle}]
+
+    def _inlined(self, name: str, own: Credentials) -> Json:
+        if name == "default":
+            pair = Pair(own.certificate_chain, own.private_key)
+        elif "client.pem" in name:
+            pair = Pair(self._web.certificate_chain, self._web.private_key)
+        else:
+            pair = self._named(name)
+        return {"certificate_chain": {"inline_string": pair.certificate}, "private_key": {"inline_string": pair.key}}
 
     def inline(self, value: Any, spiffe_id: str) -> Any:
         """The same configuration with the secrets in it, in place of the names that istio-agent would be asked for."""
@@ -83,9 +123,7 @@ class Certificates:
         own = self.svid(spiffe_id)
         secrets = out.pop("tls_certificate_sds_secret_configs", ())
         if secrets:
-            own = self._web if secrets[0]["name"].startswith("file-cert:") else own
-            pair = {"certificate_chain": {"inline_string": own.certificate_chain}, "private_key": {"inline_string": own.private_key}}
-            out["tls_certificates"] = [pair]
+            out["tls_certificates"] = [self._inlined(one["name"], own) for one in secrets]
         combined = out.pop("combined_validation_context", None)
         if combined is not None:
             out["validation_context"] = {**combined["default_validation_context"], "trusted_ca": {"inline_string": own.trust_bundle}}

@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -76,6 +76,8 @@ class Answer:
     reason: str = ""
     reached: str = ""
     app_saw: dict[str, Any] = field(default_factory=dict)
+    certificate: bytes = b""  # the server's, DER
+    alpn: str = ""
 
     def comparable(self) -> dict[str, Any]:
         headers = {k: v for k, v in self.headers.items() if k not in VOLATILE and k != "content-length"}
@@ -96,11 +98,18 @@ async def ask(way: Way, request: Request) -> Answer:
             if request.tls is not None:
                 await writer.start_tls(request.tls, server_hostname=request.server_name or None)
             writer.write(_bytes_of(request, request.url if way.absolute else request.target))
-            return await answer(reader, request.method)
+            return _with_tls(await answer(reader, request.method), writer)
         except (asyncio.IncompleteReadError, OSError):
             return REFUSED
         finally:
             writer.close()
+
+
+def _with_tls(found: Answer, writer: asyncio.StreamWriter) -> Answer:
+    session = writer.get_extra_info("ssl_object")
+    if session is None:
+        return found
+    return replace(found, certificate=session.getpeercert(binary_form=True), alpn=session.selected_alpn_protocol() or "")
 
 
 async def _connect(way: Way) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -16,6 +16,7 @@ from tests.square.normalise import normalise
 HERE = Path(__file__).parent
 CASES = sorted(path for path in (HERE / "cases").glob("*.yaml") if not path.name.endswith(".requests.yaml"))
 TOPOLOGY = HERE / "topology.json"
+WITH_EGRESS = HERE / "topology-egress.json"  # and an egress gateway, for the cases that speak of one
 # MeshConfigs, each compiled with this input, whose routes and clusters they change.
 MESH_CONFIGS = sorted((HERE / "mesh_configs").glob("*.yaml"))
 MESH_CASE = HERE / "cases" / "104-timeout-and-retries.yaml"
@@ -27,8 +28,20 @@ def speaks_of(case: Path, kind: str) -> bool:
     return f"kind: {kind}\n" in case.read_text()
 
 
-def topology() -> Topology:
-    value = json.loads(TOPOLOGY.read_text())
+def has_egress(case: Path) -> bool:
+    return "istio-egressgateway" in case.read_text()
+
+
+def workloads(case: Path) -> tuple[str, ...]:
+    return (*WORKLOADS, "istio-egressgateway") if has_egress(case) else WORKLOADS
+
+
+def topology_file(case: Path) -> Path:
+    return WITH_EGRESS if has_egress(case) else TOPOLOGY
+
+
+def topology(file: Path = TOPOLOGY) -> Topology:
+    value = json.loads(file.read_text())
     for service in value["services"]:
         for port in service["ports"]:
             port.setdefault("targetPort", port["port"])
@@ -38,14 +51,14 @@ def topology() -> Topology:
 def ours(case: Path, settings: MeshSettings | None = None) -> dict[str, Any]:
     loaded = load_text(case.read_text(), case.name)
     assert not loaded.errors, [str(one) for one in loaded.errors]
-    world = World.from_topology(topology(), loaded.resources, settings)
-    return {name: normalise(compile_proxy(world, name).snapshot.to_json()) for name in WORKLOADS}
+    world = World.from_topology(topology(topology_file(case)), loaded.resources, settings)
+    return {name: normalise(compile_proxy(world, name).snapshot.to_json()) for name in workloads(case)}
 
 
 def istio(case: Path, oracle: Path, mesh: Path | None = None) -> dict[str, Any]:
     """`mesh` holds a MeshConfig over Istio's defaults."""
-    arguments = [argument for name in WORKLOADS for argument in ("-for", name)] + (["-mesh", str(mesh)] if mesh else [])
-    done = subprocess.run([oracle, "-topology", TOPOLOGY, "-f", case, *arguments], capture_output=True, check=False)
+    arguments = [argument for name in workloads(case) for argument in ("-for", name)] + (["-mesh", str(mesh)] if mesh else [])
+    done = subprocess.run([oracle, "-topology", topology_file(case), "-f", case, *arguments], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return {name: normalise(xds) for name, xds in json.loads(done.stdout).items()}
 

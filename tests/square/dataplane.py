@@ -34,6 +34,7 @@ from tests.support.require import envoy as envoy_binary
 
 Json = dict[str, Any]
 Xds = dict[str, list[Json]]
+GATEWAY_PORTS = (8080, 8081, 8443, 31400)
 # What istiod adds for Istio's own Envoy build, or that only says where configuration comes from.
 ISTIO_ONLY = ("istio.", "envoy.filters.http.grpc_stats")
 # The original destination, as a redirected socket would tell it.
@@ -41,6 +42,7 @@ PROXY_PROTOCOL = {
     "name": "envoy.filters.listener.proxy_protocol",
     "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"},
 }
+OUTSIDE = "203.0.113.7"  # what a resolver would say of a name outside the mesh (RFC 5737)
 VIPS = {name: service.cluster_ip for service in topology().services for name in (service.name, service.hostname)}
 
 
@@ -55,8 +57,8 @@ class Place:
 
     def original(self, request: Request) -> tuple[str, int]:
         """Where the request's connection was going: a VIP, or the workload's own address."""
-        ip = VIPS[request.host] if self.direction is Direction.OUTBOUND and not self.workload.gateway else self.workload.ip
-        return self.places.of[ip], request.port
+        ip = VIPS.get(request.host, OUTSIDE) if self.direction is Direction.OUTBOUND and not self.workload.gateway else self.workload.ip
+        return self.places.of.get(ip, ip), request.port
 
     def moved(self, xds: Xds) -> Xds:
         """The addresses of the topology become loopback addresses."""
@@ -82,7 +84,7 @@ async def our_sidecar(
     own = place.workload
     names = [{"table": {s.hostname: {"ips": [s.cluster_ip], "shortname": s.name, "namespace": s.namespace} for s in topology().services}}]
     proxy = Proxy(spiffe_id=own.spiffe_id, gateway=own.gateway, telemetry=records)
-    secrets = place.certificates.snapshot(own.spiffe_id)
+    secrets = place.certificates.snapshot(own.spiffe_id) + (place.certificates.credentials() if own.gateway else [])
     proxy.apply(parse_snapshot({**place.moved({**xds, "names": names}), "secrets": secrets}))
     ports = {}
     if pod is not None:
@@ -93,7 +95,7 @@ async def our_sidecar(
         ports["outbound"] = sock.getsockname()[1]
         await proxy.listen([SocketSpec("outbound", "127.0.0.1", ports["outbound"], sock)])
     else:
-        for port in (*PORTS, 8080, 8081):
+        for port in (*PORTS, *GATEWAY_PORTS):
             sock = _bound()
             ports[port] = sock.getsockname()[1]
             await proxy.listen([SocketSpec("inbound", "127.0.0.1", ports[port], sock, original=(place.places.of[own.ip], port))])
@@ -142,7 +144,7 @@ async def envoy(xds: Xds, place: Place, directory: Path) -> AsyncIterator[Callab
             if place.direction is Direction.INBOUND:
                 return Way(ports["virtualInbound"], preamble)
             # What `use_original_dst` of virtualOutbound does for a redirected connection.
-            found = (f"{VIPS[request.host]}_{port}", f"0.0.0.0_{port}", "virtualOutbound")
+            found = (f"{VIPS.get(request.host, OUTSIDE)}_{port}", f"0.0.0.0_{port}", "virtualOutbound")
             return Way(next(ports[name] for name in found if name in ports), preamble)
 
         yield way

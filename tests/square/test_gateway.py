@@ -1,5 +1,7 @@
 """Gateways: requests from outside in all four corners, {our compiler, Istio's} x {our sidecar, Envoy}."""
 
+import re
+
 import pytest
 
 from tests.square.apps import apps
@@ -8,7 +10,12 @@ from tests.square.compilers import CASES, golden, ours, speaks_of
 from tests.square.dataplane import Place, envoy, our_sidecar, workload
 
 GATEWAY = "istio-ingressgateway"
-GATEWAYS = [case for case in CASES if speaks_of(case, "Gateway")]
+# Those with TLS or TCP servers are test_gateway_tls.py's.
+GATEWAYS = [
+    case
+    for case in CASES
+    if speaks_of(case, "Gateway") and not re.search(r"\bmode: |protocol: TCP", case.read_text()) and not speaks_of(case, "ServiceEntry")
+]
 UNBOUND = ("gateway-other-selector",)  # it selects no workload here
 TABLE = [
     Request(method, f"http://{host}{target}", headers, body)

@@ -15,7 +15,16 @@ from tests.square.dataplane import Place, envoy, our_sidecar, workload
 
 CALLER = "productpage-v1"
 # With a PeerAuthentication the question is who may call whom (test_peer_authentication.py); gateways are asked in test_gateway.py too.
-ROUTED = [case for case in CASES if not speaks_of(case, "PeerAuthentication")]
+
+
+def concerns_callers(case: Any) -> bool:
+    """Not of what only a gateway's own configuration follows from, or only calls outside (test_gateway.py, test_gateway_tls.py, test_service_entry.py)."""
+    return not speaks_of(case, "ServiceEntry") and (
+        not speaks_of(case, "Gateway") or speaks_of(case, "DestinationRule") or "mesh" in case.read_text()
+    )
+
+
+ROUTED = [case for case in CASES if not speaks_of(case, "PeerAuthentication") and concerns_callers(case)]
 # Cases whose answers are chance: tests/square/test_chance.py compares how often each one comes.
 CHANCE = ("weights", "headers-weighted", "weights-three", "fault-delay-fraction")
 # Cases in which some answer differs, with the reason (docs/differences.md). Mending one makes its test fail, so that it leaves this list.

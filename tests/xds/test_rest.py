@@ -1,6 +1,6 @@
 import pytest
 
-from devmesh.xds.rest import TYPE_URLS, DiscoveryRequest, DiscoveryResponse, MalformedError, PollState, Staging, is_due
+from devmesh.xds.rest import SIDECAR_TYPES, TYPE_URLS, DiscoveryRequest, DiscoveryResponse, MalformedError, PollState, Staging, is_due
 
 NODE = {"id": "sidecar~127.7.0.1~reviews-v1.default~default.svc.cluster.local"}
 
@@ -9,7 +9,7 @@ def reply(version, nonce="1", *resources):
     return DiscoveryResponse(version, nonce, resources)
 
 
-def bring(staging, version, *, nonce="1", types=TYPE_URLS, routes=()):
+def bring(staging, version, *, nonce="1", types=SIDECAR_TYPES, routes=()):
     for name in types:
         staging.polls[name].received(reply(version, nonce, *(routes if name == "routes" else ())))
 

@@ -23,8 +23,9 @@ LISTENER = {
 
 @pytest.mark.parametrize("case", compilers.CASES, ids=lambda case: case.stem)
 def test_what_we_compile_is_valid(case):
-    world = World.from_topology(compilers.topology(), load_text(case.read_text(), case.name).resources)
-    for workload in compilers.WORKLOADS:
+    topology = compilers.topology(compilers.topology_file(case))
+    world = World.from_topology(topology, load_text(case.read_text(), case.name).resources)
+    for workload in compilers.workloads(case):
         assert schema.invalid(compile_proxy(world, workload).snapshot) == []
 
 

@@ -24,4 +24,11 @@ def test_what_is_referred_to_and_not_there_is_named():
 def test_a_difference_names_what_is_new_gone_or_other():
     older = Snapshot.of([LISTENER], [TABLE], [CLUSTER, {"name": "gone"}], [ASSIGNMENT])
     newer = Snapshot.of([LISTENER], [TABLE], [CLUSTER | {"type": "STATIC"}, {"name": "new"}], [ASSIGNMENT])
-    assert newer.diff(older) == {"listeners": set(), "routes": set(), "clusters": {"c", "gone", "new"}, "endpoints": set(), "names": set()}
+    assert newer.diff(older) == {
+        "listeners": set(),
+        "routes": set(),
+        "clusters": {"c", "gone", "new"},
+        "endpoints": set(),
+        "names": set(),
+        "secrets": set(),
+    }

@@ -33,6 +33,7 @@ class HostPorts:
     control: int = 15014
     gateway: int = 8080
     gateway_https: int = 8443
+    gateway_tcp: int = 31400
     prometheus: int = 9090
     grafana: int = 3000
 
@@ -52,6 +53,7 @@ class Joins:
     trust_volume: str
     whole: Topology
     gateway_url: str | None
+    gateway_https_port: int | None
 
 
 @dataclass(frozen=True, slots=True)

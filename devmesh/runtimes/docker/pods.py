@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from devmesh.config.topology import TRAFFIC_LABELS, Service, Topology, Workload
+from devmesh.config.topology import GATEWAY, TRAFFIC_LABELS, Service, Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.pods.names import host_aliases
 from devmesh.runtimes.docker.layout import CONTROL_NETWORK, HOST_NETWORK, VIPS, Json, Layout, networks_of, pod_of, sidecar_of
@@ -275,18 +275,24 @@ def depends_on(layout: Layout, service: Mapping[str, Any]) -> Json:
     return out
 
 
+def gateway_ports(layout: Layout) -> list[tuple[int, int]]:
+    ports = layout.ports
+    return [(ports.gateway, 8080), (ports.gateway_https, 8443), (ports.gateway_tcp, 31400)]
+
+
 def gateway(layout: Layout, workload: Workload) -> Json:
-    """The ingress gateway has no app and intercepts nothing: one container on every network of the user's."""
+    """A gateway has no app and intercepts nothing: one container on every network of the user's; only the ingress gateway is published."""
     networks = {
         name: {"ipv4_address": layout.addresses.of(name, workload.name)} for name in (*layout.networks, CONTROL_NETWORK, HOST_NETWORK)
     }
+    published = [f"127.0.0.1:{port}:{own}" for port, own in gateway_ports(layout)]
     return ours(layout, "gateway", workload.name) | {
         "command": ["sidecar", f"{FOLDER}/bootstrap.json"],
         "hostname": workload.name,
         "networks": networks,
-        "ports": [f"127.0.0.1:{layout.ports.gateway}:8080", f"127.0.0.1:{layout.ports.gateway_https}:8443"],
         "volumes": [folder(layout.workload_folder(workload.name)), trust_volume(read_only=True)],
         "mem_limit": "512m",
         "stop_grace_period": DRAIN_GRACE,
         "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval),
+        **({"ports": published} if workload.name == GATEWAY else {}),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -45,6 +46,7 @@ from devmesh.runtimes.primary import View
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 ROOT_FILE = "/var/lib/devmesh/trust/root.pem"
+CERTIFICATES, FILES = "certs", f"{FOLDER}/files"
 CA_DIRECTORY = "/var/lib/devmesh/ca"
 
 
@@ -76,7 +78,8 @@ class Joining:
 
     def joins(self) -> Joins:
         state = self.primary.state
-        return Joins(self.primary.project, str(self.primary.folder), self.primary.trust_volume, self.view.whole, state["gateway_url"])
+        folder, whole = str(self.primary.folder), self.view.whole
+        return Joins(self.primary.project, folder, self.primary.trust_volume, whole, state["gateway_url"], state.get("gateway_https_port"))
 
 
 def lay_out(
@@ -223,7 +226,19 @@ def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: S
         folder = layout.workload_folder(workload.name)
         secrets.write(folder / "token", tokens[workload.name].encode())
         secrets.json(folder / "bootstrap.json", bootstrap_of(layout, workload, servers))
+        if workload.gateway:
+            _give_certificates(layout, folder / Path(FILES).name, secrets)
     _addon_files(layout)
+
+
+def _give_certificates(layout: Layout, folder: Path, secrets: Secrets) -> None:
+    """The user's `certs/` beside the compose file, as it is now: their own files need not be readable to the container's user."""
+    shutil.rmtree(folder, ignore_errors=True)
+    source = Path(layout.topology.directory) / CERTIFICATES
+    given = layout.topology.directory and source.is_dir()
+    for file in sorted(source.iterdir()) if given else ():
+        if file.is_file():
+            secrets.write(folder / CERTIFICATES / file.name, file.read_bytes())
 
 
 def servers_of(layout: Layout, access_log_encoding: str) -> Servers:
@@ -304,7 +319,7 @@ def _control_files(layout: Layout, token: str, own_token: str, secrets: Secrets)
 
 def bootstrap_of(layout: Layout, workload: Workload, servers: Servers) -> dict[str, Any]:
     addresses = [] if workload.gateway else [f"{workload.ip}:{port}" for port in workload.ports]
-    bootstrap = sidecar_bootstrap(workload, servers, ca_address(layout), "/dev/stdout", {one: one for one in addresses})
+    bootstrap = sidecar_bootstrap(workload, servers, ca_address(layout), "/dev/stdout", {one: one for one in addresses}, FILES)
     sockets = {"sockets": [*data_sockets(workload), *OWN_SOCKETS]}
     if workload.gateway:
         return bootstrap | sockets

@@ -14,11 +14,11 @@ from devmesh.runtimes.local.plan import WorkloadPlan, first_bindable_port
 from devmesh.runtimes.local.ports import OUTBOUND_PORT, SHIFT
 
 
-def sidecar_bootstrap(plan: WorkloadPlan, servers: Servers, ca: dict[str, str], access_log: Path) -> dict[str, Any]:
+def sidecar_bootstrap(plan: WorkloadPlan, servers: Servers, ca: dict[str, str], access_log: Path, files: Path) -> dict[str, Any]:
     """Each of the workload's addresses leads to the app's own."""
     dial = {f"{plan.workload.ip}:{port}": _app_address(plan, app) for port, app in plan.app_ports.items()}
     return {
-        **shared_bootstrap(plan.workload, servers, ca, str(access_log), dial),
+        **shared_bootstrap(plan.workload, servers, ca, str(access_log), dial, str(files)),
         "shift": {"below": first_bindable_port(), "by": SHIFT},
         **(_pod_settings(servers) if plan.interception == "namespace" else {}),
     }

@@ -7,10 +7,11 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from devmesh.config.topology import GATEWAY
 from devmesh.config.topology_types import Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.local.claims import claim_port
-from devmesh.runtimes.local.ports import GATEWAY_PORT, OUTBOUND_PORT, SHIFT
+from devmesh.runtimes.local.ports import OUTBOUND_PORT, SHIFT
 from devmesh.runtimes.processes import port_in_use
 
 
@@ -70,6 +71,11 @@ class WorkloadPlan:
     def socket(self, role: str) -> SidecarSocket | None:
         return next((one for one in self.sockets if one.role == role), None)
 
+    def published_port(self, port: int) -> int | None:
+        """Where one of the workload's own ports is on 127.0.0.1."""
+        own = (self.workload.ip, port)
+        return next((one.port for one in self.sockets if one.role == "published" and one.original == own), None)
+
     def url(self) -> str | None:
         """Where a browser on this machine reaches it: its first published socket."""
         found = self.socket("published")
@@ -87,8 +93,11 @@ def plan_workload(workload: Workload, interception: str = "proxy") -> WorkloadPl
     for role in ("admin", "health", "prometheus"):
         plan.add(role, "127.0.0.1", 0, role)
     if workload.gateway:
-        sock = bind_preferring("127.0.0.1", GATEWAY_PORT)
-        plan.sockets.append(SidecarSocket("published", "127.0.0.1", port_of(sock), sock, (workload.ip, workload.ports[0])))
+        if workload.name != GATEWAY:
+            return plan  # an egress gateway is called from inside only
+        for port in workload.ports:  # where a browser finds them, when they are free
+            sock = bind_preferring("127.0.0.1", port)
+            plan.sockets.append(SidecarSocket("published", "127.0.0.1", port_of(sock), sock, (workload.ip, port)))
         return plan
     for published in workload.published:
         what = f"published by {workload.name}"

@@ -1,7 +1,7 @@
 """Port numbers of the local runtime, apart from what plans with them: commands need no more."""
 
 OUTBOUND_PORT = 15001
-GATEWAY_PORT = 8080  # where a browser finds the ingress gateway, when it is free
+HTTPS_PORT = 8443  # the ingress gateway's; each of its ports is where a browser finds it, when it is free
 REGISTRY_PORT = 8500  # Consul's own
 SHIFT = 20_000  # what users without root have added to ports that they may not bind
 # Above the shifted ports, below those the kernel hands out for outgoing connections.

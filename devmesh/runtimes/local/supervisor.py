@@ -22,7 +22,7 @@ from typing import IO, Any
 import aiohttp
 
 from devmesh.ca.files import write_private
-from devmesh.config.topology import Gateways, check_local, load_topology
+from devmesh.config.topology import GATEWAY, Gateways, check_local, load_topology
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError, InternalError
 from devmesh.pods.preflight import explain, missing_tools
@@ -50,7 +50,7 @@ from devmesh.runtimes.local.leftovers import GRACE
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.plan import WorkloadPlan, bind_preferring, close_all, plan_all, port_of
 from devmesh.runtimes.local.pods import Pods
-from devmesh.runtimes.local.ports import REGISTRY_PORT
+from devmesh.runtimes.local.ports import HTTPS_PORT, REGISTRY_PORT
 from devmesh.runtimes.local.primary import LocalPrimary
 from devmesh.runtimes.primary import View, leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
@@ -454,7 +454,12 @@ class Supervisor:
         access_log = self.files.access_log(workload.name)
         write_private(
             bootstrap,
-            json.dumps(sidecar_bootstrap(plan, self._servers(), self._ca_address(tokens[workload.name]), access_log), indent=1).encode(),
+            json.dumps(
+                sidecar_bootstrap(
+                    plan, self._servers(), self._ca_address(tokens[workload.name]), access_log, self.compose_file.resolve().parent
+                ),
+                indent=1,
+            ).encode(),
         )
         arguments = {"bootstrap": str(bootstrap), "sockets": [one.to_json() for one in plan.sockets]}
         self._fork(f"{workload.name}-sidecar", "sidecar", arguments, [one.sock for one in plan.sockets], kind="sidecar")
@@ -576,7 +581,7 @@ class Supervisor:
     # -- commands --------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        gateway = next((plan for plan in self.plans.values() if plan.workload.gateway), None)
+        gateway = self.plans.get(GATEWAY)
         return {
             "supervisor": {"pid": os.getpid(), "started": start_time(os.getpid())},
             **self._launchers.state(),
@@ -587,10 +592,15 @@ class Supervisor:
             "ports": self.ports,
             "project": self._project,
             "primary": str(self._primary.folder) if self._primary else None,
-            "gateway_url": gateway.url() if gateway else self._primary.state["gateway_url"] if self._primary else None,
+            "gateway_url": gateway.url() if gateway else self._of_primary("gateway_url"),
+            "gateway_https_port": gateway.published_port(HTTPS_PORT) if gateway else self._of_primary("gateway_https_port"),
             "workloads": {name: self._workload_state(plan) for name, plan in self.plans.items()},
             "processes": [process.to_json() for process in self.processes.values()],
         }
+
+    def _of_primary(self, key: str) -> Any:
+        """What a remote mesh has of its first one's."""
+        return self._primary.state.get(key) if self._primary else None
 
     def _workload_state(self, plan: WorkloadPlan) -> dict[str, Any]:
         ports = {one.role: one.port for one in plan.sockets if one.role in ("admin", "health", "prometheus")}

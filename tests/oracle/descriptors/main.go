@@ -60,6 +60,7 @@ var roots = []string{
 	"envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
 	"envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
 	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+	"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
 	"envoy.config.trace.v3.OpenTelemetryConfig",
 	"envoy.config.trace.v3.ZipkinConfig",
 	"udpa.type.v1.TypedStruct",

@@ -39,7 +39,7 @@ def test_what_the_mesh_publishes_is_on_loopback_only(project):
         for name in ("consul", "ca", "control", "jaeger", "istio-ingressgateway")
         for port in project["services"][name].get("ports", ())
     ]
-    assert len(published) == 7
+    assert len(published) == 8
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 

@@ -78,7 +78,7 @@ def test_the_gateway_listens_for_itself(layout):
     bootstrap = Bootstrap.load(layout.workload_folder("istio-ingressgateway") / "bootstrap.json")
     published = [(one.port, one.original) for one in bootstrap.sockets if one.role == "published"]
     ip = layout.topology.workload("istio-ingressgateway").ip
-    assert published == [(8080, (ip, 8080)), (8443, (ip, 8443))]
+    assert published == [(8080, (ip, 8080)), (8443, (ip, 8443)), (31400, (ip, 31400))]
 
 
 def test_a_new_up_replaces_the_tokens_of_before_and_leaves_others(tmp_path, layout):
@@ -118,3 +118,16 @@ def test_a_port_that_is_wanted_twice_on_one_address_is_refused_before_anything_s
 def test_a_port_may_be_published_on_two_addresses():
     assert published_ports(services(("a", "80", "127.0.0.1"), ("b", "80", "127.0.0.2"), ("b", "0", ""), ("a", "0", ""))) == {80: "a"}
     assert published_ports(services(("a", "80", "0.0.0.0"), ("a", "80", "::"), ("b", "81", "::"))) == {80: "a", 81: "b"}
+
+
+def test_certificates_beside_the_compose_file_are_given_to_the_gateway_only_and_not_kept(tmp_path):
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "certs" / "tls.key").write_text("KEY")
+    made = layout_from(tmp_path, "name: a\nservices: {web: {image: b, expose: ['80']}}\n")
+    write_files(made, "token", "TEXT", Secrets(gives_away=False))
+    given = made.workload_folder("istio-ingressgateway") / "files" / "certs" / "tls.key"
+    assert given.read_text() == "KEY"
+    assert not (made.workload_folder("web") / "files").exists()
+    (tmp_path / "certs" / "tls.key").unlink()
+    write_files(made, "token", "TEXT", Secrets(gives_away=False))
+    assert not given.exists()

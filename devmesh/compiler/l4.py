@@ -1,0 +1,158 @@
+"""Routes below HTTP: `tcp` and `tls` of a VirtualService, as the filter chains of gateways and sidecars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from devmesh.compiler.clusters import cluster_name
+from devmesh.compiler.gateways import GatewayServer, intersection
+from devmesh.compiler.routes import gateway_name
+from devmesh.compiler.shared import Json, config_path, tcp_proxy
+from devmesh.compiler.world import World, matches
+from devmesh.config.istio_networking import Destination, L4MatchAttributes, RouteDestination, TCPRoute, TLSMatchAttributes, VirtualService
+from devmesh.config.model import Resource
+from devmesh.config.names import expand_host, host_matches
+from devmesh.config.topology_types import Service, ServicePort, Workload
+
+MESH = frozenset({"mesh"})
+L4Match = L4MatchAttributes | TLSMatchAttributes
+
+
+def tcp_filter(world: World, resource: Resource, routes: Sequence[RouteDestination], port: int) -> Json:
+    """The TcpProxy to one destination, or to several by weight; a destination without weight among several gets nothing."""
+    namespace = resource.key.namespace
+    if len(routes) == 1:
+        name = _cluster(world, routes[0].destination, namespace, port)
+        return tcp_proxy(name, name)
+    proxy = tcp_proxy(f"{resource.key.name}.{namespace}", "")
+    del proxy["typed_config"]["cluster"]
+    weighted = [{"name": _cluster(world, one.destination, namespace, port), "weight": one.weight} for one in routes if one.weight > 0]
+    proxy["typed_config"]["weighted_clusters"] = {"clusters": weighted}
+    return proxy
+
+
+def _cluster(world: World, destination: Destination | None, namespace: str, port: int) -> str:
+    """Its port is the one it names, else its service's only one, else the listener's."""
+    if destination is None:
+        return cluster_name("", port, "")
+    host = expand_host(destination.host, namespace)
+    if destination.port is not None and destination.port.number:
+        port = destination.port.number
+    else:
+        service = world.service_by_host(host)
+        port = service.ports[0].port if service is not None and len(service.ports) == 1 else port
+    return cluster_name(host, port, destination.subset)
+
+
+def applies(match: L4Match, port: int, proxy: Workload, bound: frozenset[str], namespace: str) -> bool:
+    """What only this proxy can say of a match: port, gateways, and of a sidecar sourceLabels and sourceNamespace.
+
+    `bound` are the gateways whose traffic it is (`mesh` for a sidecar's own), `namespace` the VirtualService's.
+    """
+    if match.port and match.port != port:
+        return False
+    if match.gateways and not ({gateway_name(name, namespace) for name in match.gateways} & bound):
+        return False
+    if proxy.gateway:
+        return True
+    if match.source_labels and not matches(match.source_labels, proxy.labels):
+        return False
+    return not match.source_namespace or match.source_namespace == proxy.namespace
+
+
+def bound_services(world: World, one: GatewayServer) -> list[tuple[Resource, VirtualService]]:
+    """VirtualServices that name the server's Gateway and one of its hosts."""
+    out = []
+    for resource, spec in world.virtual_services():
+        namespace = resource.key.namespace
+        if one.gateway not in {gateway_name(name, namespace) for name in spec.gateways}:
+            continue
+        hosts = [expand_host(host, namespace) for host in spec.hosts]
+        if intersection(hosts, one.hosts_for(namespace)):
+            out.append((resource, spec))
+    return out
+
+
+def gateway_tcp_filter(world: World, proxy: Workload, one: GatewayServer) -> Json | None:
+    """The first `tcp` route for what a server lets through; None leaves the server without a filter chain."""
+    for resource, spec in bound_services(world, one):
+        for tcp in spec.tcp:
+            if _fits(tcp, one, proxy, resource.key.namespace):
+                return tcp_filter(world, resource, tcp.route, one.number)
+    return None
+
+
+def _fits(tcp: TCPRoute, one: GatewayServer, proxy: Workload, namespace: str) -> bool:
+    return not tcp.match or any(applies(match, one.number, proxy, frozenset({one.gateway}), namespace) for match in tcp.match)
+
+
+def gateway_tls_chains(world: World, proxy: Workload, one: GatewayServer, known: set[str]) -> list[Json]:
+    """A chain for each `tls` match of a PASSTHROUGH server: Envoy takes a server name once, so the first has it. `known` is extended."""
+    chains = []
+    for resource, spec in bound_services(world, one):
+        for tls in spec.tls:
+            for match in tls.match:
+                names = {name.lower() for name in match.sni_hosts}
+                if not applies(match, one.number, proxy, frozenset({one.gateway}), resource.key.namespace) or names & known:
+                    continue
+                known |= names
+                chains.append(
+                    {
+                        "filter_chain_match": {"server_names": list(match.sni_hosts)},
+                        "filters": [tcp_filter(world, resource, tls.route, one.number)],
+                        "transport_socket_connect_timeout": "15s",
+                    }
+                )
+    return chains
+
+
+def outbound_chains(world: World, proxy: Workload, service: Service, port: ServicePort) -> list[Json]:
+    """A sidecar's chains for one port below HTTP: what VirtualServices for the mesh say of it, else its own cluster."""
+    naming = _naming(world, proxy, service)
+    if not port.is_tls:
+        return [_outbound_tcp(world, proxy, service, port, naming)]
+    chains: list[Json] = []
+    seen: set[tuple[str, ...]] = set()
+    for resource, spec in naming:
+        for tls in spec.tls:
+            for match in tls.match:
+                if applies(match, port.port, proxy, MESH, resource.key.namespace) and match.sni_hosts not in seen:
+                    seen.add(match.sni_hosts)
+                    chain = _routed(resource, tcp_filter(world, resource, tls.route, port.port))
+                    chains.append({"filter_chain_match": {"server_names": list(match.sni_hosts)}, **chain})
+    return chains or [_own_chain(service, port)]
+
+
+def _naming(world: World, proxy: Workload, service: Service) -> list[tuple[Resource, VirtualService]]:
+    """Those for the mesh, visible here, that name the service."""
+    out = []
+    for resource, spec in world.virtual_services():
+        namespace = resource.key.namespace
+        bound = {gateway_name(name, namespace) for name in spec.gateways} or {"mesh"}
+        visible = not spec.export_to or "*" in spec.export_to or proxy.namespace in (*spec.export_to, namespace)
+        if "mesh" in bound and visible and any(host_matches(expand_host(host, namespace), service.hostname) for host in spec.hosts):
+            out.append((resource, spec))
+    return out
+
+
+def _outbound_tcp(
+    world: World, proxy: Workload, service: Service, port: ServicePort, naming: list[tuple[Resource, VirtualService]]
+) -> Json:
+    for resource, spec in naming:
+        for tcp in spec.tcp:
+            if not tcp.match or any(applies(match, port.port, proxy, MESH, resource.key.namespace) for match in tcp.match):
+                return _routed(resource, tcp_filter(world, resource, tcp.route, port.port))
+    return _own_chain(service, port)
+
+
+def _routed(resource: Resource, network: Json) -> Json:
+    config = config_path("networking.istio.io", "v1", resource.key.namespace, "virtual-service", resource.key.name)
+    metadata = {"filter_metadata": {"istio": {"config": config}}}
+    return {"filters": [network], "metadata": metadata, "transport_socket_connect_timeout": "15s"}
+
+
+def _own_chain(service: Service, port: ServicePort) -> Json:
+    """TLS to a service without an address is told by its host's name."""
+    name = cluster_name(service.hostname, port.port, "")
+    match = {"filter_chain_match": {"server_names": [service.hostname]}} if port.is_tls and not service.cluster_ip else {}
+    return {**match, "filters": [tcp_proxy(name, name)], "transport_socket_connect_timeout": "15s"}
