@@ -258,7 +258,7 @@ class Supervisor:
         if event["event"] == "app":
             process.pid = self._pods.outside_pid(name, event["pid"])
             process.started = start_time(process.pid) or 0
-            process.ready = self._needs_only_run(process)
+            process.ready = not process.listens  # nothing else is to be seen of it
             self.save()
         elif event["event"] == "listening":
             process.ready = True
@@ -267,10 +267,6 @@ class Supervisor:
         elif event["event"] == "exited":
             self._exited(process, event["status"])
         process.changed.set()
-
-    def _needs_only_run(self, process: Managed) -> bool:
-        """An app without ports is ready when it runs: there is nothing to see of it."""
-        return process.kind == "app" and process.name in self.plans and not self.plans[process.name].app_ports
 
     def _warn_of_loopback(self, name: str, addresses: dict[str, list[str]]) -> None:
         unreachable = [port for port, found in addresses.items() if set(found) <= {"127.0.0.1", "::1"}]
@@ -513,7 +509,7 @@ class Supervisor:
         finally:
             os.close(fd)
         process.pid, process.started = child.pid, start_time(child.pid) or 0
-        process.ready = self._needs_only_run(process)
+        process.ready = process.kind == "app" and not process.listens
         self._task(self._wait(process, child), f"wait for {process.name}")
 
     async def _wait(self, process: Managed, child: asyncio.subprocess.Process) -> None:

@@ -104,8 +104,7 @@ def test_an_app_that_failed_is_named_with_how_and_its_last_words(tmp_path, statu
 @pytest.mark.parametrize(("ports", "ready"), [((), True), ((8080,), False)], ids=["a job", "a server"])
 async def test_an_app_without_ports_is_ready_when_it_runs(tmp_path, ports, ready):
     supervisor, _ = supervised(tmp_path)
-    supervisor.plans["job"] = plan("job", *ports)
-    supervisor.processes["job"] = process = Managed("job", "app")
+    supervisor.processes["job"] = process = Managed("job", "app", listens=bool(ports))
     process.wanted = False
     await supervisor._spawn(process, ["cat"], {}, tmp_path)
     assert process.ready is ready
