@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -85,8 +86,17 @@ def logs(
 ) -> None:
     """App and sidecar logs, one prefix each."""
     query = LogQuery(service, access, follow, tail, seconds(since, "--since") if since else None)
-    for who, line in RunningMesh.of(compose_file).runtime.logs(query):
+    mesh = RunningMesh.of(compose_file)
+    if access and not logs_access(mesh.files.read_state() or {}):
+        output.note("sidecars of this mesh log nothing; hint: devmesh up --set meshConfig.accessLogFile=/dev/stdout")
+    for who, line in mesh.runtime.logs(query):
         typer.echo(f"{who} | {line}")
+
+
+def logs_access(state: Mapping[str, Any]) -> bool:
+    """Whether `meshConfig.accessLogFile` is set, as far as `up` wrote down."""
+    config = state.get("settings", {}).get("mesh_config", {})
+    return bool(config.get("access_log_file", True))
 
 
 def _action(name: str, target: str, compose_file: Path | None) -> None:

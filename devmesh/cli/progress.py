@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,6 +11,13 @@ from rich.status import Status
 from devmesh.cli import output
 
 COLUMN = 26
+NAMED = 4  # of those that are awaited: a line's worth
+
+
+def few(names: Sequence[str]) -> str:
+    """The first ones, and how many more there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 class Progress:
@@ -34,7 +42,7 @@ class Progress:
             self._part = event["name"]
             self._turn(self._part)
         elif name == "waiting":
-            self._waiting(", ".join(event["for"]))
+            self._waiting(few(event["for"]))
         elif name == "phase_done":
             output.note(f"  {event['name']:<{COLUMN}} {event['seconds']:6.2f} s")
         elif name == "diagnostic":

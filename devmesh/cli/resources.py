@@ -24,6 +24,8 @@ from devmesh.mesh import Applied, Mesh
 from devmesh.running import find_compose_file
 from devmesh.runtimes.docker.compose import merged
 
+ANY_GATEWAYS = Gateways(egress=True)  # whether a mesh has one its settings say
+
 Sources = Annotated[list[str], typer.Option("-f", "--filename", help="File, folder, URL or - for standard input; repeatable.")]
 
 
@@ -182,7 +184,7 @@ def analyze(
 ) -> None:
     """Istio's analysis messages with file:line:column; needs no running mesh."""
     compose = find_compose_file(compose_file, Path.cwd())
-    topology = load_topology(compose, merged=merged(compose), gateways=Gateways(egress=True))  # whether a mesh has one its settings say
+    topology = load_topology(compose, merged=merged(compose), gateways=ANY_GATEWAYS)
     loaded = load(filename or [*map(str, topology.resource_paths)] or [str(compose.parent / "mesh")])
     found = merge([loaded.diagnostics, analyse(loaded.resources, topology)])
     if form is not Format.table:
@@ -207,7 +209,7 @@ def compile_(
     from devmesh.xds.schema import invalid  # noqa: PLC0415 - protobuf, only here
 
     compose = find_compose_file(file, Path.cwd())
-    topology = load_topology(compose, merged=merged(compose), gateways=Gateways(egress=True))  # as above
+    topology = load_topology(compose, merged=merged(compose), gateways=ANY_GATEWAYS)
     loaded = load(resource or [*map(str, topology.resource_paths)])
     say(loaded.diagnostics)
     refuse_errors(loaded.diagnostics, "compiled")

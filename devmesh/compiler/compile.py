@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from devmesh.compiler import clusters, endpoints, entries
+from devmesh.compiler.access_log import with_access_logs
 from devmesh.compiler.clusters import rule_for, subset_labels, subset_policy
 from devmesh.compiler.entries import EntryService, entry_names
 from devmesh.compiler.faults import cut_off
@@ -55,14 +56,14 @@ def _sidecar(world: World, proxy: Workload, tables: Tables, listeners: Listeners
     found += [*seen.values(), clusters.passthrough(world.settings, inbound=True)]
     routes = [tables.outbound(port) for port in http_ports(world, proxy.namespace)]
     routes += [tables.auto(s, p) for s in world.topology.services for p in s.ports if p.protocol == "auto"]
-    everything = [*listeners.outbound(), listeners.inbound()]
+    everything = with_access_logs([*listeners.outbound(), listeners.inbound()], world.settings)
     return Compiled(Snapshot.of(everything, routes, found, assignments, [names(world, proxy)]), (), tables.origins)
 
 
 def _gateway(world: World, proxy: Workload, tables: Tables, listeners: Listeners) -> Compiled:
     found, assignments = _outbound(world, proxy)
     merged = merge_servers(world, proxy)
-    built = listeners.gateway(merged)
+    built = with_access_logs(listeners.gateway(merged), world.settings, gateway=True)
     routes = [tables.gateway(servers) for servers in merged.tables.values()]
     found.append(clusters.black_hole(world.settings, cut_off(world, proxy)))
     secrets = gateway_secrets(world, proxy, built, found)

@@ -28,16 +28,6 @@ class Listeners:
 
     def _manager(self, prefix: str, routes: Json, **more: Any) -> Json:
         settings = self.world.settings
-        if settings.access_log_file:
-            more["access_log"] = [
-                {
-                    "name": "envoy.access_loggers.file",
-                    "typed_config": {
-                        "@type": f"{TYPE}envoy.extensions.access_loggers.file.v3.FileAccessLog",
-                        "path": settings.access_log_file,
-                    },
-                }
-            ]
         return http_manager(prefix, routes, settings.tracing_sampling if settings.enable_tracing else None, **more)
 
     # -- outbound --------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ HTTP_PROTOCOLS = frozenset({"http", "http2", "auto"})
 def domains(service: Service, proxy: Workload) -> list[str]:
     """The names under which a proxy knows a service, in istiod's order."""
     if isinstance(service, EntryService):
-        return [service.hostname, f"{service.hostname}.", *([service.cluster_ip] if service.cluster_ip else [])]
+        return [service.name, f"{service.name}.", *([service.cluster_ip] if service.cluster_ip else [])]
     names = [service.name, *service.aliases_for(proxy)]
     found = [domain for name in names for domain in _domains_of(name, service.namespace, proxy.namespace)]
     return list(dict.fromkeys([*found, service.cluster_ip]))

@@ -115,7 +115,7 @@ EGRESS = _GatewayPlan(EGRESS_GATEWAY, "egressgateway", (("http2", 80, 8080), ("h
 class _Builder:
     def __init__(self, compose: ComposeFile, mesh_number: int, exposed: Mapping[str, Iterable[int]], gateways: Gateways) -> None:
         self.exposed = exposed
-        self.gateways = [one for one, wanted in ((INGRESS, gateways.ingress), (EGRESS, gateways.egress)) if wanted]
+        self.gateways = [plan for plan, on in ((INGRESS, gateways.ingress), (EGRESS, gateways.egress)) if on]
         self.compose = compose
         self.mesh_number = mesh_number
         self.problems = compose.problems

@@ -195,14 +195,12 @@ class Init:
 
 
 def run_pod(spec: PodSpec, channel: socket.socket) -> int:
-    """Make the namespaces, fork the init into them, wait for it. Raises OSError where the kernel refuses."""
-    mapper = _mapper_for_root() if os.geteuid() == 0 else None
-    uid, gid = os.geteuid(), os.getegid()
-    unshare(POD)
-    if mapper is None:
-        map_user(os.getpid(), 0, 0, uid, gid)
-    else:
-        mapper()
+    """Make the namespaces, fork the init into them, wait for it. Raises OSError where the kernel refuses, when it has said so."""
+    try:
+        _make_namespaces()
+    except OSError as error:
+        _say_failed(channel, error)
+        raise
     pid = os.fork()
     if pid == 0:
         _be_init(spec, channel)
@@ -218,6 +216,20 @@ def run_pod(spec: PodSpec, channel: socket.socket) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def _make_namespaces() -> None:
+    mapper = _mapper_for_root() if os.geteuid() == 0 else None
+    uid, gid = os.geteuid(), os.getegid()
+    unshare(POD)
+    if mapper is None:
+        map_user(os.getpid(), 0, 0, uid, gid)
+    else:
+        mapper()
+
+
+def _say_failed(channel: socket.socket, error: OSError) -> None:
+    channel.send(json.dumps({"event": "failed", "why": error.strerror or str(error)}).encode())
+
+
 def _be_init(spec: PodSpec, channel: socket.socket) -> None:
     """Never returns."""
     status = 70
@@ -228,7 +240,7 @@ def _be_init(spec: PodSpec, channel: socket.socket) -> None:
         status = Init(spec, channel).run()
     except OSError as error:
         log.exception("the pod of %s", spec.name)
-        channel.send(json.dumps({"event": "failed", "why": error.strerror or str(error)}).encode())
+        _say_failed(channel, error)
     finally:
         os._exit(status)
 

@@ -151,8 +151,8 @@ def _bootstrap(value: Mapping[str, Any]) -> Bootstrap:
         aliases=dict(value.get("aliases") or {}),
         shift=_shift(value.get("shift") or {}),
         alias_names=dict(value.get("alias_names") or {}),
-        files=Path(value["files"]) if value.get("files") else None,
         refused_names=tuple(value.get("refused_names") or ()),
+        files=Path(value["files"]) if value.get("files") else None,
         excluded=frozenset(map(parse_address, value.get("excluded") or ())),
     )
 

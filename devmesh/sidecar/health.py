@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from devmesh.sidecar.dialer import Dialer
@@ -13,12 +13,22 @@ FIRST_INTERVAL = 0.05
 UNHEALTHY_INTERVAL = 1.0
 HEALTHY_INTERVAL = 5.0
 CONNECT_TIMEOUT = 1.0
+# Looks that get no answer before an app that was there counts as gone: a busy machine is slow (Kubernetes' default failureThreshold).
+SILENT_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
     healthy: bool
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """One address where a look found nobody; `silent` when nothing came back in time."""
+
+    text: str
+    silent: bool
 
 
 class AppProbe:
@@ -28,6 +38,7 @@ class AppProbe:
         self._targets, self._dialer = tuple(targets), dialer or Dialer()
         self._changed = changed
         self._due = asyncio.Event()
+        self._silent = 0
         self._dialer.missed = self._missed
         self.health = Health(not self._targets, "" if not self._targets else "not probed yet")
 
@@ -51,13 +62,19 @@ class AppProbe:
             if health != self.health:
                 self.health = health
                 self._changed()
-            interval = next_interval(interval, healthy=health.healthy, was_healthy=was_healthy)
+            interval = next_interval(interval, healthy=health.healthy and not self._silent, was_healthy=was_healthy)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._due.wait(), interval)
 
     async def _probe(self) -> Health:
-        errors = [error for error in [await connect_error(self._dialer, *target) for target in self._targets] if error]
-        return Health(not errors, "; ".join(errors))
+        return self._judged([miss for miss in [await look(self._dialer, *target) for target in self._targets] if miss])
+
+    def _judged(self, misses: Sequence[Miss]) -> Health:
+        """A refusal is certain at once; silence is not."""
+        self._silent = self._silent + 1 if misses and all(one.silent for one in misses) else 0
+        if self.health.healthy and 0 < self._silent < SILENT_LOOKS:
+            return self.health
+        return Health(not misses, "; ".join(one.text for one in misses))
 
 
 def next_interval(interval: float, *, healthy: bool, was_healthy: bool) -> float:
@@ -67,13 +84,13 @@ def next_interval(interval: float, *, healthy: bool, was_healthy: bool) -> float
     return FIRST_INTERVAL if was_healthy else min(UNHEALTHY_INTERVAL, interval * 1.5)
 
 
-async def connect_error(dialer: Dialer, address: str, port: int) -> str:
-    """Why nothing listens there; empty when something does."""
+async def look(dialer: Dialer, address: str, port: int) -> Miss | None:
+    """Why there is no connection; None when there is one."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             await dialer.probe(address, port)
     except TimeoutError:
-        return f"{address}:{port}: no answer within {CONNECT_TIMEOUT:.0f} s"
+        return Miss(f"{address}:{port}: no answer within {CONNECT_TIMEOUT:.0f} s", silent=True)
     except OSError as error:
-        return f"{address}:{port}: {os.strerror(error.errno) if error.errno else error}"
-    return ""
+        return Miss(f"{address}:{port}: {os.strerror(error.errno) if error.errno else error}", silent=False)
+    return None

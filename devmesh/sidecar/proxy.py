@@ -42,7 +42,7 @@ class Recorder(Protocol):
 
     def record(self, record: Record, manager: HttpManager) -> None: ...
     def tcp_opened(self, record: Record) -> None: ...
-    def tcp_closed(self, record: Record) -> None: ...
+    def tcp_closed(self, record: Record, config: TcpProxy) -> None: ...
     def fault_met(self, fault: str) -> None: ...
 
 
@@ -53,7 +53,7 @@ class NoTelemetry:
 
     def tcp_opened(self, record: Record) -> None: ...
 
-    def tcp_closed(self, record: Record) -> None: ...
+    def tcp_closed(self, record: Record, config: TcpProxy) -> None: ...
 
     def fault_met(self, fault: str) -> None: ...
 
@@ -157,7 +157,7 @@ class Proxy:
         else:
             hosts = [h for h, ips in self.config.names.items() if original[0] in ips]
             name = next((c for h in hosts if (c := f"outbound|{port}||{h}") in self.config.clusters), "PassthroughCluster")
-        return TcpProxy(manager.stat_prefix, (WeightedCluster(name, 1),), 1)
+        return TcpProxy(manager.stat_prefix, (WeightedCluster(name, 1),), 1, access_log=manager.access_log)
 
     def saw_h2(self, port: int) -> None:
         if port not in self.h2_ports:
@@ -182,9 +182,9 @@ class Proxy:
         self.telemetry.tcp_opened(record)
         self._notice_call(record)
 
-    def tcp_closed(self, record: Record) -> None:
+    def tcp_closed(self, record: Record, config: TcpProxy) -> None:
         self.counters[f"tcp.{record.direction.value}.cx_total"] += 1
-        self.telemetry.tcp_closed(record)
+        self.telemetry.tcp_closed(record, config)
 
     def stats(self) -> dict[str, int]:
         return dict(self.counters)

@@ -264,8 +264,9 @@ class Router:
         exchange = self.exchange
         if attempt is self.attempt and exchange.response_started and not exchange.ended:
             exchange.active = True
-            if exchange.response_body is not None:
-                exchange.record.bytes_sent = exchange.response_body.content
+            body = exchange.response_body
+            if body is not None:
+                exchange.record.bytes_sent = body.content
             exchange.downstream.send_data(data)
 
     def response_end(self, attempt: Attempt) -> None:

@@ -162,7 +162,7 @@ class TcpConnection(Handler):
             self.transport.close()
         self.record.duration = self.proxy.now() - self._started
         if self.config.recorded:
-            self.proxy.tcp_closed(self.record)
+            self.proxy.tcp_closed(self.record, self.config)
 
     def upstream_lost(self) -> None:
         self._finish()

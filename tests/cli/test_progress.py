@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from devmesh.cli import output
-from devmesh.cli.progress import Progress
+from devmesh.cli.progress import Progress, few
 
 EVENTS = [
     {"event": "phase", "name": "apps"},
@@ -41,3 +41,8 @@ def test_each_part_has_its_seconds_and_who_is_awaited_has_a_line(monkeypatch):
 @pytest.mark.parametrize("text", ["a.yaml:3: warning [IST0101] no host", "apps                         1.50 s", "12.25 s"])
 def test_a_terminal_shows_the_same_lines(monkeypatch, text):
     assert text in written(monkeypatch, terminal=True)
+
+
+@pytest.mark.parametrize(("names", "text"), [("abcd", "a, b, c, d"), ("abcdef", "a, b, c, d and 2 more")])
+def test_of_many_that_are_awaited_a_few_are_named(names, text):
+    assert few(list(names)) == text

@@ -36,11 +36,11 @@ ANSWERED_ELSEWHERE = {
     (Server, "default_endpoint"),
     (Fault, "from_"),
     (Fault, "until"),
+    (Fault, "pause"),
     (ServerTLSSettings, "ca_crl"),
     # Read by way of Secret.pair and Secret.roots.
     (Secret, "data"),
     (Secret, "string_data"),
-    (Fault, "pause"),
 }
 
 

@@ -191,6 +191,15 @@ def test_istios_compiler_reads_the_topology(tmp_path):
     assert "outbound|9080||reviews.default.svc.cluster.local" in names
 
 
+def test_without_an_ingress_gateway_there_is_neither_its_workload_nor_its_service(tmp_path):
+    (tmp_path / "compose.yaml").write_text("name: a\nservices: {web: {image: x, expose: ['80']}}\n")
+    found = load_topology(tmp_path / "compose.yaml", environ={}, gateways=Gateways(ingress=False))
+    assert [one.name for one in found.workloads] == ["web"]
+    assert [one.name for one in found.services] == ["web"]
+    assert Gateways.of({}) == Gateways(ingress=True, egress=False)
+    assert Gateways.of({"ingressGateway": False, "egressGateway": True}) == Gateways(ingress=False, egress=True)
+
+
 def test_an_egress_gateway_is_there_when_it_is_asked_for(tmp_path):
     path = tmp_path / "compose.yaml"
     path.write_text("services: {a: {command: run, expose: ['80']}}\n")
@@ -205,12 +214,3 @@ def test_an_egress_gateway_is_there_when_it_is_asked_for(tmp_path):
         one.cluster_ip for one in with_one.services if one is not service
     }
     assert not {gateway.ip, service.cluster_ip} & others
-
-
-def test_without_an_ingress_gateway_there_is_neither_its_workload_nor_its_service(tmp_path):
-    (tmp_path / "compose.yaml").write_text("name: a\nservices: {web: {image: x, expose: ['80']}}\n")
-    found = load_topology(tmp_path / "compose.yaml", environ={}, gateways=Gateways(ingress=False))
-    assert [one.name for one in found.workloads] == ["web"]
-    assert [one.name for one in found.services] == ["web"]
-    assert Gateways.of({}) == Gateways(ingress=True, egress=False)
-    assert Gateways.of({"ingressGateway": False, "egressGateway": True}) == Gateways(ingress=False, egress=True)

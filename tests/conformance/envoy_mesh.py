@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import SubjectAlternativeName, UniformResourceIdentifier
 
-from devmesh.sidecar.config import HttpManager
+from devmesh.sidecar.config import HttpManager, TcpProxy
 from devmesh.sidecar.config_parse import parse_snapshot
 from devmesh.sidecar.listener import SocketSpec
 from devmesh.sidecar.proxy import Proxy
@@ -211,7 +211,7 @@ class _Records:
 
     def tcp_opened(self, record: Record) -> None: ...
 
-    def tcp_closed(self, record: Record) -> None:
+    def tcp_closed(self, record: Record, config: TcpProxy) -> None:
         self.queue.put_nowait(record)
 
 

@@ -21,7 +21,7 @@ def apply_task(mesh: RunningMesh, *names: str) -> None:
 
 def test_up_leaves_every_workload_ready_and_in_sync(bookinfo):
     workloads = bookinfo.json("status")["workloads"]
-    assert len(workloads) == 8
+    assert len(workloads) == 8  # with both gateways, as in profile demo
     for one in workloads:
         assert one["ready"], one
         assert one["synced"], one

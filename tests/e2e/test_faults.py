@@ -17,7 +17,8 @@ def test_silence_a_pause_and_a_kill_degrade_the_page_are_shown_and_heal(clean_bo
     mesh.devmesh("apply", "-f", "-", stdin=virtual_service("details", "timeout: 0.5s"))
     mesh.devmesh("fault", "inject", "--partition", "productpage", "details")
     assert MISSING in mesh.page()
-    until(lambda: " 504 UT response_timeout " in mesh.devmesh("logs", "productpage", "--access").stdout)
+    access_log = mesh.folder / ".devmesh" / "logs" / "productpage-v1.access.log"
+    until(lambda: " 504 UT response_timeout " in access_log.read_text())
     assert "fired 1 times" in mesh.devmesh("fault", "clear", "details").stdout
     assert MISSING not in mesh.page()
 

@@ -131,7 +131,7 @@ def test_where_namespaces_are_refused_up_falls_back_and_says_what_would_allow_th
 
     forced = devmesh("up", "--runtime", "local", "--interception", "namespace")
     assert forced.returncode == 1
-    assert "no user namespaces are allowed" in forced.stderr
+    assert "no user namespaces are allowed (unshare: No space left on device)" in forced.stderr
     assert "hint: sudo sysctl -w user.max_user_namespaces=15000" in forced.stderr
     assert not (mesh.folder / ".devmesh" / "state.json").exists()
     done = devmesh("up", "--runtime", "local")

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from devmesh.sidecar.config import HttpManager
+from devmesh.sidecar.config import HttpManager, TcpProxy
 from devmesh.sidecar.config_parse import parse_snapshot
 from devmesh.sidecar.listener import SocketSpec
 from devmesh.sidecar.proxy import Proxy
@@ -129,7 +129,7 @@ class Records:
     def tcp_opened(self, record: Record) -> None:
         self.opened += 1
 
-    def tcp_closed(self, record: Record) -> None:
+    def tcp_closed(self, record: Record, config: TcpProxy) -> None:
         self._queue.put_nowait(record)
 
     async def next(self) -> Record:

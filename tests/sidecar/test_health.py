@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from devmesh.sidecar.dialer import Dialer
-from devmesh.sidecar.health import FIRST_INTERVAL, HEALTHY_INTERVAL, AppProbe, Health, connect_error, next_interval
+from devmesh.sidecar.health import FIRST_INTERVAL, HEALTHY_INTERVAL, SILENT_LOOKS, AppProbe, Health, Miss, look, next_interval
 from tests.support.waiting import until
 
 
@@ -76,4 +76,29 @@ async def test_a_workload_without_an_app_is_healthy():
 
 
 async def test_why_there_is_no_connection():
-    assert "Connection refused" in await connect_error(Dialer(), "127.0.0.1", 1)
+    miss = await look(Dialer(), "127.0.0.1", 1)
+    assert miss is not None
+    assert (miss.text, miss.silent) == ("127.0.0.1:1: Connection refused", False)
+
+
+@pytest.mark.parametrize(
+    ("misses", "healthy"),
+    [
+        ([Miss("refused", silent=False)], [False]),
+        ([Miss("silence", silent=True)] * SILENT_LOOKS, [*[True] * (SILENT_LOOKS - 1), False]),
+        ([Miss("silence", silent=True), None, *[Miss("silence", silent=True)] * (SILENT_LOOKS - 1)], [True] * (SILENT_LOOKS + 1)),
+    ],
+    ids=["a refusal is certain", "silence is when it lasts", "an answer begins the count anew"],
+)
+def test_an_app_that_was_there_is_gone_when_it_refuses_or_stays_silent(misses, healthy):
+    probe = AppProbe([("127.0.0.1", 1)], lambda: None)
+    probe.health = Health(healthy=True, detail="")
+    judged = []
+    for miss in misses:
+        probe.health = probe._judged([miss] if miss else [])
+        judged.append(probe.health.healthy)
+    assert judged == healthy
+
+
+def test_an_app_that_never_answered_is_not_there():
+    assert not AppProbe([("127.0.0.1", 1)], lambda: None)._judged([Miss("silence", silent=True)]).healthy

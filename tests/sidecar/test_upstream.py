@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from devmesh.sidecar import upstream
 from devmesh.sidecar.config import CircuitBreakers, Cluster, Endpoint
+from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.tls import Contexts
 from devmesh.sidecar.upstream import Caller, Target, Upstreams
 
@@ -71,8 +72,8 @@ async def servers():
             one.answer.set()
 
 
-def upstreams(dial=None):
-    return Upstreams(Contexts(None, lambda _: None), dial or {}, time.monotonic, random.Random(1))
+def upstreams(dial=None, dialer=None):
+    return Upstreams(Contexts(None, lambda _: None), dial or {}, time.monotonic, random.Random(1), dialer)
 
 
 @pytest.mark.skipif(not upstream.__file__.endswith(".py"), reason="a test's own caller cannot be below a compiled class")
@@ -150,6 +151,20 @@ async def test_a_destination_that_refuses_or_is_given_up_is_forgotten_too(server
     assert ours._pools  # its connection is being made
     await ours.close()
     assert not pool.load.pending
+
+
+@pytest.mark.skipif(not upstream.__file__.endswith(".py"), reason="a test's own caller cannot be below a compiled class")
+async def test_whoever_watches_the_app_is_told_of_a_connection_that_failed():
+    missed, dialer = [], Dialer()
+    dialer.missed = lambda host, port: missed.append((host, port))
+    ours = upstreams(dialer=dialer)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        endpoint = Endpoint(*nobody.getsockname())
+        attempt = Attempt()
+        assert ours.http_pool(PASSTHROUGH, endpoint).acquire(attempt, b"GET")
+        await asyncio.wait_for(attempt.ended.wait(), 5)
+    assert missed == [(endpoint.address, endpoint.port)]
 
 
 @pytest.mark.skipif(not upstream.__file__.endswith(".py"), reason="a test's own caller cannot be below a compiled class")

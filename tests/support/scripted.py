@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from devmesh.sidecar.config import HttpManager
+from devmesh.sidecar.config import HttpManager, TcpProxy
 from devmesh.sidecar.config_parse import parse_snapshot
 from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.downstream import HttpConnection
@@ -124,7 +124,7 @@ class Told:
 
     def tcp_opened(self, record: Record) -> None: ...
 
-    def tcp_closed(self, record: Record) -> None: ...
+    def tcp_closed(self, record: Record, config: TcpProxy) -> None: ...
 
     def fault_met(self, fault: str) -> None:
         self.met.append(fault)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import subprocess
 import time
@@ -74,14 +75,15 @@ class BringUp:
         primary = DockerPrimary.of(address, self.files) if address else None
         with self.phase("plan"):
             config = self.compose.config(self.compose_file, profiles)
+            whole = functools.cache(lambda: self.compose.whole(self.compose_file, profiles, config))
             check_services(
-                config, load_topology(self.compose_file, profiles=profiles, merged=lambda: config, gateways=gateways)
+                config, load_topology(self.compose_file, profiles=profiles, merged=whole, gateways=gateways)
             )  # before an image is pulled in vain
         with self.phase("images"):
             images = self._images(config)
         with self.phase("project"):
             exposed = self.engine.exposed_ports(image_names(config))
-            topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, merged=lambda: config, gateways=gateways)
+            topology = load_topology(self.compose_file, profiles=profiles, exposed=exposed, merged=whole, gateways=gateways)
             joining = await self._joining(primary, topology) if primary else None
             topology = joining.view.ours if joining else topology
             layout = lay_out(
@@ -331,7 +333,7 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
         "primary": layout.joins.folder if layout.joins else None,
         "networks": engine_names(layout),
         "gateway_url": gateway_url(layout),
-        "gateway_https_port": ports.gateway_https,
+        "gateway_https_port": layout.joins.gateway_https_port if layout.joins else ports.gateway_https,
         "workloads": {
             one.name: {
                 "service": one.service,

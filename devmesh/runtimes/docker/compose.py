@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 from devmesh.config.compose import Merged
 from devmesh.config.compose_files import override_of
 from devmesh.errors import DevmeshError
 
 OLDEST = (2, 20)
 LOCAL_HINT = "devmesh up --runtime local runs plain processes instead"
+EXTENSION = "x-devmesh"
 NO_SPACE = "no space left on device"
 SPACE_HINT = "docker system df shows what takes it, docker system prune gives it back"
 # Settings for the user's own project, which would reach ours too.
@@ -68,15 +71,25 @@ class Compose:
 
     def config(self, file: Path, profiles: Sequence[str] = ()) -> dict[str, Any]:
         """The user's file as compose understands it: interpolated, merged, paths absolute. Raises DevmeshError with compose's own words."""
+        value: dict[str, Any] = json.loads(self._config(file, profiles, "json"))
+        return value
+
+    def whole(self, file: Path, profiles: Sequence[str] = (), config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """`config` (asked for when it is not given) with the `x-devmesh` of all files, which compose writes as YAML only."""
+        value = self.config(file, profiles) if config is None else config
+        given = YAML(typ="safe").load(self._config(file, profiles, "yaml"))
+        services = {name: service | _ours(given["services"][name]) for name, service in value["services"].items()}
+        return {**value, **_ours(given), "services": services}
+
+    def _config(self, file: Path, profiles: Sequence[str], form: str) -> str:
         chosen = [word for profile in profiles for word in ("--profile", profile)]
         done = subprocess.run(
-            [*self.command, *files_of(file), *chosen, "config", "--format", "json"],
+            [*self.command, *files_of(file), *chosen, "config", "--format", form],
             capture_output=True, text=True, check=False, cwd=file.parent,
         )  # fmt: skip
         if done.returncode != 0:
-            raise DevmeshError(f"{file}: {_plain(done.stderr)}", f"docker compose -f {file.name} config shows the same")
-        value: dict[str, Any] = json.loads(done.stdout)
-        return value
+            raise DevmeshError(f"{file}: {_plain(done.stderr)}", f"docker compose {' '.join([*files_of(file), 'config'])} shows the same")
+        return done.stdout
 
     def follow(self, file: Path, arguments: Sequence[str], tell: Callable[[str], None]) -> None:
         """Run to the end on the user's own file, telling each line. Raises DevmeshError with the last ones."""
@@ -133,9 +146,13 @@ def merged(file: Path, profiles: Sequence[str] = ()) -> Merged:
                 f"{file} is made of several files (include, extends, an override), which compose reads: {error.message}",
                 "install the compose plugin (no engine is needed for it), or write the services into one file",
             ) from error
-        return compose.config(file, profiles)
+        return compose.whole(file, profiles)
 
     return ask
+
+
+def _ours(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {EXTENSION: value[EXTENSION]} if EXTENSION in value else {}
 
 
 def environment() -> dict[str, str]:

@@ -53,6 +53,7 @@ class Joins:
     trust_volume: str
     whole: Topology
     gateway_url: str | None
+    gateway_https_port: int | None
 
 
 @dataclass(frozen=True, slots=True)

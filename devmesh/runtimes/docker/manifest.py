@@ -22,10 +22,13 @@ NO_MESH_ID = "00000000-0000-0000-0000-000000000000"
 def generate(compose_file: Path, folder: Path, settings: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> str:
     """`settings` are `up`'s. With the default ports and the first free subnets: another `up` may choose others. Raises DevmeshError."""
     profiles = settings.get("compose_profiles", ())
-    config = Compose.find(environ).config(compose_file, profiles)
-    topology = load_topology(
-        compose_file, profiles=profiles, exposed=_exposed(config), merged=lambda: config, gateways=Gateways.of(settings)
-    )
+    compose = Compose.find(environ)
+    config = compose.config(compose_file, profiles)
+
+    def whole() -> Mapping[str, Any]:
+        return compose.whole(compose_file, profiles, config)
+
+    topology = load_topology(compose_file, profiles=profiles, exposed=_exposed(config), merged=whole, gateways=Gateways.of(settings))
     addons = settings.get("addons", ())
     images = {role: image(role, environ).reference for role in (*FOREIGN_ROLES, *addons)} | {"devmesh": _devmesh(environ)}
     layout = lay_out(config, topology, folder, images, NO_MESH_ID, Surroundings(), addons=addons)

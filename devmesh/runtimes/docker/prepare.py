@@ -78,7 +78,8 @@ class Joining:
 
     def joins(self) -> Joins:
         state = self.primary.state
-        return Joins(self.primary.project, str(self.primary.folder), self.primary.trust_volume, self.view.whole, state["gateway_url"])
+        folder, whole = str(self.primary.folder), self.view.whole
+        return Joins(self.primary.project, folder, self.primary.trust_volume, whole, state["gateway_url"], state.get("gateway_https_port"))
 
 
 def lay_out(

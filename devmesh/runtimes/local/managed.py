@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +63,12 @@ class Managed:
     def settled(self) -> bool:
         """Whether it runs and has come as far as anybody waits for."""
         return self.runs and (self.ready or not self.listens)
+
+    def how_it_failed(self, ports: Iterable[int], limit: float) -> str:
+        """Of an app that was to listen on these within `limit` seconds."""
+        if self.status is not None:
+            return f"exits at start (status {self.status})"
+        return f"does not listen on its port {', '.join(map(str, ports))} after {limit:g} s"
 
     def next_wait(self, now: float) -> float:
         """Seconds until it is started again: doubling while it dies young."""

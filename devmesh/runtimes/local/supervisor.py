@@ -258,6 +258,7 @@ class Supervisor:
         if event["event"] == "app":
             process.pid = self._pods.outside_pid(name, event["pid"])
             process.started = start_time(process.pid) or 0
+            process.ready = not process.listens  # nothing else is to be seen of it
             self.save()
         elif event["event"] == "listening":
             process.ready = True
@@ -508,6 +509,7 @@ class Supervisor:
         finally:
             os.close(fd)
         process.pid, process.started = child.pid, start_time(child.pid) or 0
+        process.ready = process.kind == "app" and not process.listens
         self._task(self._wait(process, child), f"wait for {process.name}")
 
     async def _wait(self, process: Managed, child: asyncio.subprocess.Process) -> None:
@@ -529,15 +531,9 @@ class Supervisor:
         await asyncio.gather(*(self._ready(name) for name, process in self.processes.items() if process.kind == kind))
 
     def _failed_at_start(self, names: list[str]) -> DevmeshError:
-        parts = [f"{name} {self._how_it_failed(name)}; its last lines:\n{self._last_lines(name)}" for name in names]
+        found = [(name, self.processes[name].how_it_failed(self.plans[name].app_ports, UP_TIMEOUT)) for name in names]
+        parts = [f"{name} {how}; its last lines:\n{self._last_lines(name)}" for name, how in found]
         return DevmeshError("\n".join(parts) + "\nThe rest of the mesh runs.", f"devmesh logs {names[0]}")
-
-    def _how_it_failed(self, name: str) -> str:
-        status = self.processes[name].status
-        if status is not None:
-            return f"exits at start (status {status})"
-        ports = ", ".join(str(port) for port in self.plans[name].app_ports)
-        return f"does not listen on its port {ports} after {UP_TIMEOUT:g} s"
 
     def _last_lines(self, name: str) -> str:
         return "\n".join(last_lines(self.files.log(name)))
@@ -596,11 +592,15 @@ class Supervisor:
             "ports": self.ports,
             "project": self._project,
             "primary": str(self._primary.folder) if self._primary else None,
-            "gateway_url": gateway.url() if gateway else self._primary.state["gateway_url"] if self._primary else None,
-            "gateway_https_port": gateway.published_port(HTTPS_PORT) if gateway else None,
+            "gateway_url": gateway.url() if gateway else self._of_primary("gateway_url"),
+            "gateway_https_port": gateway.published_port(HTTPS_PORT) if gateway else self._of_primary("gateway_https_port"),
             "workloads": {name: self._workload_state(plan) for name, plan in self.plans.items()},
             "processes": [process.to_json() for process in self.processes.values()],
         }
+
+    def _of_primary(self, key: str) -> Any:
+        """What a remote mesh has of its first one's."""
+        return self._primary.state.get(key) if self._primary else None
 
     def _workload_state(self, plan: WorkloadPlan) -> dict[str, Any]:
         ports = {one.role: one.port for one in plan.sockets if one.role in ("admin", "health", "prometheus")}

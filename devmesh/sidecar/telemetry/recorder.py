@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from devmesh.sidecar.config import Cluster, HttpManager
+from devmesh.sidecar.config import Cluster, HttpManager, TcpProxy
 from devmesh.sidecar.message import Headers
 from devmesh.sidecar.record import Record
 from devmesh.sidecar.telemetry import peer
@@ -69,9 +69,9 @@ class Telemetry:
     def tcp_opened(self, record: Record) -> None:
         self.metrics.opened(record, self._clusters(record.upstream_cluster))
 
-    def tcp_closed(self, record: Record) -> None:
+    def tcp_closed(self, record: Record, config: TcpProxy) -> None:
         self.metrics.closed(record, self._clusters(record.upstream_cluster))
-        if self._fd is not None:
+        if self._fd is not None and config.access_log:
             self._log(record)
 
     def fault_met(self, fault: str) -> None:

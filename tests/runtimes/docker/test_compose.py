@@ -84,3 +84,16 @@ def test_a_project_of_several_files_without_compose_is_an_error_that_says_what_i
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DevmeshError, match=r"made of several files .* which compose reads: docker compose 2.20 or later is needed"):
         merged(tmp_path / "compose.yaml")()
+
+
+def test_what_devmesh_is_told_in_several_files_is_taken_from_where_compose_keeps_it(tmp_path):
+    """`config --format json` leaves extensions of services out (compose 2.26); the YAML has them."""
+    yaml = "services: {web: {image: x, x-devmesh: {protocol: http}}, db: {image: x}}\nx-devmesh: {namespace: shop}\n"
+    plain = {"name": "a", "services": {"web": {"image": "x"}, "db": {"image": "x"}}}
+    program(tmp_path, "docker", f"import json; print(json.dumps({plain!r}) if 'json' in sys.argv else {yaml!r})")
+    whole = Compose((str(tmp_path / "docker"), "compose"), (2, 20)).whole(tmp_path / "compose.yaml")
+    assert whole == {
+        "name": "a",
+        "services": {"web": {"image": "x", "x-devmesh": {"protocol": "http"}}, "db": {"image": "x"}},
+        "x-devmesh": {"namespace": "shop"},
+    }

@@ -113,7 +113,7 @@ class Over(BaseException):
 
 
 def test_an_engine_that_was_away_is_followed_again_and_what_it_stopped_in_going_is_kept_up(caplog):
-    away = DevmeshError("no Docker engine answers")
+    away = DevmeshError("no Docker engine answers", "start it")
     first = Engine([POD, SIDECAR], [event("stop", "web-pod"), event("stop", "web-sidecar")])
     back = Engine([POD, replace(SIDECAR, state="exited")])
     script = iter([first, away, away, back, Over()])

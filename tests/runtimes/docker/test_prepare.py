@@ -93,19 +93,6 @@ def test_a_new_up_replaces_the_tokens_of_before_and_leaves_others(tmp_path, layo
     assert seeded.grant_of(token_of(layout, "web")).workload == "web"
 
 
-def test_certificates_beside_the_compose_file_are_given_to_the_gateway_only_and_not_kept(tmp_path):
-    (tmp_path / "certs").mkdir()
-    (tmp_path / "certs" / "tls.key").write_text("KEY")
-    made = layout_from(tmp_path, "name: a\nservices: {web: {image: b, expose: ['80']}}\n")
-    write_files(made, "token", "TEXT", Secrets(gives_away=False))
-    given = made.workload_folder("istio-ingressgateway") / "files" / "certs" / "tls.key"
-    assert given.read_text() == "KEY"
-    assert not (made.workload_folder("web") / "files").exists()
-    (tmp_path / "certs" / "tls.key").unlink()
-    write_files(made, "token", "TEXT", Secrets(gives_away=False))
-    assert not given.exists()
-
-
 def services(*published):
     """(service, host port, address) each."""
     out = {}
@@ -131,3 +118,16 @@ def test_a_port_that_is_wanted_twice_on_one_address_is_refused_before_anything_s
 def test_a_port_may_be_published_on_two_addresses():
     assert published_ports(services(("a", "80", "127.0.0.1"), ("b", "80", "127.0.0.2"), ("b", "0", ""), ("a", "0", ""))) == {80: "a"}
     assert published_ports(services(("a", "80", "0.0.0.0"), ("a", "80", "::"), ("b", "81", "::"))) == {80: "a", 81: "b"}
+
+
+def test_certificates_beside_the_compose_file_are_given_to_the_gateway_only_and_not_kept(tmp_path):
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "certs" / "tls.key").write_text("KEY")
+    made = layout_from(tmp_path, "name: a\nservices: {web: {image: b, expose: ['80']}}\n")
+    write_files(made, "token", "TEXT", Secrets(gives_away=False))
+    given = made.workload_folder("istio-ingressgateway") / "files" / "certs" / "tls.key"
+    assert given.read_text() == "KEY"
+    assert not (made.workload_folder("web") / "files").exists()
+    (tmp_path / "certs" / "tls.key").unlink()
+    write_files(made, "token", "TEXT", Secrets(gives_away=False))
+    assert not given.exists()

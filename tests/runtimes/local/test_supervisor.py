@@ -13,6 +13,7 @@ from devmesh.runtimes.local.managed import FIRST_BACKOFF, Managed
 from devmesh.runtimes.local.plan import WorkloadPlan
 from devmesh.runtimes.local.supervisor import Supervisor
 from tests.support.virtual_time import in_virtual_time, pass_time
+from tests.support.waiting import until
 
 
 class ScriptedLaunchers:
@@ -98,6 +99,17 @@ def test_an_app_that_failed_is_named_with_how_and_its_last_words(tmp_path, statu
     error = supervisor._failed_at_start(["web"])
     assert error.message == f"{words}; its last lines:\nno database here\nThe rest of the mesh runs."
     assert error.hint == "devmesh logs web"
+
+
+@pytest.mark.parametrize(("ports", "ready"), [((), True), ((8080,), False)], ids=["a job", "a server"])
+async def test_an_app_without_ports_is_ready_when_it_runs(tmp_path, ports, ready):
+    supervisor, _ = supervised(tmp_path)
+    supervisor.processes["job"] = process = Managed("job", "app", listens=bool(ports))
+    process.wanted = False
+    await supervisor._spawn(process, ["cat"], {}, tmp_path)
+    assert process.ready is ready
+    await until(lambda: process.status is not None)
+    assert not process.ready
 
 
 async def test_a_command_for_nobody_is_answered_with_an_error(tmp_path):

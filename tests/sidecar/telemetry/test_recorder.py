@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from devmesh.sidecar.config import Cluster
+from devmesh.sidecar.config import Cluster, TcpProxy
 from devmesh.sidecar.listener import SocketSpec
 from devmesh.sidecar.proxy import Proxy
 from devmesh.sidecar.record import TraceContext
@@ -65,6 +65,16 @@ async def test_a_manager_without_access_log_is_not_logged(tmp_path):
     assert log.read_text() == ""
 
 
+@pytest.mark.parametrize(("wanted", "lines"), [(True, 1), (False, 0)])
+async def test_a_connection_is_logged_where_its_proxy_filter_has_an_access_log(tmp_path, wanted, lines):
+    log = tmp_path / "access.log"
+    telemetry = made(log)
+    telemetry.tcp_closed(outbound(), TcpProxy("", (), 0, access_log=wanted))
+    await telemetry.stop()
+    assert log.read_text().count("\n") == lines
+    assert "istio_tcp_connections_closed_total{" in telemetry.render_metrics()
+
+
 async def test_json_is_one_object_a_line(tmp_path):
     log = tmp_path / "access.log"
     telemetry = made(log, "JSON")
@@ -122,7 +132,7 @@ async def test_the_service_of_a_request_is_that_of_its_cluster():
     telemetry.bind({CLUSTER: reviews}.get)
     telemetry.record(outbound(), SILENT)
     telemetry.tcp_opened(outbound())
-    telemetry.tcp_closed(outbound())
+    telemetry.tcp_closed(outbound(), TcpProxy("", (), 0))
     rendered = telemetry.render_metrics()
     assert rendered.count('destination_service="reviews.x"') == rendered.count("destination_service=")
     assert "istio_tcp_connections_opened_total{" in rendered
