@@ -1,5 +1,6 @@
 """One Bookinfo mesh of real processes for the whole session, in a folder of its own."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import orjson
 import pytest
 
+from devmesh.mesh import Mesh
 from tests.support.require import pods
 
 ROOT = Path(__file__).parent.parent.parent
@@ -104,11 +106,15 @@ class RunningMesh:
         return found[1] if found else ""
 
     def clean(self) -> None:
-        """Back to what the files say."""
-        self.devmesh("fault", "clear", check=False)
-        applied = [one for one in self.json("get")["resources"] if one["owner"] == "apply"]
-        for one in applied:
-            self.devmesh("delete", one["kind"], one["metadata"]["name"], "-n", one["metadata"]["namespace"])
+        """Back to what the files say; a command for each resource would take longer than most tests."""
+        asyncio.run(_clean(Mesh(self.folder / "compose.yaml")))
+
+
+async def _clean(mesh: Mesh) -> None:
+    await mesh.clear_faults([])
+    applied = [(one.owner, one.key) for one in await mesh.resources() if one.owner == "apply"]
+    if applied:
+        await mesh.delete(applied)
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:

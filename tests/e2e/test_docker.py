@@ -19,6 +19,7 @@ from tests.e2e.conftest import ROOT, RunningMesh, own_name, running, until
 from tests.support.dashboards import ask as ask_prometheus
 
 pytestmark = pytest.mark.e2e
+NO_GATEWAYS = ("--set", "profile=minimal")  # where they are not what is looked at
 TLS_RECORDS = {20, 21, 22, 23}  # RFC 8446 section 5.1: change_cipher_spec, alert, handshake, application_data
 # Prints the first payload byte of every TCP segment towards a port, from the namespace's own interfaces, until enough were seen.
 SNIFF = """\
@@ -120,7 +121,11 @@ def url(mesh: RunningMesh) -> str:
 
 
 def page(mesh: RunningMesh) -> str:
-    return subprocess.run(["curl", "-s", "-m", "10", url(mesh)], capture_output=True, text=True, check=False).stdout
+    return at(url(mesh))
+
+
+def at(where: str) -> str:
+    return subprocess.run(["curl", "-s", "-m", "10", where], capture_output=True, text=True, check=False).stdout
 
 
 def attributes(engine: docker.DockerClient, mesh: RunningMesh) -> list[dict]:
@@ -131,7 +136,8 @@ def attributes(engine: docker.DockerClient, mesh: RunningMesh) -> list[dict]:
 def test_an_untouched_file_comes_up_meshed_and_its_services_reach_each_other(five):
     assert {one["service"] for one in five.json("status")["workloads"]} == {"web", "api", "db", "cache", "worker", *GATEWAYS}
     assert re.fullmatch(r"web: api api(-2)? redis :\d+ postgres R\s*", page(five)), page(five)
-    seen = {page(five).split()[2] for _ in range(20)}
+    where = url(five)
+    seen = {at(where).split()[2] for _ in range(20)}
     assert seen == {"api", "api-2"}, "both replicas answer"
 
 
@@ -245,7 +251,8 @@ def test_consul_lists_every_workload_and_a_stopped_app_is_critical_and_gets_no_t
     five.devmesh("stop", "api-2")
     until(lambda: checks(five)["api-2"] == "critical")
     until(lambda: five.devmesh("proxy-config", "endpoints", "web").stdout.count("|8000|") == 1)
-    assert {page(five).split()[2] for _ in range(10)} == {"api"}
+    where = url(five)
+    assert {at(where).split()[2] for _ in range(10)} == {"api"}
     five.devmesh("start", "api-2")
     until(lambda: checks(five)["api-2"] == "passing")
 
@@ -337,7 +344,7 @@ def test_nothing_is_left_after_down_and_volumes_go_when_asked(docker_engine, doc
     (tmp_path / "compose.yaml").write_text(
         "name: short\nservices: {one: {image: '${REDIS_IMAGE}', volumes: ['kept:/data']}}\nvolumes: {kept: {}}\n"
     )
-    mesh = RunningMesh(tmp_path, runtime="docker", environment=docker_environment)
+    mesh = RunningMesh(tmp_path, runtime="docker", environment=docker_environment, settings=NO_GATEWAYS)
     mesh.up()
     label = {"label": "com.docker.compose.project=short"}
     mesh.devmesh("down")
@@ -354,7 +361,7 @@ def test_an_app_that_fails_at_start_is_named_with_its_last_lines(docker_engine, 
         "name: failing\nservices: {bad: {image: '${DEBIAN_IMAGE}', command: [sh, -c, 'echo no database; exit 3'], expose: ['80']}}\n"
     )
     mesh = RunningMesh(tmp_path, runtime="docker", environment=docker_environment)
-    done = mesh.devmesh("up", check=False)
+    done = mesh.devmesh("up", *NO_GATEWAYS, check=False)
     assert done.returncode == 1
     assert "bad exits at start (status 3); its last lines:\nno database" in done.stderr
     assert "hint: devmesh logs bad" in done.stderr
@@ -385,7 +392,7 @@ def test_a_down_while_up_runs_ends_it_and_leaves_nothing(docker_engine, docker_e
     mesh = RunningMesh(tmp_path, runtime="docker", environment=docker_environment)
     label = {"label": "com.docker.compose.project=halfway"}
     with subprocess.Popen(
-        [sys.executable, "-m", "devmesh.cli.app", "up"],
+        [sys.executable, "-m", "devmesh.cli.app", "up", *NO_GATEWAYS],
         cwd=tmp_path, env={**docker_environment, "DEVMESH_RUNTIME": "docker"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     ) as going:  # fmt: skip
         until(lambda: bool(docker_engine.containers.list(filters=label)), 60)
@@ -398,7 +405,7 @@ def test_a_down_while_up_runs_ends_it_and_leaves_nothing(docker_engine, docker_e
 
 def test_two_projects_are_up_at_once(five, docker_environment, devmesh_image, tmp_path):
     (tmp_path / "compose.yaml").write_text("name: odd-name_2\nservices: {consul: {image: '${REDIS_IMAGE}', expose: ['6379']}}\n")
-    with running(tmp_path, "auto", "docker", docker_environment) as other:
+    with running(tmp_path, "auto", "docker", docker_environment, NO_GATEWAYS) as other:
         assert page(five).startswith("web: api")
         assert other.json("status")["workloads"][0]["ready"]
         assert other.state()["parts"]["consul"] == "mesh-consul", "a user's service keeps its name"
@@ -433,8 +440,8 @@ def test_a_service_that_opted_out_is_an_ordinary_container(docker_engine, docker
         "  caller: {image: '${DEBIAN_IMAGE}', command: [sleep, infinity], init: true, depends_on: [plain]}\n"
     )
     program = "import socket; s = socket.create_connection(('plain', 6379), timeout=5); s.sendall(b'PING\\r\\n'); print(s.recv(9))"
-    with running(tmp_path, "auto", "docker", docker_environment) as mesh:
-        assert [one["service"] for one in mesh.json("status")["workloads"]] == ["caller", *GATEWAYS]
+    with running(tmp_path, "auto", "docker", docker_environment, NO_GATEWAYS) as mesh:
+        assert [one["service"] for one in mesh.json("status")["workloads"]] == ["caller"]
         assert mesh.devmesh("exec", "caller", "--", "python3", "-c", program).stdout == "b'+PONG\\r\\n'\n"
         names = {one["Config"]["Labels"]["com.docker.compose.service"] for one in attributes(docker_engine, mesh)}
         assert "plain" in names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,12 @@ def ours(case: Path, settings: MeshSettings | None = None) -> dict[str, Any]:
 def istio(case: Path, oracle: Path, mesh: Path | None = None) -> dict[str, Any]:
     """`mesh` holds a MeshConfig over Istio's defaults."""
     arguments = [argument for name in workloads(case) for argument in ("-for", name)] + (["-mesh", str(mesh)] if mesh else [])
-    done = subprocess.run([oracle, "-topology", topology_file(case), "-f", case, *arguments], capture_output=True, check=False)
+    done = subprocess.run(
+        [oracle, "-topology", topology_file(case), "-f", case, *arguments],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "GOGC": "off"},
+    )
     assert done.returncode == 0, done.stderr.decode()
     return {name: normalise(xds) for name, xds in json.loads(done.stdout).items()}
 
