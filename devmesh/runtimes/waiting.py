@@ -36,7 +36,7 @@ LastLines = Callable[[str], Sequence[str]]
 
 
 class Awaited:
-    """Tells who is waited for: when that has lasted for a while, and again when it changes."""
+    """Tells who is waited for: when that has lasted for a while, and again when it has changed, not more often than that."""
 
     def __init__(self, tell: Tell, clock: Callable[[], float] = time.monotonic) -> None:
         self._tell, self._clock = tell, clock
@@ -46,7 +46,7 @@ class Awaited:
     def see(self, names: Iterable[str]) -> None:
         found = sorted(set(names))
         if found and found != self._told and self._clock() - self._since >= PATIENCE_SECONDS:
-            self._told = found
+            self._told, self._since = found, self._clock()
             self._tell({"event": "waiting", "for": found})
 
 

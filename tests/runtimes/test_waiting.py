@@ -72,6 +72,14 @@ def test_a_wait_that_is_over_at_once_needs_no_words():
     assert told == []
 
 
+def test_whom_it_waits_for_is_told_once_a_second_at_most_however_often_that_changes():
+    told, now = [], [0.0]
+    awaited = Awaited(told.append, lambda: now[0])
+    for now[0], name in ((1.0, "web"), (1.2, "db"), (1.9, "web"), (2.1, "ca"), (2.2, "db")):
+        awaited.see([name])
+    assert [one["for"] for one in told] == [["web"], ["ca"]]
+
+
 def process(name, *, ready=False, status=None, **more):
     return {"name": name, "ready": ready, "status": status, **more}
 
