@@ -64,15 +64,20 @@ def find(names: Iterable[str], which: Which = shutil.which) -> dict[str, Path]:
     return found
 
 
+ANSWER_TIMEOUT = aiohttp.ClientTimeout(total=1)  # whoever else has its port by now may never answer
+
+
 def plan_addons(binaries: Mapping[str, Path], root: Path) -> dict[str, Addon]:
     """Each with its usual port, or one of its own when that is taken."""
     return {name: Addon(name, binary, root / name, *_port(PORTS[name])) for name, binary in binaries.items()}
 
 
 def _port(usual: int) -> tuple[int, socket.socket | None]:
-    with bind_preferring("127.0.0.1", usual) as sock:
-        if port_of(sock) == usual:
-            return usual, None  # closed again: it binds by itself
+    """With what holds it: the usual one is bound until the addon, which binds by itself, is about to start."""
+    sock = bind_preferring("127.0.0.1", usual)
+    if port_of(sock) == usual:
+        return usual, sock
+    sock.close()
     return claim_port()
 
 
@@ -139,7 +144,7 @@ async def all_answer(addons: Mapping[str, Addon], is_lost: Callable[[str], bool]
 
 async def answers(session: aiohttp.ClientSession, addon: Addon) -> bool:
     try:
-        async with session.get(addon.ready_url) as response:
+        async with session.get(addon.ready_url, timeout=ANSWER_TIMEOUT) as response:
             return response.status == 200
     except (aiohttp.ClientError, TimeoutError):
         return False

@@ -420,6 +420,8 @@ class Supervisor:
     async def _start_addons(self) -> None:
         write_settings(self._addons, self.plans, self.ports["control"])
         for name, one in self._addons.items():
+            if one.held is not None and one.held.family == socket.AF_INET:
+                one.held.close()
             request = {"argv": command(one), "environment": environment(one, os.environ)}
             process = self.processes[name] = Managed(name, "addon", request=request)
             await self._spawn_foreign(process)

@@ -3,11 +3,12 @@
 import socket
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.local.addons import Addon, all_answer, command, environment, find, plan_addons
+from devmesh.runtimes.local.addons import Addon, all_answer, answers, command, environment, find, plan_addons
 
 
 def addon(name, binary="/usr/bin/x", port=9090):
@@ -96,3 +97,21 @@ async def test_an_addon_that_does_not_become_ready_is_named_with_its_last_lines(
         lost = addon("prometheus", port=unused.getsockname()[1])
         with pytest.raises(DevmeshError, match="addon prometheus does not become ready; its last lines:\nit said this"):
             await all_answer({"prometheus": lost}, lambda _: True, lambda name: tmp_path / name)
+
+
+def test_its_usual_port_is_nobody_elses_until_it_starts(monkeypatch, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        usual = free.getsockname()[1]
+    monkeypatch.setattr("devmesh.runtimes.local.addons.PORTS", {"prometheus": usual})
+    planned = plan_addons({"prometheus": Path("prometheus")}, tmp_path)["prometheus"]
+    assert planned.port == usual
+    assert planned.held is not None
+    with planned.held, socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", usual))
+
+
+async def test_whoever_has_its_port_and_never_answers_is_not_taken_for_it():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with aiohttp.ClientSession() as session:
+            assert not await answers(session, addon("prometheus", port=silent.getsockname()[1]))
