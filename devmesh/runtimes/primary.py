@@ -15,12 +15,14 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from devmesh.ca.files import write_private
 from devmesh.config.topology_types import Service, Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import MESH_CONFIG, delete_remote, read_json, read_topology, write_remote
 from devmesh.runtimes.addons import PROMETHEUS, Target, forget_remote, scrape_remote
 from devmesh.runtimes.files import MeshFiles
+from devmesh.runtimes.runtime import Tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,18 @@ class Primary:
     @property
     def registry_url(self) -> str:
         return f"http://127.0.0.1:{self.state['ports']['registry']}"
+
+    async def enter(self, topology: Topology, own: MeshFiles, tell: Tell) -> View:
+        """`view`, with the first mesh's token kept as ours. Raises DevmeshError.
+
+        What lies beside our compose file configures nothing there, as in Istio's config cluster, and is told.
+        """
+        view = await self.view(topology)
+        for path in topology.resource_paths:
+            words = f"{path} is not read: the configuration is the first mesh's (devmesh apply -f {path.name} adds to it)"
+            tell({"event": "note", "message": words})
+        write_private(own.token, self.token.encode())
+        return view
 
     async def view(self, topology: Topology) -> View:
         """What the mesh will be with ours in it. Raises DevmeshError."""

@@ -109,13 +109,8 @@ class BringUp:
         return {**state_of(self._layout, self.compose_file, found), "settings": kept_settings(self.settings)}
 
     async def _joining(self, primary: DockerPrimary, topology: Topology) -> Joining:
-        """What lies beside our compose file configures nothing in the mesh that we join, as in Istio's config cluster."""
-        view = await primary.view(topology)
-        for path in topology.resource_paths:
-            words = f"{path} is not read: the configuration is the first mesh's (devmesh apply -f {path.name} adds to it)"
-            self._tell({"event": "note", "message": words})
+        view = await primary.enter(topology, self.files, self._tell)
         self._mesh_id, self.settings = primary.state["mesh_id"], {**self.settings, "mesh_config": dict(view.settings)}
-        write_private(self.files.token, primary.token.encode())
         return Joining(primary, view)
 
     def _images(self, config: Mapping[str, Any]) -> dict[str, str]:

@@ -150,19 +150,14 @@ class Supervisor:
         self.say(event="done", seconds=time.monotonic() - self._began)
 
     async def _find_primary(self, topology: Topology) -> View | None:
-        """Profile `remote`: the mesh whose control plane is to be ours. What lies beside our compose file configures nothing there, as in Istio."""
+        """Profile `remote`: the mesh whose control plane is to be ours."""
         address = self.settings.get("remotePilotAddress")
         if not address:
             return None
         self._primary = LocalPrimary.of(address, self.files)
-        view = await self._primary.view(topology)
-        for path in topology.resource_paths:
-            self.say(
-                event="note", message=f"{path} is not read: the configuration is the first mesh's (devmesh apply -f {path.name} adds to it)"
-            )
+        view = await self._primary.enter(topology, self.files, self._tell)
         self.ports, self._mesh_id = dict(self._primary.state["ports"]), self._primary.state["mesh_id"]
         self.settings = {**self.settings, "mesh_config": dict(view.settings)}
-        write_private(self.files.token, self._primary.token.encode())
         return view
 
     async def _join(self, primary: LocalPrimary, topology: Topology) -> dict[str, Path]:
