@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from devmesh.cli import output
 from devmesh.errors import DevmeshError, UsageError
 
 # Typer carries a Click of its own, whose exceptions are not those of the `click` package and have no public name: a usage error's parent.
@@ -53,8 +54,6 @@ def _usage(problem: Any) -> UsageError:
 
 def main() -> None:
     """Exit status: 0 done, 1 yours to mend, 2 usage, 70 ours."""
-    from devmesh.cli import output  # noqa: PLC0415 - Rich, after the lines above told what is a command
-
     try:
         command = application(sys.argv[1] if len(sys.argv) > 1 else None)
         status = command(prog_name="devmesh", standalone_mode=False)
