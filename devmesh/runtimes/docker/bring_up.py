@@ -36,7 +36,7 @@ from devmesh.runtimes.docker.project import as_yaml, render, without_waiting
 from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.runtime import Json, Tell
-from devmesh.runtimes.waiting import LAST_LINES, LOOK_AGAIN_SECONDS, Awaited, Lack, NotInTimeError, Wait, not_in_time
+from devmesh.runtimes.waiting import LAST_LINES, Lack, Look, NotInTimeError, Wait
 
 INTERCEPTION = "redirect"
 UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started
@@ -182,10 +182,12 @@ class BringUp:
     async def _sidecars(self, layout: Layout) -> None:
         """Until every sidecar runs a configuration."""
         names = [one.name for one in layout.topology.workloads]
-        wait = Wait(self._tell, UP_TIMEOUT, partial(self._last_lines, layout))
+        async with self._view(layout) as view:
+            await self._until_nothing_lacks(layout, lambda: view.missing(names, ()))
+
+    async def _until_nothing_lacks(self, layout: Layout, look: Look) -> None:
         try:
-            async with self._view(layout) as view:
-                await wait.until_nothing_lacks(lambda: view.missing(names, ()))
+            await Wait(self._tell, UP_TIMEOUT, partial(self._last_lines, layout)).until_nothing_lacks(look)
         except NotInTimeError as error:
             raise DevmeshError(f"{error.message}\n{REST_RUNS}", error.hint) from error
 
@@ -204,24 +206,19 @@ class BringUp:
 
     async def _settle(self, layout: Layout) -> None:
         """Until every sidecar has acknowledged and every app that runs and has a port gets traffic."""
-        deadline = time.monotonic() + UP_TIMEOUT
+        names, looked = [one.name for one in layout.topology.workloads], -LOOK_SECONDS
+        done: frozenset[str] = frozenset()
+        addons: list[Lack] = []
+
+        async def missing() -> list[Lack]:
+            nonlocal done, addons, looked
+            if time.monotonic() - looked > LOOK_SECONDS:
+                (done, addons), looked = await asyncio.to_thread(self._look, layout), time.monotonic()
+            wanted = {one.name for one in layout.topology.workloads if one.ports and not one.gateway and one.name not in done}
+            return [*addons, *await view.missing(names, wanted)]
+
         async with self._view(layout) as view:
-            done: frozenset[str] = frozenset()
-            addons: list[Lack] = []
-            looked = -LOOK_SECONDS
-            awaited = Awaited(self._tell)
-            while True:
-                if time.monotonic() - looked > LOOK_SECONDS:
-                    (done, addons), looked = await asyncio.to_thread(self._look, layout), time.monotonic()
-                wanted = {one.name for one in layout.topology.workloads if one.ports and not one.gateway and one.name not in done}
-                missing = [*addons, *await view.missing([one.name for one in layout.topology.workloads], wanted)]
-                if not missing:
-                    return
-                if time.monotonic() > deadline:
-                    problem = not_in_time(UP_TIMEOUT, missing, partial(self._last_lines, layout))
-                    raise DevmeshError(f"{problem.message}\n{REST_RUNS}", problem.hint)
-                awaited.see(one.who for one in missing)
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            await self._until_nothing_lacks(layout, missing)
 
     def _look(self, layout: Layout) -> tuple[frozenset[str], list[Lack]]:
         """Workloads whose app has done its work, and which addons are not ready. Raises DevmeshError for an app that failed."""
