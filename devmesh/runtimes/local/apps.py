@@ -7,10 +7,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from devmesh.errors import DevmeshError
+from devmesh.pods.listening import listening_addresses
 from devmesh.runtimes.bootstrap import Servers
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.bootstrap import app_environment
@@ -20,10 +22,14 @@ from devmesh.runtimes.local.plan import WorkloadPlan
 from devmesh.runtimes.local.pods import Pods
 from devmesh.runtimes.processes import start_time
 
+LOOK_SECONDS = 0.01
+
 
 class Apps:
     def __init__(self, files: MeshFiles, children: Children, pods: Pods) -> None:
         self._files, self._children, self._pods = files, children, pods
+        self._looked = 0.0
+        self._open: Collection[int] = ()
 
     async def start(self, plan: WorkloadPlan, servers: Servers, directory: Path) -> None:
         """In `directory`, unless the compose file says another."""
@@ -75,20 +81,23 @@ class Apps:
             return None
         if plan.interception == "namespace":
             return await self._listens_in_pod(process)
-        port = next(iter(plan.app_ports.values()))
+        return await self._listens_beside(process, next(iter(plan.app_ports.values())))
+
+    async def _listens_beside(self, process: Managed, port: int) -> str | None:
         deadline = time.monotonic() + UP_TIMEOUT
-        while time.monotonic() < deadline:
-            if process.status is not None:
-                return process.name
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.01)  # between looks at an app that only its port tells about
-            else:
-                writer.close()
+        while time.monotonic() < deadline and process.status is None:
+            if port in self._open_ports():
                 process.ready = True
                 return None
+            await asyncio.sleep(LOOK_SECONDS)  # between looks at an app that only its port tells about
         return process.name
+
+    def _open_ports(self) -> Collection[int]:
+        """One look for all apps that are waited for; it costs them nothing, a connection might."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked, self._open = now, listening_addresses().keys()
+        return self._open
 
     async def _listens_in_pod(self, process: Managed) -> str | None:
         try:

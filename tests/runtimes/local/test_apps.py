@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+
 import pytest
 
 from devmesh.runtimes.files import MeshFiles
@@ -41,3 +44,16 @@ async def test_nobody_waits_for_an_app_without_ports(tmp_path):
     started, children, _ = apps(tmp_path)
     children.processes["job"] = Managed("job", "app")
     assert await started.listens(plan("job")) is None
+
+
+async def test_an_app_beside_its_sidecar_is_awaited_until_its_port_is_open(tmp_path):
+    started, children, _ = apps(tmp_path)
+    process = children.processes["web"] = Managed("web", "app", listens=True)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        waiting = asyncio.create_task(started.listens(plan("web", sock.getsockname()[1])))
+        await asyncio.sleep(0)
+        assert not process.ready
+        sock.listen()
+        assert await waiting is None
+    assert process.ready
