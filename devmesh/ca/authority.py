@@ -19,6 +19,8 @@ INTERMEDIATE_LIFE = timedelta(days=365)
 # An intermediate with less than this left is replaced at the next start.
 INTERMEDIATE_MARGIN = timedelta(days=30)
 SVID_LIFE = timedelta(hours=1)
+# istiod's MAX_WORKLOAD_CERT_TTL: what asks for more is refused.
+MAX_SVID_LIFE = timedelta(days=90)
 SERVER_LIFE = timedelta(hours=24)
 # Clocks of two containers may differ; a certificate from the future would be refused.
 BACKDATE = timedelta(minutes=2)
@@ -101,10 +103,12 @@ class Authority:
     def trust_bundle(self) -> TrustBundle:
         return TrustBundle((pem_of(self._root),))
 
-    def sign(self, csr: str, spiffe_id: SpiffeId) -> Issued:
-        """Issue a workload's SVID; InvalidRequestError when the CSR may not be signed."""
+    def sign(self, csr: str, spiffe_id: SpiffeId, life: timedelta = SVID_LIFE) -> Issued:
+        """Issue a workload's SVID; InvalidRequestError when the CSR may not be signed, or not for so long."""
+        if not timedelta() < life <= MAX_SVID_LIFE:
+            raise InvalidRequestError(f"a certificate for {life} is asked for, the most is {MAX_SVID_LIFE}")
         # RFC 5280 section 4.1.2.6: with an empty subject the SAN is critical, which SPIFFE's X509-SVID section 4.1 asks of validators.
-        return self._issue(check_request(csr, spiffe_id), [x509.UniformResourceIdentifier(str(spiffe_id))], SVID_LIFE)
+        return self._issue(check_request(csr, spiffe_id), [x509.UniformResourceIdentifier(str(spiffe_id))], life)
 
     def server_certificate(self, host_names: Iterable[str] = ()) -> tuple[Issued, str]:
         """Give the CA's own HTTPS certificate for loopback and these host names, and its private key as PEM."""

@@ -218,7 +218,9 @@ class WorkloadIdentity:
     async def renew(self) -> Credentials:
         """Get a certificate for a new key; CaError when there is none to be had now."""
         key = await asyncio.to_thread(ec.generate_private_key, ec.SECP256R1())
-        body = {"csr": certificate_request(key, self.spiffe_id)}
+        body: dict[str, Any] = {"csr": certificate_request(key, self.spiffe_id)}
+        if self._ca.secret_ttl is not None:
+            body["validity_seconds"] = self._ca.secret_ttl
         answer = await self._ask(body)
         credentials = self._checked(answer, key)
         self._credentials = credentials
@@ -230,7 +232,7 @@ class WorkloadIdentity:
             callback(credentials)
         return credentials
 
-    async def _ask(self, body: dict[str, str]) -> dict[str, Any]:
+    async def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
         """By the SVID while it is valid, else by the token; by the token too when the CA no longer takes the SVID."""
         if self._credentials is not None and self.is_valid:
             try:
@@ -243,7 +245,7 @@ class WorkloadIdentity:
             raise CaError(f"no workload token: {error}") from error
         return await self._post(body, None, token)
 
-    async def _post(self, body: dict[str, str], credentials: Credentials | None, token: str | None) -> dict[str, Any]:
+    async def _post(self, body: dict[str, Any], credentials: Credentials | None, token: str | None) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
         try:

@@ -7,12 +7,13 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from devmesh.ca.authority import Authority, Clock, InvalidRequestError, wall_clock
+from devmesh.ca.authority import SVID_LIFE, Authority, Clock, InvalidRequestError, wall_clock
 from devmesh.ca.identity import InvalidSpiffeIdError, SpiffeId, renewal_time
 from devmesh.ca.memfd import load_pair
 from devmesh.ca.tokens import TokenStore
@@ -38,6 +39,16 @@ async def _body(request: web.Request, *fields: str) -> list[str]:
     if len(strings) < len(fields):
         raise ValueError(f"the body must be a JSON object with the strings {', '.join(fields)}")
     return strings
+
+
+async def _life(request: web.Request) -> timedelta:
+    """Give what `validity_seconds` of the JSON body asks for (validity_duration of Istio's CSR), as long as usual without it."""
+    asked: Any = (await request.json()).get("validity_seconds")
+    if asked is None:
+        return SVID_LIFE
+    if isinstance(asked, bool) or not isinstance(asked, int | float) or not 0 < asked < timedelta.max.total_seconds():
+        raise ValueError("validity_seconds must be a number of seconds")
+    return timedelta(seconds=asked)
 
 
 class CaServer:
@@ -74,7 +85,7 @@ class CaServer:
                 return _refusal(401, "a workload token or a current SVID is needed")
             try:
                 (csr,) = await _body(request, "csr")
-                issued = self._authority.sign(csr, caller)
+                issued = self._authority.sign(csr, caller, await _life(request))
             except InvalidRequestError as error:
                 log.warning("refused to sign for %s: %s", caller, error)
                 return _refusal(403, str(error))

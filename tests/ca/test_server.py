@@ -36,6 +36,14 @@ async def test_a_token_buys_an_svid_of_its_workload(ca):
     assert answer["trust_bundle"] == [ca.root_file.read_text()]
 
 
+@pytest.mark.parametrize(
+    ("asked", "status"), [(40, 200), (None, 200), (0, 400), (-1, 400), ("1h", 400), (True, 400), (1e300, 400), (91 * 86400, 403)]
+)
+async def test_a_life_may_be_asked_for_and_nonsense_is_refused(ca, asked, status):
+    got, answer = await ca.call("POST", "/v1/sign", csr() | {"validity_seconds": asked}, await minted(ca))
+    assert got == status, answer
+
+
 async def test_a_token_does_not_buy_another_workloads_name(ca):
     status, answer = await ca.call("POST", "/v1/sign", csr(RATINGS), await minted(ca))
     assert status == 403

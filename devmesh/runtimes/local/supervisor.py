@@ -301,8 +301,9 @@ class Supervisor:
             self.ports[key] = port_of(self._socks[name][index])
 
     def _servers(self) -> Servers:
-        encoding = self._mesh_config().get("access_log_encoding", "TEXT")
-        return Servers(f"https://127.0.0.1:{self.ports['xds']}", f"http://127.0.0.1:{self.ports['otlp']}", self._mesh_id, encoding)
+        config = self._mesh_config()
+        xds, otlp = f"https://127.0.0.1:{self.ports['xds']}", f"http://127.0.0.1:{self.ports['otlp']}"
+        return Servers(xds, otlp, self._mesh_id, config.get("access_log_encoding", "TEXT"), config.get("secret_ttl"))
 
     def _mesh_config(self) -> dict[str, Any]:
         return mesh_config(self.settings, self._mesh_id)
