@@ -24,6 +24,8 @@ MAX_SVID_LIFE = timedelta(days=90)
 SERVER_LIFE = timedelta(hours=24)
 # Clocks of two containers may differ; a certificate from the future would be refused.
 BACKDATE = timedelta(minutes=2)
+# A clock that was ahead when the mesh was made, and is put right, must not leave it with a root from the future.
+CA_BACKDATE = timedelta(days=1)
 
 Clock = Callable[[], datetime]
 Key = ec.EllipticCurvePrivateKey
@@ -123,7 +125,7 @@ class Authority:
         expires = min(now + life, signer.certificate.not_valid_after_utc)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
-            _builder(x509.Name([]), signer.certificate.subject, key, now, expires)
+            _builder(x509.Name([]), signer.certificate.subject, key, now - BACKDATE, expires)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(ca=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -135,7 +137,7 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, expires: datetime
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, begins: datetime, expires: datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -143,7 +145,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATE)
+        .not_valid_before(begins)
         .not_valid_after(expires)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
@@ -154,7 +156,7 @@ def _new_ca(name: str, issuer: Signer | None, now: datetime) -> Signer:
     subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, TRUST_DOMAIN), x509.NameAttribute(NameOID.COMMON_NAME, name)])
     life = INTERMEDIATE_LIFE if issuer else ROOT_LIFE
     builder = (
-        _builder(subject, issuer.certificate.subject if issuer else subject, key.public_key(), now, now + life)
+        _builder(subject, issuer.certificate.subject if issuer else subject, key.public_key(), now - CA_BACKDATE, now + life)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0 if issuer else 1), critical=True)
         .add_extension(_key_usage(ca=True), critical=True)
         # X509-SVID section 4.2: a signing certificate carries the trust domain's ID, without a path.

@@ -30,7 +30,7 @@ REQUEST_TIMEOUT_SECONDS = 5.0
 FIRST_BACKOFF_SECONDS = 0.05
 MAX_BACKOFF_SECONDS = 15.0
 # How often the clocks are compared: a laptop that wakes up renews within this.
-CHECK_SECONDS = 5.0
+CHECK_SECONDS = 1.0
 # The wall clock against the monotonic one: NTP's slewing stays far below.
 CLOCK_JUMP_SECONDS = 10.0
 
