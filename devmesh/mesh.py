@@ -68,8 +68,8 @@ class Mesh(RunningMesh):
         ports, problem = await self._registered(proxies)
         now = datetime.now(UTC)
         certificates = await asyncio.gather(*(self.certificate(name, now) for name in state["workloads"]))
-        for workload, (expires, problem) in zip(workloads, certificates, strict=True):
-            workload["certificate"] |= {"expires": expires, "problem": problem}
+        for workload, (expires, why) in zip(workloads, certificates, strict=True):
+            workload["certificate"] |= {"expires": expires, "problem": why}
             workload["ports"] = [] if workload["gateway"] else ports.get((workload["service"], workload["namespace"]), [])
         return {
             "workloads": workloads,
