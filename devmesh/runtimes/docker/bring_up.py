@@ -149,9 +149,9 @@ class BringUp:
         )
 
     def _write(self, layout: Layout, tokens: Mapping[str, str] | None) -> Project:
-        encoding = mesh_config(self.settings, self._mesh_id).get("access_log_encoding", "TEXT")
+        config = mesh_config(self.settings, self._mesh_id)
         secrets = Secrets(gives_away=Secrets.may_give_away() and not self.engine.maps_users)
-        write_files(layout, self.files.mesh_token(), encoding, secrets, tokens)
+        write_files(layout, self.files.mesh_token(), config, secrets, tokens)
         file = layout.folder / "compose.yaml"
         self._rendered = render(layout)
         write_private(file, as_yaml(self._rendered, self.compose_file.name).encode())

@@ -7,6 +7,7 @@ import shutil
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from devmesh.ca.files import write_private
 from devmesh.config.topology_types import Workload
@@ -122,8 +123,10 @@ class OwnServers:
         }
         self._children.fork("control", "control", arguments, self._socks["control"])
 
-    def seen_by_sidecars(self, mesh_id: str, access_log_encoding: str) -> Servers:
-        return Servers(f"https://127.0.0.1:{self.ports['xds']}", f"http://127.0.0.1:{self.ports['otlp']}", mesh_id, access_log_encoding)
+    def seen_by_sidecars(self, mesh_id: str, config: Mapping[str, Any]) -> Servers:
+        """`config` is the mesh's (runtimes/contents.py, mesh_config)."""
+        xds, otlp = f"https://127.0.0.1:{self.ports['xds']}", f"http://127.0.0.1:{self.ports['otlp']}"
+        return Servers(xds, otlp, mesh_id, config.get("access_log_encoding", "TEXT"), config.get("secret_ttl"))
 
     # -- addons ----------------------------------------------------------------------------------------------------
 
