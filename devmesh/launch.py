@@ -1,6 +1,6 @@
 """The preloaded process that sidecars and our own servers are forked from: imports once, forks in milliseconds.
 
-It runs no thread and no event loop before a fork. Requests are datagrams on a socketpair: JSON, with the child's sockets as SCM_RIGHTS;
+It has no thread and no event loop when it forks. Requests are datagrams on a socketpair: JSON, with the child's sockets as SCM_RIGHTS;
 answers say `started`, `ready` and `exited`. A request does not wait until everything is imported, only for what its own entry needs.
 When the supervisor dies it stays, as the parent of what still serves.
 """
@@ -17,7 +17,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,20 +93,21 @@ ENTRIES: Mapping[str, Entry] = {
     "collector": run_collector,
     "pod": run_pod,
 }
-# What each entry imports, in the order in which `up` comes to need them.
-MODULES: Mapping[str, str] = {
-    "registry": "devmesh.registry.embedded.server",
-    "collector": "devmesh.collector.server",
-    "ca": "devmesh.ca.server",
-    "control": "devmesh.controlplane.server",
-    "sidecar": "devmesh.sidecar.__main__",
+# What each entry imports, in the order in which `up` comes to need them. A module's `warm_up`, where it has one, is called after its import:
+# what is made at its first use is made before the forks, seven megabytes less of each child's own.
+MODULES: Mapping[str, Sequence[str]] = {
+    "registry": ("devmesh.registry.embedded.server",),
+    "collector": ("devmesh.collector.server",),
+    "ca": ("devmesh.ca.server", "devmesh.ca.warm"),
+    "sidecar": ("devmesh.sidecar.__main__",),
+    "control": ("devmesh.controlplane.server", "devmesh.xds.schema", "opentelemetry.sdk.trace.export"),
 }
 
 
 class Launcher:
     """`modules` are imported between requests, the one that a request needs before it."""
 
-    def __init__(self, channel: socket.socket, entries: Mapping[str, Entry] = ENTRIES, modules: Mapping[str, str] = MODULES) -> None:
+    def __init__(self, channel: socket.socket, entries: Mapping[str, Entry] = ENTRIES, modules: Mapping[str, Sequence[str]] = MODULES) -> None:
         self._channel = channel
         self._entries = entries
         self._to_import = dict(modules)
@@ -133,9 +134,10 @@ class Launcher:
                 self._import(next(iter(self._to_import)))
 
     def _import(self, entry: str) -> None:
-        module = self._to_import.pop(entry, None)
-        if module is not None:
-            importlib.import_module(module)
+        for name in self._to_import.pop(entry, ()):
+            module = importlib.import_module(name)
+            if hasattr(module, "warm_up"):
+                module.warm_up()
 
     def _request(self) -> bool:
         try:

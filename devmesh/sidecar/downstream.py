@@ -17,7 +17,7 @@ from devmesh.sidecar.timers import Idle
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
-    from devmesh.sidecar.upstream import UpstreamConnection
+    from devmesh.sidecar.upstream_connection import UpstreamConnection
 
 LINGER = 1.0  # seconds, Envoy's delayed_close_timeout
 PIPELINE_LIMIT = 64 * 1024  # bytes kept of requests behind the one in flight; reading stops there

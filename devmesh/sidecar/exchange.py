@@ -23,7 +23,7 @@ from devmesh.sidecar.routing import TLS_REDIRECT, needs_tls, redirect_location, 
 from devmesh.sidecar.seam import Handler
 from devmesh.sidecar.telemetry import tracing
 from devmesh.sidecar.tls import Peer
-from devmesh.sidecar.upstream import UpstreamConnection
+from devmesh.sidecar.upstream_connection import UpstreamConnection
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy

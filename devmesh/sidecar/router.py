@@ -14,12 +14,13 @@ from devmesh.sidecar.forwarding import needs_length
 from devmesh.sidecar.http1.framing import Body
 from devmesh.sidecar.message import ResponseHead, remove_header, set_header
 from devmesh.sidecar.mirror import Mirrored
+from devmesh.sidecar.pool import Pool
 from devmesh.sidecar.record import Direction, Flag
 from devmesh.sidecar.replies import LocalReply
 from devmesh.sidecar.resilience import ClusterLoad, Failure, Outcome, backoff, should_retry
 from devmesh.sidecar.routing import rewrite_target, select_cluster
 from devmesh.sidecar.telemetry import tracing
-from devmesh.sidecar.upstream import Pool, UpstreamConnection
+from devmesh.sidecar.upstream_connection import UpstreamConnection
 
 if TYPE_CHECKING:
     from devmesh.sidecar.exchange import Exchange

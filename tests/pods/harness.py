@@ -80,7 +80,7 @@ async def gone(pid: int) -> None:
 LAUNCHER = """
 import socket, sys
 from devmesh.launch import Launcher
-Launcher(socket.socket(fileno=int(sys.argv[1])), modules={"pod": "devmesh.pods.init"}).serve()
+Launcher(socket.socket(fileno=int(sys.argv[1])), modules={"pod": ["devmesh.pods.init"]}).serve()
 """
 
 

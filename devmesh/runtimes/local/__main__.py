@@ -17,8 +17,8 @@ from typing import Any
 
 from devmesh.launch import ENTRIES, MODULES, Entry, Launcher, Ready, Sockets
 
-SUPERVISOR = {"supervisor": "devmesh.runtimes.local.life"}
-PODS = {"pod": "devmesh.pods.init"}
+SUPERVISOR = {"supervisor": ("devmesh.runtimes.local.life",)}
+PODS = {"pod": ("devmesh.pods.init",)}
 
 
 @contextmanager

@@ -7,16 +7,17 @@ import shutil
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from devmesh.ca.files import write_private
 from devmesh.config.topology_types import Workload
 from devmesh.registry.consul import ConsulPorts, consul_command
 from devmesh.runtimes.bootstrap import Servers
+from devmesh.runtimes.claims import claim_port, claim_usual_port
 from devmesh.runtimes.contents import mint_tokens
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.addons import Addon, all_answer, command, environment, plan_addons, write_settings
 from devmesh.runtimes.local.children import Children
-from devmesh.runtimes.local.claims import claim_port
 from devmesh.runtimes.local.plan import WorkloadPlan, bind_preferring, port_of
 from devmesh.runtimes.local.ports import REGISTRY_PORT
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
@@ -52,7 +53,7 @@ class OwnServers:
 
     def _plan_addons(self, binaries: dict[str, Path]) -> None:
         self._addons = plan_addons(binaries, self._files.root)
-        self._claims += [one.held for one in self._addons.values() if one.held is not None]
+        self._claims += [one.held for one in self._addons.values()]
         self.ports |= {name: one.port for name, one in self._addons.items()}
 
     # -- registry --------------------------------------------------------------------------------------------------
@@ -74,11 +75,10 @@ class OwnServers:
     async def _start_consul(self, binary: Path, token: str) -> None:
         for sock in self._socks["registry"]:
             sock.close()  # Consul binds by itself
-        claimed = [claim_port() for _ in range(3)]
+        usual = self.ports["registry"] == REGISTRY_PORT
+        claimed = [claim_usual_port(REGISTRY_PORT) if usual else claim_port(), claim_port(), claim_port()]
         self._claims += [held for _, held in claimed]
-        http, server, serf = (port for port, _ in claimed)
-        if self.ports["registry"] != REGISTRY_PORT:
-            self.ports["registry"] = http
+        self.ports["registry"], server, serf = (port for port, _ in claimed)
         ports = ConsulPorts(self.ports["registry"], server, serf)
         argv = consul_command(binary, self._files.root / "consul", ports, token).argv
         await self._children.spawn_foreign("registry", "consul", {"argv": list(argv), "environment": os.environ.copy()})
@@ -123,16 +123,16 @@ class OwnServers:
         }
         self._children.fork("control", "control", arguments, self._socks["control"])
 
-    def seen_by_sidecars(self, mesh_id: str, access_log_encoding: str) -> Servers:
-        return Servers(f"https://127.0.0.1:{self.ports['xds']}", f"http://127.0.0.1:{self.ports['otlp']}", mesh_id, access_log_encoding)
+    def seen_by_sidecars(self, mesh_id: str, config: Mapping[str, Any]) -> Servers:
+        """`config` is the mesh's (runtimes/contents.py, mesh_config)."""
+        xds, otlp = f"https://127.0.0.1:{self.ports['xds']}", f"http://127.0.0.1:{self.ports['otlp']}"
+        return Servers(xds, otlp, mesh_id, config.get("access_log_encoding", "TEXT"), config.get("secret_ttl"))
 
     # -- addons ----------------------------------------------------------------------------------------------------
 
     async def start_addons(self, plans: Mapping[str, WorkloadPlan]) -> None:
         write_settings(self._addons, plans, self.ports["control"])
         for name, one in self._addons.items():
-            if one.held is not None and one.held.family == socket.AF_INET:
-                one.held.close()
             await self._children.spawn_foreign(name, "addon", {"argv": command(one), "environment": environment(one, os.environ)})
 
     async def addons_answer(self) -> None:

@@ -177,7 +177,7 @@ class Supervisor:
         return mesh_config(self.settings, self._mesh_id)
 
     def _seen_by_sidecars(self) -> Servers:
-        return self._servers.seen_by_sidecars(self._mesh_id, self._mesh_config().get("access_log_encoding", "TEXT"))
+        return self._servers.seen_by_sidecars(self._mesh_id, self._mesh_config())
 
     async def _plan(self, topology: Topology, whole: Topology) -> None:
         """Choose the interception: pods where they can be made, which only making them tells."""
