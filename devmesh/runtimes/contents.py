@@ -44,7 +44,7 @@ def mint_tokens(file: Path, workloads: Iterable[Workload]) -> dict[str, str]:
     """A token for each workload and the control plane, by name, minted straight into the CA's store before it starts; it keeps their hashes."""
     store = TokenStore(file)
     identities = {one.name: one.spiffe_id for one in workloads} | {CONTROL_PLANE_WORKLOAD: str(CONTROL_PLANE)}
-    return {name: store.mint(name, SpiffeId.parse(spiffe_id)) for name, spiffe_id in identities.items()}
+    return store.mint_all({name: SpiffeId.parse(spiffe_id) for name, spiffe_id in identities.items()}, durable=False)
 
 
 def mesh_config(settings: Mapping[str, Any], mesh_id: str) -> Json:

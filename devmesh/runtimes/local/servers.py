@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -63,14 +64,13 @@ class OwnServers:
         return f"http://127.0.0.1:{self.ports['registry']}"
 
     async def start_registry(self, token: str) -> None:
-        """Ours is ready on return; a Consul, which tells nothing, has to be asked."""
+        """Ours, or a Consul where there is one."""
         binary = shutil.which("consul")
         if binary is not None:
             await self._start_consul(Path(binary), token)
             return
         arguments = {"directory": str(self._files.root / "registry"), "token_file": str(self._files.token)}
         self._children.fork("registry", "registry", arguments, self._socks["registry"])
-        await self._children.ready("registry")
 
     async def _start_consul(self, binary: Path, token: str) -> None:
         for sock in self._socks["registry"]:
@@ -88,13 +88,15 @@ class OwnServers:
     def start_collector(self) -> None:
         self._children.fork("collector", "collector", {"token_file": str(self._files.token)}, self._socks["collector"])
 
-    async def start_ca(self, otlp_url: str) -> None:
-        """It is ready on return, and its root lies where sidecars look for it."""
+    def start_ca(self, otlp_url: str) -> None:
         directory = self._files.root / "ca"
         arguments = {"directory": str(directory), "token_file": str(self._files.token), "otlp_url": otlp_url}
         self._children.fork("ca", "ca", arguments, self._socks["ca"])
-        await self._children.ready("ca")
-        (self._files.root / "root.pem").write_bytes((directory / "root.pem").read_bytes())
+
+    async def ready(self) -> None:
+        """Wait for registry and CA, whose root then lies where sidecars look for it. A Consul tells nothing and has to be asked."""
+        await asyncio.gather(self._children.ready("registry"), self._children.ready("ca"))
+        (self._files.root / "root.pem").write_bytes((self._files.root / "ca" / "root.pem").read_bytes())
 
     def mint_tokens(self, workloads: Iterable[Workload]) -> dict[str, Path]:
         """Put them into the CA's store, before it starts; where each is kept, by workload."""
@@ -105,7 +107,7 @@ class OwnServers:
         out = {}
         for name, token in tokens.items():
             out[name] = self._files.workload(name) / "token"
-            write_private(out[name], token.encode())
+            write_private(out[name], token.encode(), durable=False)
         return out
 
     def ca_address(self, token: Path) -> dict[str, str]:

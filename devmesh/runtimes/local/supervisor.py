@@ -12,8 +12,9 @@ import os
 import signal
 import time
 import uuid
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import aiohttp
 
@@ -51,6 +52,19 @@ from devmesh.runtimes.local.servers import OwnServers
 from devmesh.runtimes.primary import View, leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, Wait
+
+Result = TypeVar("Result")
+
+
+@contextlib.asynccontextmanager
+async def meanwhile(work: Coroutine[Any, Any, Result], name: str) -> AsyncIterator[asyncio.Task[Result]]:
+    """The work under way; it does not outlive the block."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class Supervisor:
@@ -113,14 +127,17 @@ class Supervisor:
         whole = await self._find_primary(topology)
         topology = whole.ours if whole else topology
         resources = [] if whole else load_resources(topology, lambda event: self.say(**event))
-        async with self.phase("plan"):
-            self._launchers.listen(self._children.on_launcher)
-            if self._primary is None:
-                self._servers.bind(binaries)
-            await self._plan(topology, whole.whole if whole else topology)
-            for plan in self.plans.values():
-                await self._apps.start(plan, self._seen_by_sidecars(), self.compose_file.parent)
-        tokens = await (self._join(self._primary, topology) if self._primary else self._start_own(topology, resources))
+        self._launchers.listen(self._children.on_launcher)
+        if self._primary is None:
+            self._servers.bind(binaries)
+        # Ours first: they have to wait for each other, and apps, once they start, leave little of the machine to anybody.
+        async with meanwhile(self._start_own(topology, resources), "our own servers") as own:
+            async with self.phase("pods and apps" if self._launchers.make_pods else "apps started"):
+                await self._plan(topology, whole.whole if whole else topology)
+                for plan in self.plans.values():
+                    await self._apps.start(plan, self._seen_by_sidecars(), self.compose_file.parent)
+            tokens = await own or await self._join(topology)
+        await self._servers.start_addons(self.plans)
         async with self.phase("sidecars", "sidecar"):
             for plan in self.plans.values():
                 self._start_sidecar(plan, tokens)
@@ -147,8 +164,10 @@ class Supervisor:
         self.settings = {**self.settings, "mesh_config": dict(view.settings)}
         return view
 
-    async def _join(self, primary: LocalPrimary, topology: Topology) -> dict[str, Path]:
+    async def _join(self, topology: Topology) -> dict[str, Path]:
         """Make the first mesh know our workloads; where each one's token is."""
+        if (primary := self._primary) is None:
+            raise AssertionError("a mesh of its own has tokens")
         async with self.phase(f"control plane of {primary.folder.name}"):
             (self.files.root / "root.pem").write_bytes(primary.root)
             tokens = self._servers.keep_tokens(await primary.tokens(plan.workload for plan in self.plans.values()))
@@ -156,13 +175,16 @@ class Supervisor:
         return tokens
 
     async def _start_own(self, topology: Topology, resources: list[StoredResource]) -> dict[str, Path]:
-        """Registry, CA, collector and control plane; where each workload's token is."""
+        """Registry, CA, collector and control plane; where each workload's token is. A remote mesh has none of them."""
+        if self._primary is not None:
+            return {}
         token, servers, traces_url = self.files.mesh_token(), self._servers, self._seen_by_sidecars().traces_url
         async with self.phase("registry, CA, collector"):
             await servers.start_registry(token)
+            tokens = servers.mint_tokens(topology.workloads)
+            servers.start_ca(traces_url)
             servers.start_collector()
-            tokens = servers.mint_tokens(plan.workload for plan in self.plans.values())
-            await servers.start_ca(traces_url)
+            await servers.ready()
         async with self.phase("control plane"):
             async with Registry(servers.registry_url, token) as registry:
                 await registry.wait_leader()
@@ -170,7 +192,6 @@ class Supervisor:
                 await replace_owner(registry, "mesh", resources)
                 await expire_faults(registry)
             servers.start_control(tokens[CONTROL_PLANE_WORKLOAD], traces_url)
-            await servers.start_addons(self.plans)
         return tokens
 
     def _mesh_config(self) -> dict[str, Any]:
@@ -295,6 +316,7 @@ class Supervisor:
                 ),
                 indent=1,
             ).encode(),
+            durable=False,
         )
         arguments = {"bootstrap": str(bootstrap), "sockets": [one.to_json() for one in plan.sockets]}
         self._children.fork(f"{workload.name}-sidecar", "sidecar", arguments, [one.sock for one in plan.sockets], kind="sidecar")
