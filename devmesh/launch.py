@@ -149,6 +149,8 @@ class Launcher:
         if not message:
             return False
         request = json.loads(message)
+        if "own_log" in request:
+            _log_to(request["own_log"])
         self._import(request["entry"])
         gc.freeze()  # children share these pages as long as nobody writes to them
         read_end, write_end = os.pipe()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.cli.test_app import devmesh
+from tests.cli.test_application import devmesh
 
 
 @pytest.mark.parametrize(("file", "says"), [("", True), ("/dev/stdout", False)])

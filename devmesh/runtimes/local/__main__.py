@@ -46,7 +46,8 @@ def supervisor(launcher: int, pods: int) -> Entry:
 
         ready()
         report, *channels = sockets
-        sys.exit(live(Path(arguments["compose_file"]), arguments["settings"], report, list(zip((launcher, pods), channels, strict=False))))
+        launchers = list(zip((launcher, pods), channels, strict=False))
+        sys.exit(live(Path(arguments["compose_file"]), arguments["settings"], report, launchers, arguments["began"]))
 
     return run
 

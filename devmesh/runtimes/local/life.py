@@ -7,7 +7,7 @@ import signal
 import socket
 import traceback
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.claims import claim_mesh_number
@@ -19,21 +19,25 @@ from devmesh.runtimes.local.preload import Preload
 from devmesh.runtimes.local.supervisor import Supervisor
 
 
-def live(compose_file: Path, settings: dict[str, Any], report: socket.socket, launchers: list[tuple[int, socket.socket]]) -> int:
-    """Be the supervisor: `report` is told what happens, the launchers (pid, channel) are ours, then those of pods; the exit status."""
+def live(
+    compose_file: Path, settings: dict[str, Any], report: socket.socket, launchers: list[tuple[int, socket.socket]], began: float
+) -> int:
+    """Be the supervisor; the exit status.
+
+    `report` is told what happens; the launchers (pid, channel) are ours, then that of pods; `up` began at that monotonic second.
+    """
     preloads = [Preload.of(*one) for one in launchers]
     try:
         with report, report.makefile("w") as told:
-            work = supervise(compose_file, MeshFiles.of(compose_file), settings, told, Launchers(preloads[0], *preloads[1:]))
-            return asyncio.run(work)
+            files = MeshFiles.of(compose_file)
+            return asyncio.run(supervise(Supervisor(compose_file, files, settings, told, Launchers(*preloads), began), files))
     finally:
         for one in preloads:
             one.end()
 
 
-async def supervise(compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str], launchers: Launchers) -> int:
+async def supervise(supervisor: Supervisor, files: MeshFiles) -> int:
     """Live until `down`, a signal or a failed `up`; the exit status."""
-    supervisor = Supervisor(compose_file, files, settings, report, launchers)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stopping.set)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

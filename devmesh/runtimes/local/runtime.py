@@ -8,12 +8,14 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.fetch import fetch
 from devmesh.runtimes.files import MeshFiles, last_lines
+from devmesh.runtimes.local import ahead
 from devmesh.runtimes.local.enter import enter
 from devmesh.runtimes.local.leftovers import clean_up, let_go
 from devmesh.runtimes.local.ports import OUTBOUND_PORT
@@ -33,9 +35,11 @@ class LocalRuntime:
     def up(self, settings: Json, tell: Tell) -> None:
         """Start the supervisor and follow it until the mesh is ready. Raises DevmeshError with what went wrong."""
         self.files.make()
-        with self.files.log("launcher").open("ab") as log:
-            launchers = Preloading(log)
-        with launchers.supervise(self.compose_file, settings, self.files.log("supervisor")) as told:
+        with closing(ahead.take()) as launchers:
+            self._follow(launchers, settings, tell)
+
+    def _follow(self, launchers: Preloading, settings: Json, tell: Tell) -> None:
+        with launchers.supervise(self.compose_file, settings, self.files.log("supervisor"), self.files.log("launcher")) as told:
             for line in told:
                 event = json.loads(line)
                 tell(event)
@@ -43,7 +47,7 @@ class LocalRuntime:
                     raise DevmeshError(event["message"], event["hint"])
                 if event["event"] == "done":
                     return
-        lines = "\n".join(line for name in ("launcher", "supervisor") for line in last_lines(self.files.log(name)))
+        lines = "\n".join([*launchers.last_words(), *last_lines(self.files.log("supervisor"))])
         raise DevmeshError(f"the supervisor ended before the mesh was ready:\n{lines}", f"see {self.files.log('supervisor')}")
 
     async def down(self, *, volumes: bool) -> bool:

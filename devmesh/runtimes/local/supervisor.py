@@ -68,10 +68,12 @@ async def meanwhile(work: Coroutine[Any, Any, Result], name: str) -> AsyncIterat
 
 
 class Supervisor:
-    def __init__(self, compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str], launchers: Launchers) -> None:
+    def __init__(
+        self, compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str], launchers: Launchers, began: float
+    ) -> None:
         self.compose_file, self.files, self.settings = compose_file, files, settings
         self._report = report
-        self._began = time.monotonic()
+        self._began = began
         self._launchers = launchers
         self._children = Children(files, launchers, self._again, self.save)
         self.processes, self.stopping = self._children.processes, self._children.stopping
@@ -127,6 +129,7 @@ class Supervisor:
         whole = await self._find_primary(topology)
         topology = whole.ours if whole else topology
         resources = [] if whole else load_resources(topology, lambda event: self.say(**event))
+        self.say(event="phase_done", name="begun", seconds=time.monotonic() - self._began)
         self._launchers.listen(self._children.on_launcher)
         if self._primary is None:
             self._servers.bind(binaries)

@@ -27,10 +27,9 @@ def files(tmp_path):
 
 
 @pytest.fixture
-def started(files):
+def started():
     """What was started, and both launchers as a supervisor would have them."""
-    with files.log("launcher").open("ab") as log:
-        preloading = Preloading(log)
+    preloading = Preloading()
     own, pods = (socket.socket(fileno=os.dup(one.fileno())) for one in preloading._ours)
     yield preloading, Preload.of(preloading._process.pid, own), pods
     preloading.give_up()
@@ -70,7 +69,7 @@ async def test_the_pods_launcher_goes_when_nobody_holds_its_channel(started):
     await until(lambda: children.read_text() != "", seconds=30)
     (child,) = children.read_text().split()
     pods.close()
-    preloading._close()
+    preloading._leave()
     descriptor = os.pidfd_open(int(child))
     assert select.select([descriptor], [], [], 30)[0]
     os.close(descriptor)
@@ -78,28 +77,41 @@ async def test_the_pods_launcher_goes_when_nobody_holds_its_channel(started):
 
 def test_the_supervisor_tells_what_happens_and_keeps_no_launcher_when_it_ends(files, tmp_path):
     (tmp_path / "compose.yaml").write_text("services: {web: {image: nobody/has-this}}\n")
-    with files.log("launcher").open("ab") as log:
-        preloading = Preloading(log)
-    with preloading.supervise(tmp_path / "compose.yaml", {"runtime": "local"}, files.log("supervisor")) as report:
+    preloading = Preloading()
+    with preloading.supervise(tmp_path / "compose.yaml", {"runtime": "local"}, files.log("supervisor"), files.log("launcher")) as report:
         events = [json.loads(line) for line in report]
     assert events[-1]["event"] == "error"
     assert "web" in events[-1]["message"]
+    assert preloading.last_words() == []
+    preloading.close()
     preloading._process.wait(timeout=30)
     assert start_time(preloading._process.pid) is None
 
 
-def test_one_that_was_given_up_is_gone(files):
-    with files.log("launcher").open("ab") as log:
-        preloading = Preloading(log)
+def test_one_that_was_given_up_is_gone():
+    preloading = Preloading()
     pid = preloading._process.pid
     preloading.give_up()
     assert start_time(pid) is None
 
 
 def test_the_supervisor_of_a_launcher_that_has_ended_tells_nothing(files, tmp_path):
-    with files.log("launcher").open("ab") as log:
-        preloading = Preloading(log)
+    preloading = Preloading()
     preloading._process.kill()
     preloading._process.wait()
-    with preloading.supervise(tmp_path / "compose.yaml", {}, files.log("supervisor")) as report:
+    with preloading.supervise(tmp_path / "compose.yaml", {}, files.log("supervisor"), files.log("launcher")) as report:
         assert report.read() == ""
+    preloading.close()
+
+
+def test_what_it_says_before_it_supervises_is_kept(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "devmesh").mkdir()
+    (tmp_path / "devmesh" / "__init__.py").write_text("raise ImportError('half an installation')")
+    monkeypatch.chdir(tmp_path)
+    preloading = Preloading()
+    preloading._process.wait()
+    with preloading.supervise(tmp_path / "compose.yaml", {}, files.log("supervisor"), files.log("launcher")) as report:
+        assert report.read() == ""
+    assert "half an installation" in preloading.last_words()[-1]
+    preloading.close()

@@ -12,7 +12,7 @@ from tests.runtimes.local.scripted import ScriptedLaunchers, plan
 def supervisor_of(tmp_path):
     files = MeshFiles.of(tmp_path / "compose.yaml")
     files.make()
-    return Supervisor(tmp_path / "compose.yaml", files, {}, io.StringIO(), ScriptedLaunchers())
+    return Supervisor(tmp_path / "compose.yaml", files, {}, io.StringIO(), ScriptedLaunchers(), began=0.0)
 
 
 async def test_a_command_for_nobody_is_answered_with_an_error(tmp_path):
