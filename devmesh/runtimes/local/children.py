@@ -132,7 +132,7 @@ class Children:
         process = self.processes[name]
         while not process.ready:
             process.changed.clear()
-            if process.restarts > 1 or self.is_late:
+            if process.restarts > 1 or self.is_late or self._launchers.is_lost:
                 raise DevmeshError(f"{name} does not become ready; its last lines:\n{self.last_lines(name)}", f"devmesh logs {name}")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.changed.wait(), 0.5)

@@ -20,7 +20,7 @@ import aiohttp
 from devmesh.ca.files import write_private
 from devmesh.config.topology import GATEWAY, Gateways, check_local, load_topology
 from devmesh.config.topology_types import Topology
-from devmesh.errors import DevmeshError, InternalError
+from devmesh.errors import DevmeshError
 from devmesh.pods.preflight import explain, missing_tools
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
@@ -150,7 +150,6 @@ class Supervisor:
     async def _join(self, primary: LocalPrimary, topology: Topology) -> dict[str, Path]:
         """Make the first mesh know our workloads; where each one's token is."""
         async with self.phase(f"control plane of {primary.folder.name}"):
-            await self._loaded_or_fail()
             (self.files.root / "root.pem").write_bytes(primary.root)
             tokens = self._servers.keep_tokens(await primary.tokens(plan.workload for plan in self.plans.values()))
             await primary.join(topology, targets(self.plans))
@@ -160,7 +159,6 @@ class Supervisor:
         """Registry, CA, collector and control plane; where each workload's token is."""
         token, servers, traces_url = self.files.mesh_token(), self._servers, self._seen_by_sidecars().traces_url
         async with self.phase("registry, CA, collector"):
-            await self._loaded_or_fail()
             await servers.start_registry(token)
             servers.start_collector()
             tokens = servers.mint_tokens(plan.workload for plan in self.plans.values())
@@ -278,14 +276,6 @@ class Supervisor:
         await self._apps.spawn(process)
         self.save()
         await self._apps.listens(self.plans[process.name])
-
-    async def _loaded_or_fail(self) -> None:
-        try:
-            await asyncio.wait_for(self._launchers.loaded(), 20)
-        except TimeoutError as error:
-            raise InternalError(
-                f"the launcher did not start:\n{self._children.last_lines('launcher')}", f"see {self.files.log('launcher')}"
-            ) from error
 
     # -- the parts -------------------------------------------------------------------------------------------------
 
