@@ -133,7 +133,8 @@ class BringUp:
             ("pull", [name for name in missing if not services[name].get("build")]),
         ):
             if chosen:
-                self.compose.follow(self.compose_file, (action, *chosen), partial(tell, action))
+                wanted = ", ".join(f"{names[name]} of {name}" for name in chosen)  # the engine's own words do not name an image
+                self.compose.follow(self.compose_file, (action, *chosen), partial(tell, action), f" ({wanted})")
 
     def _surroundings(self) -> Surroundings:
         return Surroundings(
