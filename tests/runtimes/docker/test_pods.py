@@ -3,7 +3,7 @@
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.pods import MOVED, addresses_by_name, refused_names, rules_of
+from devmesh.runtimes.docker.pods import MOVED, addresses_by_name, healthcheck, refused_names, rules_of
 from devmesh.runtimes.docker.project import render
 from tests.runtimes.docker.layouts import FOLDER, layout_from
 
@@ -106,7 +106,13 @@ def test_start_is_pod_then_sidecar_ready_then_app(tmp_path):
 
 def test_an_engine_without_start_interval_gets_one_interval(tmp_path):
     check = services(tmp_path, "restart: always", start_interval=False)["web-sidecar"]["healthcheck"]
-    assert (check["interval"], "start_interval" in check) == ("5s", False)
+    assert (check["interval"], "start_interval" in check) == ("10s", False)
+
+
+@pytest.mark.parametrize(("since", "word", "often"), [(False, "interval", "5s"), (True, "start_interval", "2s")])
+def test_a_sidecar_is_not_looked_at_while_a_mesh_starts_and_what_others_wait_for_is(since, word, often):
+    assert healthcheck([], start_interval=since, early=False)[word] == "10s"
+    assert healthcheck([], start_interval=since)[word] == often
 
 
 NAMED = """\
