@@ -9,7 +9,8 @@ from typing import Any
 from devmesh.config.topology import GATEWAY, TRAFFIC_LABELS, Service, Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.pods.names import host_aliases
-from devmesh.runtimes.docker.layout import CONTROL_NETWORK, HOST_NETWORK, VIPS, Json, Layout, networks_of, pod_of, sidecar_of
+from devmesh.runtimes.bootstrap import tracing_environment
+from devmesh.runtimes.docker.layout import COLLECTOR, CONTROL_NETWORK, HOST_NETWORK, VIPS, Json, Layout, networks_of, pod_of, sidecar_of
 from devmesh.runtimes.docker.pod import SIDECAR_UID, Rules, words
 
 # What the engine refuses of a container that joins another's network namespace.
@@ -239,12 +240,14 @@ def _app(layout: Layout, service: Mapping[str, Any], workload: Workload, index: 
     if hidden := hidden_folders(layout, service):
         kept["volumes"] = [*kept["volumes"], *hidden]
     labels = _mapping(service.get("labels")) | {ROLE_LABEL: "app", WORKLOAD_LABEL: workload.name}
+    environment = tracing_environment(workload, f"http://{COLLECTOR}") | _mapping(service.get("environment"))
     return (
         kept
         | ({"deploy": deploy} if deploy else {})
         | ({"sysctls": sysctls} if sysctls else {})
         | {
             "labels": labels,
+            "environment": environment,
             "network_mode": f"service:{pod_of(workload.name)}",
             "depends_on": depends_on(layout, service) | {sidecar_of(workload.name): {"condition": "service_healthy"}},
         }

@@ -3,6 +3,7 @@
 import pytest
 
 from devmesh.errors import DevmeshError
+from devmesh.runtimes.docker.layout import COLLECTOR
 from devmesh.runtimes.docker.pods import MOVED, addresses_by_name, healthcheck, refused_names, rules_of
 from devmesh.runtimes.docker.project import render
 from tests.runtimes.docker.layouts import FOLDER, layout_from
@@ -65,6 +66,14 @@ def test_istios_labels_say_what_is_not_intercepted(tmp_path):
     assert rules.exclude_inbound_ports == ("22", "9000")
     assert rules.include_outbound_ranges == ("10.0.0.0/8",)
     assert rules.exclude_outbound_ports == ("3306",)
+
+
+def test_an_app_is_told_where_its_spans_go_unless_the_users_file_says_so(tmp_path):
+    told = services(tmp_path, "restart: always")["web"]["environment"]
+    assert told["OTEL_EXPORTER_OTLP_ENDPOINT"] == f"http://{COLLECTOR}"
+    assert told["OTEL_SERVICE_NAME"] == "web"
+    kept = services(tmp_path, "environment: {OTEL_EXPORTER_OTLP_ENDPOINT: 'http://mine:4318'}")["web"]["environment"]
+    assert kept["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://mine:4318"
 
 
 def test_each_replica_is_a_pod_of_its_own_and_the_first_has_the_host_port(tmp_path):
