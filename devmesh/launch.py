@@ -107,7 +107,9 @@ MODULES: Mapping[str, Sequence[str]] = {
 class Launcher:
     """`modules` are imported between requests, the one that a request needs before it."""
 
-    def __init__(self, channel: socket.socket, entries: Mapping[str, Entry] = ENTRIES, modules: Mapping[str, Sequence[str]] = MODULES) -> None:
+    def __init__(
+        self, channel: socket.socket, entries: Mapping[str, Entry] = ENTRIES, modules: Mapping[str, Sequence[str]] = MODULES
+    ) -> None:
         self._channel = channel
         self._entries = entries
         self._to_import = dict(modules)
