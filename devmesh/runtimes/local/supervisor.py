@@ -54,10 +54,11 @@ from devmesh.runtimes.local.ports import HTTPS_PORT, REGISTRY_PORT
 from devmesh.runtimes.local.primary import LocalPrimary
 from devmesh.runtimes.primary import View, leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
-from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, Wait
+from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, Wait, wait_timeout
 from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
-UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness
+UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness, unless it is told when
+FORK_SECONDS = 2.0  # in which a launcher answers, if it lives
 
 
 class Supervisor:
@@ -71,7 +72,7 @@ class Supervisor:
     ) -> None:
         self.compose_file, self.files, self.settings = compose_file, files, settings
         self._report = report
-        self._began = time.monotonic()
+        self._began, self._limit = time.monotonic(), wait_timeout(settings, UP_TIMEOUT)
         self.processes: dict[str, Managed] = {}
         self.plans: dict[str, WorkloadPlan] = {}
         self.ports: dict[str, int] = {}
@@ -81,7 +82,7 @@ class Supervisor:
         self._pods = Pods(files, self._on_pod)
         self.holding = Holding(lambda: [one for one in self.processes.values() if one.kind == "app"], self._pods, self.save)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.stopping = asyncio.Event()
+        self.stopping, self.up_ended = asyncio.Event(), asyncio.Event()
         self._mesh_id = str(uuid.uuid4())
         self._addons: dict[str, Addon] = {}
         self.interception = "proxy"
@@ -410,7 +411,7 @@ class Supervisor:
         self.ports |= {name: one.port for name, one in self._addons.items()}
 
     def _is_lost(self, addon: str) -> bool:
-        return self.processes[addon].restarts > 1 or time.monotonic() > self._began + UP_TIMEOUT
+        return self.processes[addon].restarts > 1 or time.monotonic() > self._began + self._limit
 
     async def _start_addons(self) -> None:
         write_settings(self._addons, self.plans, self.ports["control"])
@@ -516,7 +517,7 @@ class Supervisor:
 
     async def _ready(self, name: str) -> None:
         process = self.processes[name]
-        deadline = self._began + UP_TIMEOUT
+        deadline = self._began + self._limit
         while not process.ready:
             process.changed.clear()
             if process.restarts > 1 or time.monotonic() > deadline:
@@ -528,7 +529,7 @@ class Supervisor:
         await asyncio.gather(*(self._ready(name) for name, process in self.processes.items() if process.kind == kind))
 
     def _failed_at_start(self, names: list[str]) -> DevmeshError:
-        found = [(name, self.processes[name].how_it_failed(self.plans[name].app_ports, UP_TIMEOUT)) for name in names]
+        found = [(name, self.processes[name].how_it_failed(self.plans[name].app_ports, self._limit)) for name in names]
         parts = [f"{name} {how}; its last lines:\n{self._last_lines(name)}" for name, how in found]
         return DevmeshError("\n".join(parts) + "\nThe rest of the mesh runs.", f"devmesh logs {names[0]}")
 
@@ -542,7 +543,7 @@ class Supervisor:
         if plan.interception == "namespace":
             return await self._pod_app_listens(process)
         port = next(iter(plan.app_ports.values()))
-        deadline = time.monotonic() + UP_TIMEOUT
+        deadline = time.monotonic() + self._limit
         while time.monotonic() < deadline:
             if process.status is not None:
                 return process.name
@@ -558,7 +559,7 @@ class Supervisor:
 
     async def _pod_app_listens(self, process: Managed) -> str | None:
         try:
-            async with asyncio.timeout(UP_TIMEOUT):
+            async with asyncio.timeout(self._limit):
                 while not process.ready and process.status is None:
                     process.changed.clear()
                     await process.changed.wait()
@@ -569,7 +570,7 @@ class Supervisor:
     async def _synced(self, failed: list[str]) -> None:
         """Until the control plane has every sidecar's acknowledgement and the health of every workload whose app has not failed."""
         wanted = {name for name, plan in self.plans.items() if not plan.workload.gateway and name not in failed}
-        wait = Wait(self._tell, UP_TIMEOUT, lambda name: last_lines(self.files.log(name)))
+        wait = Wait(self._tell, self._limit, lambda name: last_lines(self.files.log(name)))
         headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
         async with aiohttp.ClientSession(headers=headers) as session:
             view = ControlPlaneView(session, f"http://127.0.0.1:{self.ports['control']}")
@@ -618,6 +619,15 @@ class Supervisor:
     def save(self) -> None:
         """Write down what runs, for commands and for whoever comes after a kill."""
         self.files.write_state(self.state())
+
+    async def _all_forked(self) -> None:
+        """Until the launchers have said the number of whatever they were asked for last: nothing else tells whom to stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FORK_SECONDS):
+                for process in self.processes.values():
+                    while process.kind in ("ours", "pod", "sidecar") and not process.pid and process.status is None:
+                        process.changed.clear()
+                        await process.changed.wait()
 
     async def serve_commands(self) -> asyncio.Server:
         self.files.control_socket.unlink(missing_ok=True)
@@ -668,8 +678,10 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Apps, then sidecars (they drain), then our own, then the launcher."""
+        await self.up_ended.wait()
         for process in self.processes.values():
             process.wanted = False
+        await self._all_forked()
         for kinds in (("app",), ("sidecar",), ("pod",), ("ours", "consul", "addon")):
             found = [(p.pid, p.started) for p in self.processes.values() if p.kind in kinds and p.pid]
             await asyncio.to_thread(stop_all, found, GRACE)

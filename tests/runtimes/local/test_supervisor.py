@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 
 import pytest
@@ -11,8 +12,8 @@ from devmesh.errors import DevmeshError
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.managed import FIRST_BACKOFF, Managed
 from devmesh.runtimes.local.plan import WorkloadPlan
-from devmesh.runtimes.local.supervisor import Supervisor
-from tests.support.virtual_time import in_virtual_time, pass_time
+from devmesh.runtimes.local.supervisor import FORK_SECONDS, Supervisor
+from tests.support.virtual_time import in_virtual_time, now, pass_time, settled
 from tests.support.waiting import until
 
 
@@ -30,12 +31,12 @@ class ScriptedLaunchers:
         return {}
 
 
-def supervised(tmp_path, *names, kind="sidecar"):
+def supervised(tmp_path, *names, kind="sidecar", settings=None):
     """A supervisor that has forked these processes, and its launchers."""
     files = MeshFiles.of(tmp_path / "compose.yaml")
     files.make()
     launchers = ScriptedLaunchers()
-    supervisor = Supervisor(tmp_path / "compose.yaml", files, {}, io.StringIO(), launchers)
+    supervisor = Supervisor(tmp_path / "compose.yaml", files, settings or {}, io.StringIO(), launchers)
     for name in names:
         supervisor._fork(name, "sidecar", {}, [], kind=kind)
         supervisor._on_launcher({"event": "started", "name": name, "pid": 0})
@@ -101,6 +102,17 @@ def test_an_app_that_failed_is_named_with_how_and_its_last_words(tmp_path, statu
     assert error.hint == "devmesh logs web"
 
 
+@pytest.mark.parametrize(("settings", "seconds"), [({}, 30), ({"wait_timeout": None}, 30), ({"wait_timeout": 2.0}, 2)])
+@in_virtual_time
+async def test_an_app_in_a_pod_that_never_listens_is_waited_for_as_long_as_up_was_told(tmp_path, settings, seconds):
+    supervisor, _ = supervised(tmp_path, settings=settings)
+    process = Managed("web", "app", listens=True)
+    assert await supervisor._pod_app_listens(process) == "web"
+    assert now() == pytest.approx(seconds)
+    supervisor.processes["web"], supervisor.plans["web"] = process, plan("web", 80)
+    assert f"after {seconds} s" in supervisor._failed_at_start(["web"]).message
+
+
 @pytest.mark.parametrize(("ports", "ready"), [((), True), ((8080,), False)], ids=["a job", "a server"])
 async def test_an_app_without_ports_is_ready_when_it_runs(tmp_path, ports, ready):
     supervisor, _ = supervised(tmp_path)
@@ -110,6 +122,26 @@ async def test_an_app_without_ports_is_ready_when_it_runs(tmp_path, ports, ready
     assert process.ready is ready
     await until(lambda: process.status is not None)
     assert not process.ready
+
+
+@in_virtual_time
+async def test_a_fork_that_was_just_asked_for_is_heard_of_before_anything_is_stopped(tmp_path):
+    supervisor, _ = supervised(tmp_path)
+    supervisor._fork("web-sidecar", "sidecar", {}, [], kind="sidecar")
+    heard = asyncio.create_task(supervisor._all_forked())
+    await settled()
+    assert not heard.done()
+    supervisor._on_launcher({"event": "started", "name": "web-sidecar", "pid": 2**22})
+    await heard
+    assert now() < FORK_SECONDS
+
+
+@in_virtual_time
+async def test_a_launcher_that_is_gone_is_not_waited_for_without_end(tmp_path):
+    supervisor, _ = supervised(tmp_path)
+    supervisor._fork("web-sidecar", "sidecar", {}, [], kind="sidecar")
+    await supervisor._all_forked()
+    assert now() == pytest.approx(FORK_SECONDS)
 
 
 async def test_a_command_for_nobody_is_answered_with_an_error(tmp_path):
