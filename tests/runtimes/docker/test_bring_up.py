@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.bring_up import FOLDER_LABEL, BringUp, compose_failed, ended, has_failed, own_services, process_json, refuse_others
+from devmesh.runtimes.docker.bring_up import (
+    FOLDER_LABEL,
+    BringUp,
+    compose_failed,
+    ended,
+    has_failed,
+    own_services,
+    process_json,
+    refuse_others,
+)
 from devmesh.runtimes.docker.engine import Container
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
 from devmesh.runtimes.docker.project import render, without_waiting
