@@ -30,6 +30,7 @@ from devmesh.registry.client import Registry
 from devmesh.registry.consul import ConsulPorts, consul_command
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
 from devmesh.runtimes.bootstrap import Servers
+from devmesh.runtimes.claims import claim_port, claim_usual_port
 from devmesh.runtimes.contents import (
     CONTROL_PLANE_WORKLOAD,
     ControlPlaneView,
@@ -43,7 +44,6 @@ from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.addons import Addon, all_answer, command, environment, find, plan_addons, targets, write_settings
 from devmesh.runtimes.local.bootstrap import app_environment, sidecar_bootstrap
-from devmesh.runtimes.local.claims import claim_port
 from devmesh.runtimes.local.holding import Holding, kill_app
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.leftovers import GRACE
@@ -388,11 +388,10 @@ class Supervisor:
             return f"http://127.0.0.1:{self.ports['registry']}"
         for sock in self._socks["registry"]:
             sock.close()  # Consul binds by itself
-        claimed = [claim_port() for _ in range(3)]
+        usual = self.ports["registry"] == REGISTRY_PORT
+        claimed = [claim_usual_port(REGISTRY_PORT) if usual else claim_port(), claim_port(), claim_port()]
         self._claims += [held for _, held in claimed]
-        http, server, serf = (port for port, _ in claimed)
-        if self.ports["registry"] != REGISTRY_PORT:
-            self.ports["registry"] = http
+        self.ports["registry"], server, serf = (port for port, _ in claimed)
         ports = ConsulPorts(self.ports["registry"], server, serf)
         command = consul_command(Path(binary), self.files.root / "consul", ports, token)
         request = {"argv": list(command.argv), "environment": os.environ.copy()}
@@ -407,7 +406,7 @@ class Supervisor:
 
     def _plan_addons(self, binaries: dict[str, Path]) -> None:
         self._addons = plan_addons(binaries, self.files.root)
-        self._claims += [one.held for one in self._addons.values() if one.held is not None]
+        self._claims += [one.held for one in self._addons.values()]
         self.ports |= {name: one.port for name, one in self._addons.items()}
 
     def _is_lost(self, addon: str) -> bool:
@@ -416,8 +415,6 @@ class Supervisor:
     async def _start_addons(self) -> None:
         write_settings(self._addons, self.plans, self.ports["control"])
         for name, one in self._addons.items():
-            if one.held is not None and one.held.family == socket.AF_INET:
-                one.held.close()
             request = {"argv": command(one), "environment": environment(one, os.environ)}
             process = self.processes[name] = Managed(name, "addon", request=request)
             await self._spawn_foreign(process)
