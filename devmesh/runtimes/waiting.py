@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.runtime import Json, Tell
@@ -13,6 +14,12 @@ from devmesh.runtimes.runtime import Json, Tell
 LOOK_AGAIN_SECONDS = 0.02
 PATIENCE_SECONDS = 1.0  # a wait that is over by then needs no words
 LAST_LINES = 20
+
+
+def wait_timeout(settings: Mapping[str, Any], usual: float) -> float:
+    """Seconds that `up` waits for readiness; `usual` unless `--wait-timeout` says otherwise."""
+    asked: float | None = settings.get("wait_timeout")
+    return usual if asked is None else asked
 
 
 class NotInTimeError(DevmeshError):

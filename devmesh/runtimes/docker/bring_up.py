@@ -37,10 +37,10 @@ from devmesh.runtimes.docker.project import as_yaml, render, without_waiting
 from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.runtime import Json, Tell
-from devmesh.runtimes.waiting import LAST_LINES, Lack, Look, NotInTimeError, Wait
+from devmesh.runtimes.waiting import LAST_LINES, Lack, Look, NotInTimeError, Wait, wait_timeout
 
 INTERCEPTION = "redirect"
-UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started
+UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started, unless it is told how many
 LEADER_TIMEOUT = 30.0
 LOOK_SECONDS = 0.3  # between looks at the containers
 ASK_SECONDS = 0.05  # between questions to the control plane, which has better to do while a mesh starts
@@ -195,7 +195,9 @@ class BringUp:
 
     async def _until_nothing_lacks(self, layout: Layout, look: Look) -> None:
         try:
-            await Wait(self._tell, UP_TIMEOUT, partial(self._last_lines, layout), again=ASK_SECONDS).until_nothing_lacks(look)
+            await Wait(
+                self._tell, wait_timeout(self.settings, UP_TIMEOUT), partial(self._last_lines, layout), again=ASK_SECONDS
+            ).until_nothing_lacks(look)
         except NotInTimeError as error:
             raise DevmeshError(f"{error.message}\n{REST_RUNS}", error.hint) from error
 
