@@ -57,7 +57,7 @@ async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
     server = await supervisor.serve_commands()
     started = False
     try:
-        await supervisor.up(number)
+        await _up(supervisor, number)
         started = True
     except DevmeshError as error:
         supervisor.say(event="error", message=error.message, hint=error.hint, status=error.exit_status)
@@ -77,3 +77,17 @@ async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
     await supervisor.stop()
     server.close()
     return 0 if started else 1
+
+
+async def _up(supervisor: Supervisor, number: int) -> None:
+    """Bring the mesh up; a `down` or a signal meanwhile ends that. Raises DevmeshError."""
+    bringing = asyncio.create_task(supervisor.up(number), name="up")
+    told = asyncio.create_task(supervisor.stopping.wait(), name="told to stop")
+    await asyncio.wait((bringing, told), return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    ended = bringing.cancel()
+    await asyncio.wait((bringing,))
+    supervisor.up_ended.set()
+    if ended:
+        raise DevmeshError("the mesh was taken down before it was ready", "devmesh up")
+    await bringing

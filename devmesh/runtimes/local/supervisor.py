@@ -51,7 +51,7 @@ from devmesh.runtimes.local.primary import LocalPrimary
 from devmesh.runtimes.local.servers import OwnServers
 from devmesh.runtimes.primary import View, leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
-from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, Wait
+from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, Wait, wait_timeout
 
 Result = TypeVar("Result")
 
@@ -75,8 +75,8 @@ class Supervisor:
         self._report = report
         self._began = began
         self._launchers = launchers
-        self._children = Children(files, launchers, self._again, self.save)
-        self.processes, self.stopping = self._children.processes, self._children.stopping
+        self._children = Children(files, launchers, self._again, self.save, wait_timeout(settings, UP_TIMEOUT))
+        self.processes, self.stopping, self.up_ended = self._children.processes, self._children.stopping, asyncio.Event()
         self._servers = OwnServers(files, self._children)
         self._pods = Pods(files, self._on_pod)
         self._apps = Apps(files, self._children, self._pods)
@@ -327,7 +327,7 @@ class Supervisor:
     async def _synced(self, failed: list[str]) -> None:
         """Until the control plane has every sidecar's acknowledgement and the health of every workload whose app has not failed."""
         wanted = {name for name, plan in self.plans.items() if not plan.workload.gateway and name not in failed}
-        wait = Wait(self._tell, UP_TIMEOUT, lambda name: last_lines(self.files.log(name)))
+        wait = Wait(self._tell, self._children.limit, lambda name: last_lines(self.files.log(name)))
         headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
         async with aiohttp.ClientSession(headers=headers) as session:
             view = ControlPlaneView(session, f"http://127.0.0.1:{self.ports['control']}")
@@ -424,8 +424,10 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Apps, then sidecars (they drain), then our own, then the launcher."""
+        await self.up_ended.wait()
         for process in self.processes.values():
             process.wanted = False
+        await self._children.all_forked()
         for kinds in (("app",), ("sidecar",), ("pod",), ("ours", *FOREIGN)):
             found = [(p.pid, p.started) for p in self._children.of_kind(*kinds) if p.pid]
             await asyncio.to_thread(stop_all, found, GRACE)
