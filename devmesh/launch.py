@@ -99,8 +99,8 @@ MODULES: Mapping[str, Sequence[str]] = {
     "registry": ("devmesh.registry.embedded.server",),
     "collector": ("devmesh.collector.server",),
     "ca": ("devmesh.ca.server", "devmesh.ca.warm"),
-    "sidecar": ("devmesh.sidecar.__main__",),
     "control": ("devmesh.controlplane.server", "devmesh.xds.schema", "opentelemetry.sdk.trace.export"),
+    "sidecar": ("devmesh.sidecar.__main__",),
 }
 
 
