@@ -75,7 +75,7 @@ def warm() -> WarmCommandLine:
 
 def _serve(channel: socket.socket) -> None:
     import devmesh.mesh  # noqa: F401, PLC0415 - what commands import when they need it
-    from devmesh.cli.app import application, main  # noqa: PLC0415 - in this process only
+    from devmesh.cli.application import application, main  # noqa: PLC0415 - in this process only
 
     application()
     gc.freeze()
