@@ -385,5 +385,5 @@ class HttpConnection(Downstream):
 
 def _render_head(status: int, headers: Headers) -> bytes:
     return b"\r\n".join(
-        [b"HTTP/1.1 %d " % status + replies.reason_phrase(status), *[name + b": " + value for name, value in headers], b"", b""]
+        [b"HTTP/1.1 %d " % status + replies.reason_phrase(status), *[b"%b: %b" % (name, value) for name, value in headers], b"", b""]
     )

@@ -191,7 +191,7 @@ class Exchange:
     def _normalize(self) -> bool:
         """Before any rule looks at the path."""
         manager = self.manager
-        if b"#" in self.head.target:
+        if self.head.target.find(b"#") >= 0:  # `in` raises and drops a TypeError first
             return False
         if not (manager.normalize_path or manager.merge_slashes):
             return True
