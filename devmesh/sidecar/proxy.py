@@ -18,6 +18,7 @@ from devmesh.sidecar.config import HttpManager, Listener, ProxyConfig, TcpProxy,
 from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.downstream import HttpConnection
 from devmesh.sidecar.exchange import Exchange, Stream
+from devmesh.sidecar.forwarding import RequestIds
 from devmesh.sidecar.listener import Accepted, SocketSpec
 from devmesh.sidecar.message import Headers
 from devmesh.sidecar.original_dst import original_destination
@@ -80,6 +81,7 @@ class Proxy:
         self.telemetry: Recorder = telemetry or NoTelemetry()
         self.now, self.wall_ns = now, wall_ns
         self.rng = rng or random.Random()  # noqa: S311 - balancing and sampling, no secret
+        self.request_ids = RequestIds(self.rng)
         self.peer_metadata: Headers = peer_metadata or []
         self.peer_lines = [name + b": " + value for name, value in self.peer_metadata]
         self.config = EMPTY
