@@ -123,8 +123,7 @@ class RunningMesh:
     async def urls(self, state: Json) -> Json:
         """Services at the gateway where one binds them, else at their own inbound port."""
         services: Json = {}
-        bound = await self._bound_services(state)
-        strict = await self._strict_workloads()
+        bound, strict = await asyncio.gather(self._bound_services(state), self._strict_workloads(state))
         for name, one in state["workloads"].items():
             if one["gateway"] or one["service"] in services:
                 continue
@@ -166,22 +165,22 @@ class RunningMesh:
         out.pop("", None)
         return out
 
-    async def _strict_workloads(self) -> set[str]:
-        strict = set()
-        for name, one in self.state()["workloads"].items():
-            if one["gateway"]:
-                continue
-            try:
-                config = await self.control(f"/v1/proxies/{name}/config")
-            except DevmeshError:
-                continue
-            inbound: Json = next((item for item in config["listeners"] if item["name"] == "virtualInbound"), {"filter_chains": []})
-            matches = [chain["filter_chain_match"] for chain in inbound["filter_chains"]]
-            # A workload without ports has only the chain that refuses connections to the listener itself.
-            ports = [match for match in matches if match.get("destination_port", INBOUND_LISTENER) != INBOUND_LISTENER]
-            if ports and not any(match.get("transport_protocol") == "raw_buffer" for match in ports):
-                strict.add(name)
-        return strict
+    async def _strict_workloads(self, state: Json) -> set[str]:
+        names = [name for name, one in state["workloads"].items() if not one["gateway"]]
+        strict = await asyncio.gather(*map(self._is_strict, names))
+        return {name for name, is_strict in zip(names, strict, strict=True) if is_strict}
+
+    async def _is_strict(self, workload: str) -> bool:
+        """Whether its sidecar takes mTLS only; False while nobody tells."""
+        try:
+            config = await self.control(f"/v1/proxies/{workload}/config")
+        except DevmeshError:
+            return False
+        inbound: Json = next((item for item in config["listeners"] if item["name"] == "virtualInbound"), {"filter_chains": []})
+        matches = [chain["filter_chain_match"] for chain in inbound["filter_chains"]]
+        # A workload without ports has only the chain that refuses connections to the listener itself.
+        ports = [match for match in matches if match.get("destination_port", INBOUND_LISTENER) != INBOUND_LISTENER]
+        return bool(ports) and not any(match.get("transport_protocol") == "raw_buffer" for match in ports)
 
 
 def _gateway_base(state: Json, table: str, domain: str) -> str:
