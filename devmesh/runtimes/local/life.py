@@ -76,6 +76,7 @@ async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
     supervisor.stopping.set()
     await supervisor.stop()
     server.close()
+    await supervisor.answered()
     return 0 if started else 1
 
 

@@ -82,6 +82,7 @@ class Supervisor:
         self._apps = Apps(files, self._children, self._pods)
         self.holding = Holding(lambda: self._children.of_kind("app"), self._pods, self.save)
         self.plans: dict[str, WorkloadPlan] = {}
+        self._commands: set[asyncio.Task[Any]] = set()
         self._mesh_id = str(uuid.uuid4())
         self.interception = "proxy"
         self._primary: LocalPrimary | None = None
@@ -381,7 +382,15 @@ class Supervisor:
         self.files.control_socket.unlink(missing_ok=True)
         return await asyncio.start_unix_server(self._command, self.files.control_socket)
 
+    async def answered(self) -> None:
+        """Let the commands under way have their answers."""
+        if self._commands:
+            await asyncio.wait(self._commands, timeout=GRACE)
+
     async def _command(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (task := asyncio.current_task()) is not None:
+            self._commands.add(task)
+            task.add_done_callback(self._commands.discard)
         try:
             command = json.loads(await reader.readline() or b"{}")
             answer = await self._run_command(command)

@@ -23,6 +23,9 @@ class ScriptedLaunchers:
     def state(self):
         return {}
 
+    async def end(self):
+        pass
+
 
 def plan(name, *ports):
     workload = Workload(name, "default", name, "v1", {}, "default", "127.7.0.1", ports)

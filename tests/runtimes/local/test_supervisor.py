@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
 
 import pytest
 
@@ -32,3 +34,18 @@ def test_whoever_listened_may_be_gone(tmp_path):
 @pytest.mark.parametrize(("settings", "seconds"), [({}, 30), ({"wait_timeout": None}, 30), ({"wait_timeout": 2.0}, 2)])
 def test_up_waits_as_long_as_it_was_told(tmp_path, settings, seconds):
     assert supervisor_of(tmp_path, settings)._children.limit == seconds
+
+
+async def test_whoever_told_it_to_end_has_an_answer_when_it_ends(tmp_path):
+    supervisor = supervisor_of(tmp_path)
+    supervisor.up_ended.set()
+    server = await supervisor.serve_commands()
+    reader, writer = await asyncio.open_unix_connection(supervisor.files.control_socket)
+    writer.write(b'{"command": "down"}\n')
+    await supervisor.stopping.wait()
+    await supervisor.stop()
+    server.close()
+    await supervisor.answered()
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "what is left would be cancelled"
+    assert json.loads(await reader.readline()) == {"stopped": True}
+    writer.close()
