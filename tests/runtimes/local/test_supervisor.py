@@ -36,16 +36,23 @@ def test_up_waits_as_long_as_it_was_told(tmp_path, settings, seconds):
     assert supervisor_of(tmp_path, settings)._children.limit == seconds
 
 
-async def test_whoever_told_it_to_end_has_an_answer_when_it_ends(tmp_path):
-    supervisor = supervisor_of(tmp_path)
+async def test_whoever_told_it_to_end_has_an_answer_when_it_ends(tmp_path, monkeypatch):
+    supervisor, ourselves, our_end = supervisor_of(tmp_path), asyncio.current_task(), asyncio.Event()
+
+    async def end():
+        if asyncio.current_task() is not ourselves:
+            await our_end.wait()  # the command is behind whoever else ends it
+
+    monkeypatch.setattr(supervisor._launchers, "end", end)
     supervisor.up_ended.set()
     server = await supervisor.serve_commands()
     reader, writer = await asyncio.open_unix_connection(supervisor.files.control_socket)
     writer.write(b'{"command": "down"}\n')
     await supervisor.stopping.wait()
     await supervisor.stop()
+    our_end.set()
     server.close()
     await supervisor.answered()
-    assert asyncio.all_tasks() == {asyncio.current_task()}, "what is left would be cancelled"
+    assert asyncio.all_tasks() == {ourselves}, "what is left would be cancelled"
     assert json.loads(await reader.readline()) == {"stopped": True}
     writer.close()
