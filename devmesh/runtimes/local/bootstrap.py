@@ -40,7 +40,7 @@ def _pod_settings(servers: Servers) -> dict[str, Any]:
 def app_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
     """The user's own environment, the compose file's over it, ours over both."""
     if plan.interception == "namespace":
-        return _pod_environment(plan, servers)
+        return {**os.environ, **pod_environment(plan, servers)}
     workload = plan.workload
     proxy = f"http://{workload.ip}:{OUTBOUND_PORT}"
     environment = {
@@ -61,8 +61,8 @@ def app_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
     return environment
 
 
-def _pod_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
-    """Nothing in it is about the mesh: a container has its host name and where its spans go, too."""
+def pod_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
+    """What an app's differs in from the user's own. Nothing in it is about the mesh: a container has its host name and where its spans go, too."""
     workload = plan.workload
     collector = urlsplit(servers.otlp_url)
     ours = {
@@ -71,4 +71,4 @@ def _pod_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{HOST_GATEWAY_NAME}:{collector.port}",
         "OTEL_SERVICE_NAME": workload.service,
     }
-    return {**os.environ, **ours, **workload.environment}
+    return {**ours, **workload.environment}

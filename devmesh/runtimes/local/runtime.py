@@ -140,7 +140,8 @@ class LocalRuntime:
         os.execv(binary, ["curl", "-sS", "--noproxy", "", "--proxy", proxy, *arguments])  # noqa: S606 - no shell on purpose
 
     def execute(self, workload: str, argv: Sequence[str] | None) -> NoReturn:
-        enter(workload, self.files.running_state()["workloads"][workload], argv or [os.environ.get("SHELL") or "/bin/sh"])
+        state = self.files.running_state()["workloads"][workload]
+        enter(workload, state, argv or [os.environ.get("SHELL") or "/bin/sh"], self.files.environment(workload))
 
 
 def _followed(files: Sequence[Path]) -> Iterator[tuple[str, str]]:

@@ -42,7 +42,7 @@ from devmesh.runtimes.docker.compose import merged
 from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.addons import Addon, all_answer, command, environment, find, plan_addons, targets, write_settings
-from devmesh.runtimes.local.bootstrap import app_environment, sidecar_bootstrap
+from devmesh.runtimes.local.bootstrap import app_environment, pod_environment, sidecar_bootstrap
 from devmesh.runtimes.local.claims import claim_port
 from devmesh.runtimes.local.holding import Holding, kill_app
 from devmesh.runtimes.local.launchers import Launchers
@@ -470,6 +470,7 @@ class Supervisor:
         if argv[0] in ("python", "python3"):
             argv[0] = sys.executable
         process = self.processes[workload.name] = Managed(workload.name, "app", listens=bool(plan.app_ports))
+        write_private(self.files.environment(workload.name), json.dumps(pod_environment(plan, self._servers())).encode(), durable=False)
         process.request = {
             "argv": argv,
             "environment": app_environment(plan, self._servers()),
