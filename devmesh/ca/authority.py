@@ -101,6 +101,12 @@ class Authority:
             intermediate = _keep(directory, "intermediate", _new_ca("devmesh intermediate CA", root, clock()))
         return cls(root.certificate, intermediate, clock)
 
+    @classmethod
+    def in_memory(cls, clock: Clock = wall_clock) -> "Authority":
+        """One that nobody will find again."""
+        root = _new_ca("devmesh root CA", None, clock())
+        return cls(root.certificate, _new_ca("devmesh intermediate CA", root, clock()), clock)
+
     @property
     def trust_bundle(self) -> TrustBundle:
         return TrustBundle((pem_of(self._root),))

@@ -68,6 +68,10 @@ class Clock:
         return self.wall_ns() / 1e9 - self.monotonic()
 
 
+def new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
 def certificate_request(key: ec.EllipticCurvePrivateKey, spiffe_id: SpiffeId) -> str:
     """Give the PEM of a CSR for this identity."""
     names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(spiffe_id))])
@@ -217,7 +221,7 @@ class WorkloadIdentity:
 
     async def renew(self) -> Credentials:
         """Get a certificate for a new key; CaError when there is none to be had now."""
-        key = await asyncio.to_thread(ec.generate_private_key, ec.SECP256R1())
+        key = new_key()
         body: dict[str, Any] = {"csr": certificate_request(key, self.spiffe_id)}
         if self._ca.secret_ttl is not None:
             body["validity_seconds"] = self._ca.secret_ttl

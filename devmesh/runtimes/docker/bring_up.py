@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import socket
 import subprocess
 import time
 import uuid
@@ -22,6 +21,7 @@ from devmesh.config.topology import GATEWAY, Gateways, Topology, load_topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
+from devmesh.runtimes.claims import PortClaims
 from devmesh.runtimes.contents import ControlPlaneView, kept_settings, load_resources, mesh_config
 from devmesh.runtimes.docker.addresses import host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
@@ -60,6 +60,7 @@ class BringUp:
         self._began = time.monotonic()
         self._mesh_id = str(uuid.uuid4())
         self._addons: tuple[str, ...] = tuple(settings.get("addons", ()))
+        self._claims = PortClaims()  # until the engine has bound them
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -70,6 +71,10 @@ class BringUp:
 
     async def run(self) -> Json:
         """The state of the mesh that is up."""
+        with self._claims:
+            return await self._run()
+
+    async def _run(self) -> Json:
         profiles, gateways = self.settings.get("compose_profiles", ()), Gateways.of(self.settings)
         address = self.settings.get("remotePilotAddress")
         primary = DockerPrimary.of(address, self.files) if address else None
@@ -139,7 +144,7 @@ class BringUp:
         return Surroundings(
             existing=self.engine.networks(),
             routes=host_routes(),
-            prefer=prefer_port,
+            prefer=self._claims.prefer,
             start_interval=self.engine.version >= START_INTERVAL_SINCE,
         )
 
@@ -286,16 +291,6 @@ def refuse_others(layout: Layout, found: Collection[Container]) -> None:
             f"the engine has a project {layout.project!r} already, from {folder}",
             f"docker compose --project-name {layout.project} down, or give this one another name: at the top of the compose file",
         )
-
-
-def prefer_port(port: int) -> int:
-    """`port` on 127.0.0.1, or any free one when somebody has it."""
-    for candidate in (port, 0):
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", candidate))
-            return int(sock.getsockname()[1])
-    raise DevmeshError("no free port on 127.0.0.1", "ss -ltn says who has them")
 
 
 def compose_failed(what: str, log: Path) -> DevmeshError:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from devmesh.errors import DevmeshError
+from devmesh.runtimes.claims import claim_mesh_number
 from devmesh.runtimes.faults import watch_faults
 from devmesh.runtimes.files import MeshFiles
-from devmesh.runtimes.local.claims import claim_mesh_number
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.leftovers import clean_up
 from devmesh.runtimes.local.supervisor import Supervisor
