@@ -42,7 +42,7 @@ class Apps:
         if argv[0] in ("python", "python3"):
             argv[0] = sys.executable
         request = {"argv": argv, "environment": app_environment(plan, servers), "cwd": workload.working_dir or str(directory)}
-        process = Managed(workload.name, "app", listens=bool(plan.app_ports), request=request)
+        process = Managed(workload.name, "app", listens=bool(plan.app_ports), restart=workload.restart, request=request)
         self._children.processes[workload.name] = process
         write_private(self._files.environment(workload.name), json.dumps(pod_environment(plan, servers)).encode(), durable=False)
         await self.spawn(process)

@@ -263,7 +263,9 @@ class Supervisor:
         sidecar.sockets = [one.sock for one in plan.sockets]
         sidecar.request["arguments"]["sockets"] = [one.to_json() for one in plan.sockets]
         await asyncio.to_thread(stop_all, [(sidecar.pid, sidecar.started)], GRACE)  # its end starts it again
-        await self._apps.spawn(self.processes[name])
+        app = self.processes[name]
+        if app.wanted and not app.over:
+            await self._apps.spawn(app)
 
     async def _again(self, process: Managed) -> None:
         """An app or a pod that has died starts anew; what runs in a pod has died with it."""
@@ -271,7 +273,8 @@ class Supervisor:
             await self._app_again(process)
             return
         name = process.name.removesuffix("-pod")
-        self._children.exited(self.processes[name], -signal.SIGKILL)
+        if self.processes[name].status is None:
+            self._children.exited(self.processes[name], -signal.SIGKILL)
         self._fork_pod(self.plans[name])
 
     async def _app_again(self, process: Managed) -> None:
