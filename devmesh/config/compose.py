@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from devmesh.config.compose_files import Sources, needs_compose
+from devmesh.config.container_keys import container_keys
 from devmesh.config.durations import parse_duration
 from devmesh.config.interpolation import interpolate, parse_env_file
 from devmesh.config.model import Diagnostic
@@ -69,6 +70,7 @@ class ComposeService:
     container_name: str | None
     hostname: str | None
     links: tuple[tuple[str, str], ...]
+    container_keys: tuple[str, ...]
     mesh: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -222,6 +224,7 @@ class _ServiceReader:
             container_name=self._text(value, path, "container_name"),
             hostname=self._text(value, path, "hostname"),
             links=tuple(_link(one) for one in self._names(value.get("links"), f"{path}.links")),
+            container_keys=tuple(container_keys(value)),
             mesh=mesh,
         )
 

@@ -282,6 +282,7 @@ class _Builder:
                 local_error=plan.local_error,
                 networks=tuple(one.networks),
                 restart=one.restart,
+                container_keys=one.container_keys,
             )
 
     def _addressed(self, workload: Workload, number: int) -> Workload:

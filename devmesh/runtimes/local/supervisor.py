@@ -18,6 +18,7 @@ from typing import IO, Any
 import aiohttp
 
 from devmesh.ca.files import write_private
+from devmesh.config.container_keys import told
 from devmesh.config.topology import GATEWAY, Gateways, check_local, load_topology
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError, InternalError
@@ -108,6 +109,8 @@ class Supervisor:
     async def up(self, number: int) -> None:
         topology = load_topology(self.compose_file, number, merged=merged(self.compose_file), gateways=Gateways.of(self.settings))
         check_local(topology)
+        if keys := told(topology.workloads):
+            self.say(event="note", message=f"without an engine nothing comes of {keys} (docs/pods.md)")
         binaries = find(self.settings.get("addons", ()))
         self._project = topology.name
         whole = await self._find_primary(topology)
