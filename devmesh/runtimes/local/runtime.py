@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,14 +39,13 @@ class LocalRuntime:
         )  # fmt: skip
         if process.stdout is None:
             raise AssertionError("a pipe was asked for")
-        for line in process.stdout:
-            event = json.loads(line)
-            tell(event)
-            if event["event"] == "error":
-                raise DevmeshError(event["message"], event["hint"])
-            if event["event"] == "done":
+        try:
+            if _is_done(process.stdout, tell):
                 process.stdout.close()
                 return
+        except KeyboardInterrupt:
+            tell({"event": "note", "message": "interrupted: the mesh goes on coming up. hint: devmesh wait, or devmesh down"})
+            raise
         lines = "\n".join(last_lines(self.files.log("supervisor")))
         raise DevmeshError(f"the supervisor ended before the mesh was ready:\n{lines}", f"see {self.files.log('supervisor')}")
 
@@ -142,6 +141,18 @@ class LocalRuntime:
     def execute(self, workload: str, argv: Sequence[str] | None) -> NoReturn:
         state = self.files.running_state()["workloads"][workload]
         enter(workload, state, argv or [os.environ.get("SHELL") or "/bin/sh"], self.files.environment(workload))
+
+
+def _is_done(events: Iterable[str], tell: Tell) -> bool:
+    """Pass on what the supervisor says until the mesh is ready; False when it has ended before. Raises DevmeshError with what it could not do."""
+    for line in events:
+        event = json.loads(line)
+        tell(event)
+        if event["event"] == "error":
+            raise DevmeshError(event["message"], event["hint"])
+        if event["event"] == "done":
+            return True
+    return False
 
 
 def _followed(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
