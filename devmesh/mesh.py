@@ -151,12 +151,14 @@ class Mesh(RunningMesh):
     def _workload(self, name: str, one: Json, processes: dict[str, Json], proxy: Json) -> Json:
         sidecar = processes.get(one.get("sidecar", f"{name}-sidecar"), {})
         app = None if one["gateway"] else processes.get(name)
+        done = app is not None and app.get("state") == "exited" and app["status"] == 0
         return {
             "name": name,
             "service": one["service"],
             "version": one["version"],
             "namespace": one["namespace"],
-            "ready": bool(sidecar.get("ready")) and (app is None or bool(app["ready"] and not app.get("held"))),
+            "ready": bool(sidecar.get("ready")) and (app is None or done or bool(app["ready"] and not app.get("held"))),
+            "done": done,
             "held": bool((app or {}).get("held")),
             "healthy": bool(proxy.get("healthy")),
             "synced": bool(proxy.get("synced") and proxy.get("connected")),

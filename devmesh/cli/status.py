@@ -95,9 +95,11 @@ def _ports(one: dict[str, Any]) -> str:
 
 
 def _condition(one: dict[str, Any]) -> str:
-    """What is not as it should be, else "ready"."""
+    """What is not as it should be, else "ready", or "done" of a job that has ended well."""
     if one["held"]:
         return "paused"
+    if one["done"] and one["ready"] and one["synced"]:
+        return "done"
     wrong = [
         name for name, is_so in (("not ready", one["ready"]), ("unhealthy", one["healthy"]), ("not in sync", one["synced"])) if not is_so
     ]

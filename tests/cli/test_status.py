@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from devmesh.cli.status import _say_ended, certificate
+from devmesh.cli.status import _condition, _say_ended, certificate
 from devmesh.errors import DevmeshError
 from devmesh.running import RunningMesh
 
@@ -79,3 +79,11 @@ def chain(*expiries):
 async def test_a_sidecar_is_asked_why_its_certificate_has_ended(tmp_path, monkeypatch, sidecar, told):
     monkeypatch.setattr(RunningMesh, "runtime", sidecar)
     assert await RunningMesh(tmp_path / "compose.yaml").certificate("web", NOW) == told
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [({}, "ready"), ({"done": True}, "done"), ({"done": True, "ready": False}, "not ready"), ({"held": True}, "paused")],
+)
+def test_a_job_that_has_ended_well_is_done(changes, shown):
+    assert _condition({"held": False, "done": False, "ready": True, "healthy": True, "synced": True} | changes) == shown

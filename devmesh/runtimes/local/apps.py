@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -11,11 +12,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from devmesh.ca.files import write_private
 from devmesh.errors import DevmeshError
 from devmesh.pods.listening import listening_addresses
 from devmesh.runtimes.bootstrap import Servers
 from devmesh.runtimes.files import MeshFiles
-from devmesh.runtimes.local.bootstrap import app_environment
+from devmesh.runtimes.local.bootstrap import app_environment, pod_environment
 from devmesh.runtimes.local.children import Children
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.plan import WorkloadPlan
@@ -40,8 +42,9 @@ class Apps:
         if argv[0] in ("python", "python3"):
             argv[0] = sys.executable
         request = {"argv": argv, "environment": app_environment(plan, servers), "cwd": workload.working_dir or str(directory)}
-        process = Managed(workload.name, "app", listens=bool(plan.app_ports), request=request)
+        process = Managed(workload.name, "app", listens=bool(plan.app_ports), restart=workload.restart, request=request)
         self._children.processes[workload.name] = process
+        write_private(self._files.environment(workload.name), json.dumps(pod_environment(plan, servers)).encode(), durable=False)
         await self.spawn(process)
 
     async def spawn(self, process: Managed) -> None:

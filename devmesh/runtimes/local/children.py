@@ -15,6 +15,7 @@ from devmesh.errors import DevmeshError
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.managed import Managed
+from devmesh.runtimes.local.restarts import comes_back
 from devmesh.runtimes.processes import start_time
 
 UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness, unless it is told when
@@ -120,7 +121,13 @@ class Children:
 
     def exited(self, process: Managed, status: int) -> None:
         process.ended(status)
-        if not process.wanted or self.stopping.is_set() or self._comes_with_its_pod(process):
+        if not process.wanted or self.stopping.is_set():
+            return
+        if process.kind == "app" and not comes_back(process.restart, status, process.restarts, listens=process.listens):
+            process.over = True
+            self._changed()
+            return
+        if self._comes_with_its_pod(process):
             return
         self.task(self._restart(process, process.next_wait(time.monotonic())), f"restart {process.name}")
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
@@ -40,13 +40,12 @@ class LocalRuntime:
 
     def _follow(self, launchers: Preloading, settings: Json, tell: Tell) -> None:
         with launchers.supervise(self.compose_file, settings, self.files.log("supervisor"), self.files.log("launcher")) as told:
-            for line in told:
-                event = json.loads(line)
-                tell(event)
-                if event["event"] == "error":
-                    raise DevmeshError(event["message"], event["hint"])
-                if event["event"] == "done":
+            try:
+                if _is_done(told, tell):
                     return
+            except KeyboardInterrupt:
+                tell({"event": "note", "message": "interrupted: the mesh goes on coming up. hint: devmesh wait, or devmesh down"})
+                raise
         lines = "\n".join([*launchers.last_words(), *last_lines(self.files.log("supervisor"))])
         raise DevmeshError(f"the supervisor ended before the mesh was ready:\n{lines}", f"see {self.files.log('supervisor')}")
 
@@ -140,7 +139,20 @@ class LocalRuntime:
         os.execv(binary, ["curl", "-sS", "--noproxy", "", "--proxy", proxy, *arguments])  # noqa: S606 - no shell on purpose
 
     def execute(self, workload: str, argv: Sequence[str] | None) -> NoReturn:
-        enter(workload, self.files.running_state()["workloads"][workload], argv or [os.environ.get("SHELL") or "/bin/sh"])
+        state = self.files.running_state()["workloads"][workload]
+        enter(workload, state, argv or [os.environ.get("SHELL") or "/bin/sh"], self.files.environment(workload))
+
+
+def _is_done(events: Iterable[str], tell: Tell) -> bool:
+    """Pass on what the supervisor says until the mesh is ready; False when it has ended before. Raises DevmeshError with what it could not do."""
+    for line in events:
+        event = json.loads(line)
+        tell(event)
+        if event["event"] == "error":
+            raise DevmeshError(event["message"], event["hint"])
+        if event["event"] == "done":
+            return True
+    return False
 
 
 def _followed(files: Sequence[Path]) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,7 @@ from typing import IO, Any, TypeVar
 import aiohttp
 
 from devmesh.ca.files import write_private
+from devmesh.config.container_keys import told
 from devmesh.config.topology import GATEWAY, Gateways, check_local, load_topology
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError
@@ -125,6 +126,8 @@ class Supervisor:
     async def up(self, number: int) -> None:
         topology = load_topology(self.compose_file, number, merged=merged(self.compose_file), gateways=Gateways.of(self.settings))
         check_local(topology)
+        if keys := told(topology.workloads):
+            self.say(event="note", message=f"without an engine nothing comes of {keys} (docs/pods.md)")
         binaries = find(self.settings.get("addons", ()))
         self._project = topology.name
         whole = await self._find_primary(topology)
@@ -286,7 +289,9 @@ class Supervisor:
         sidecar.sockets = [one.sock for one in plan.sockets]
         sidecar.request["arguments"]["sockets"] = [one.to_json() for one in plan.sockets]
         await asyncio.to_thread(stop_all, [(sidecar.pid, sidecar.started)], GRACE)  # its end starts it again
-        await self._apps.spawn(self.processes[name])
+        app = self.processes[name]
+        if app.wanted and not app.over:
+            await self._apps.spawn(app)
 
     async def _again(self, process: Managed) -> None:
         """An app or a pod that has died starts anew; what runs in a pod has died with it."""
@@ -294,7 +299,8 @@ class Supervisor:
             await self._app_again(process)
             return
         name = process.name.removesuffix("-pod")
-        self._children.exited(self.processes[name], -signal.SIGKILL)
+        if self.processes[name].status is None:
+            self._children.exited(self.processes[name], -signal.SIGKILL)
         self._fork_pod(self.plans[name])
 
     async def _app_again(self, process: Managed) -> None:

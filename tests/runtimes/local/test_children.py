@@ -103,6 +103,24 @@ async def test_an_app_whose_pod_has_died_waits_for_the_pod(tmp_path):
     assert launchers.forked == ["web"]
 
 
+@pytest.mark.parametrize(("restart", "status", "again"), [("", 0, False), ("", 1, True), ("no", 1, False), ("on-failure:1", 1, True)])
+@in_virtual_time
+async def test_an_app_that_is_done_stays_so_and_says_it(tmp_path, restart, status, again):
+    started = []
+
+    async def start(process):
+        started.append(process.name)
+
+    children, _ = born(tmp_path, "job", kind="app", again=start)
+    process = children.processes["job"]
+    process.restart = restart
+    children.exited(process, status)
+    await pass_time(60)
+    assert (bool(started), process.over, process.to_json().get("state")) == (again, not again, None if again else "exited")
+    process.begin(0)
+    assert not process.over, "devmesh start runs it again"
+
+
 async def test_what_cannot_be_started_has_ended_and_its_log_says_why(tmp_path):
     children, _ = born(tmp_path)
     process = children.processes["job"] = Managed("job", "app", wanted=False, request={"argv": ["no-such-program"], "environment": {}})
