@@ -349,6 +349,10 @@ def test_whatever_of_the_mesh_is_killed_comes_back_and_traffic_flows(five, name)
     subprocess.run(["docker", "kill", five.container(name)], capture_output=True, check=True)
     until(lambda: five.pid(name) > 0, 30)
     five.devmesh("wait", "--timeout", "60s")
+    if name.endswith("-pod"):
+        sidecar = five.container(name.removesuffix("-pod") + "-sidecar")
+        logs = subprocess.run(["docker", "logs", sidecar], capture_output=True, text=True, check=True).stderr
+        assert "the pod is gone, and so are we" in logs, "its connections were closed at once"
     until(lambda: page(five).startswith("web: api"), 30)
 
 
