@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devmesh.ca.files import write_private
 from devmesh.config.addon_names import ADDONS, GRAFANA, PROMETHEUS
 from devmesh.config.topology_types import Workload
 from devmesh.runtimes.packaged import compose_folder
@@ -135,13 +135,18 @@ def dashboards() -> list[Path]:
 
 
 def _write(path: Path, value: Any) -> None:
-    """Nothing in it is secret, and the addon's own user must read it; left alone when it says this already."""
+    """Nothing in it is secret, and the addon's own user must read it; left alone when it says this already.
+
+    Readable before it has its name: Prometheus reads a file at once, and does not look again when only its mode is another (file_sd_config).
+    """
     data = json.dumps(value, indent=1).encode()
     if path.is_file() and path.read_bytes() == data:
         return
     _open_folder(path.parent)
-    write_private(path, data, durable=False)
-    path.chmod(0o644)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    temporary.chmod(0o644)  # whatever the umask
+    temporary.replace(path)
 
 
 def _open_folder(path: Path) -> None:

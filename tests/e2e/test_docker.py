@@ -93,6 +93,44 @@ spec:
     route: [{destination: {host: api}}]
 """
 
+# Istio's egress tasks: istio.io/latest/docs/tasks/traffic-management/egress, "Accessing External Services" and "Egress Gateways".
+ENTRY = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: outside}
+spec:
+  hosts: [outside.example]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: DNS
+"""
+EGRESS = """\
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: istio-egressgateway}
+spec:
+  selector: {istio: egressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [outside.example]}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: egressgateway-for-outside}
+spec:
+  host: istio-egressgateway.istio-system.svc.cluster.local
+  subsets: [{name: outside}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: outside-through-egress-gateway}
+spec:
+  hosts: [outside.example]
+  gateways: [istio-egressgateway, mesh]
+  http:
+  - match: [{gateways: [mesh], port: 80}]
+    route: [{destination: {host: istio-egressgateway.istio-system.svc.cluster.local, subset: outside, port: {number: 80}}, weight: 100}]
+  - match: [{gateways: [istio-egressgateway], port: 80}]
+    route: [{destination: {host: outside.example, port: {number: 80}}, weight: 100}]
+"""
+
 
 @pytest.fixture(scope="module")
 def five(
@@ -172,6 +210,46 @@ def test_registry_only_cuts_what_is_no_service_by_ipv6_too(five, docker_engine):
         assert re.search(rf"0 UH .* BlackHoleCluster - {re.escape(destination)} ", log), "as Envoy writes it"
 
 
+@contextmanager
+def outside(mesh: RunningMesh, environment: dict[str, str]) -> Iterator[str]:
+    """A web server that is no part of the mesh, known as outside.example on one of its networks; gives its container."""
+    image, network = environment["DEBIAN_IMAGE"], mesh.state()["networks"]["front"]
+    command = ["docker", "run", "--detach", "--init", "--network", network, "--network-alias", "outside.example", image]
+    made = subprocess.run([*command, "python3", "-u", "-m", "http.server", "80"], capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        yield made
+    finally:
+        subprocess.run(["docker", "rm", "--force", made], capture_output=True, check=True)
+
+
+def test_a_host_outside_is_cut_until_a_service_entry_names_it_and_may_be_called_through_the_egress_gateway(five, docker_environment):
+    (five.folder / "entry.yaml").write_text(ENTRY)
+    (five.folder / "egress.yaml").write_text(EGRESS)
+    call = ("exec", "worker", "--", "curl", "-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}")
+    with outside(five, docker_environment) as server:
+
+        def callers() -> list[str]:
+            """Whom the server has seen, by address; it logs to standard error."""
+            said = subprocess.run(["docker", "logs", server], capture_output=True, text=True, check=True)
+            return [line.split()[0] for line in (said.stdout + said.stderr).splitlines() if "GET /" in line]
+
+        assert five.devmesh(*call, "http://outside.example/cut", check=False).stdout == "502", "REGISTRY_ONLY: block_all, as in Istio"
+        five.devmesh("apply", "-f", "entry.yaml")
+        until(lambda: five.devmesh(*call, "http://outside.example/", check=False).stdout == "200")
+        assert five.devmesh(*call, "http://outside.example/direct").stdout == "404"
+        assert re.search(
+            r'"GET /direct HTTP/1.1" 404 .* outbound\|80\|\|outside.example ', five.devmesh("logs", "worker", "--access").stdout
+        )
+        five.devmesh("apply", "-f", "egress.yaml")
+        assert five.devmesh(*call, "http://outside.example/through").stdout == "404"
+        log = five.devmesh("logs", "istio-egressgateway", "--access").stdout
+        assert re.search(r'"GET /through HTTP/[12.]+" 404 .* outbound\|80\|\|outside.example ', log)
+        first, _, last = callers()
+        assert first != last, "the last request came from the gateway"
+    five.devmesh("delete", "-f", "egress.yaml")
+    five.devmesh("delete", "-f", "entry.yaml")
+
+
 def test_only_the_init_of_a_pod_may_have_a_capability_and_it_gives_it_up(five, docker_engine):
     found = {one["Name"]: one["HostConfig"]["CapAdd"] for one in attributes(docker_engine, five) if one["HostConfig"]["CapAdd"]}
     assert len(found) == 6
@@ -196,15 +274,16 @@ def test_only_tls_is_on_the_wire_between_pods(five, devmesh_image, workload, por
     assert set(first) <= TLS_RECORDS, "a plain request begins with a letter"
 
 
+def targets(mesh: RunningMesh) -> dict[str, str]:
+    """Whose metrics Prometheus asks for, and whether it gets them."""
+    answer = orjson.loads(mesh.fetch(f"{mesh.json('status')['urls']['mesh']['prometheus']}/api/v1/targets"))
+    return {one["labels"]["pod"]: one["health"] for one in answer["data"]["activeTargets"]}
+
+
 def test_prometheus_scrapes_every_sidecar_and_the_control_plane(five):
     prometheus = five.json("status")["urls"]["mesh"]["prometheus"]
-
-    def targets() -> dict[str, str]:
-        answer = orjson.loads(five.fetch(f"{prometheus}/api/v1/targets"))
-        return {one["labels"]["pod"]: one["health"] for one in answer["data"]["activeTargets"]}
-
     wanted = dict.fromkeys([*five.state()["workloads"], "control"], "up")
-    until(lambda: targets() == wanted, 30)
+    until(lambda: targets(five) == wanted, 30)
     calls = 'istio_requests_total{reporter="destination", destination_app="api", connection_security_policy="mutual_tls"}'
     until(lambda: bool(page(five)) and ask_prometheus(prometheus, calls) > 0, 30)
 
@@ -270,6 +349,10 @@ def test_whatever_of_the_mesh_is_killed_comes_back_and_traffic_flows(five, name)
     subprocess.run(["docker", "kill", five.container(name)], capture_output=True, check=True)
     until(lambda: five.pid(name) > 0, 30)
     five.devmesh("wait", "--timeout", "60s")
+    if name.endswith("-pod"):
+        sidecar = five.container(name.removesuffix("-pod") + "-sidecar")
+        logs = subprocess.run(["docker", "logs", sidecar], capture_output=True, text=True, check=True).stderr
+        assert "the pod is gone, and so are we" in logs, "its connections were closed at once"
     until(lambda: page(five).startswith("web: api"), 30)
 
 
@@ -431,12 +514,14 @@ def test_a_second_project_joins_the_first_ones_control_plane_and_calls_its_servi
         program = "import urllib.request as u; print(u.urlopen('http://web:3000/', timeout=9).read().decode())"
         assert desk.devmesh("exec", "caller", "--", "python3", "-c", program).stdout.startswith("web: api")
         until(lambda: "outbound|3000||web.default.svc.cluster.local" in desk.devmesh("logs", "caller", "--access").stdout)
+        until(lambda: targets(five).get("caller") == "up", 30)
         refused = five.devmesh("down", check=False)
         assert refused.returncode == 1
         assert f"desk{os.getpid()} has joined this mesh" in refused.stderr
     finally:
         desk.devmesh("down")
     assert "caller" not in five.devmesh("proxy-status").stdout
+    until(lambda: "caller" not in targets(five), 30)
 
 
 def test_a_service_that_opted_out_is_an_ordinary_container(docker_engine, docker_environment, devmesh_image, tmp_path):

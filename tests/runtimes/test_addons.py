@@ -6,6 +6,7 @@ import re
 import stat
 import subprocess
 from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,19 @@ def test_an_addons_own_user_may_read_everything_whatever_the_umask(tmp_path):
         os.umask(before)
     for path in (tmp_path / "a").rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644), path
+
+
+def test_targets_are_readable_to_prometheus_from_the_moment_they_have_their_name(tmp_path, monkeypatch):
+    """It reads a file when it appears, and not when its mode changes."""
+    modes = []
+
+    def replace(self, target):
+        modes.append(stat.S_IMODE(self.stat().st_mode))
+        self.rename(target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    scrape_remote(tmp_path, "desk", TARGETS)
+    assert modes == [0o644]
 
 
 def test_grafana_finds_its_datasource_and_its_dashboards_where_it_looks(tmp_path):

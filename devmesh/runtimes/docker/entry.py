@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import shutil
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,26 @@ def sidecar(arguments: Sequence[str]) -> None:
     main(path, [*specs, *map(open_socket, bootstrap.sockets)])
 
 
-def end_with(pod: socket.socket) -> None:
-    """Drain when the pod goes: its network goes with it."""
+def end_with(pod: socket.socket, leave: Callable[[int], object] = os._exit) -> None:
+    """Drain when the pod goes: its network goes with it. A pod that was killed waits for nobody.
+
+    Then the engine takes the network away within some 10 ms, and a connection that was not closed by then is never: its peer would wait for ever.
+    """
     pod.recv(1)
-    logging.getLogger(__name__).info("the pod ends, and so do we")
+    log = logging.getLogger(__name__)
+    if is_gone(pod):
+        log.warning("the pod is gone, and so are we")
+        leave(1)
+        return
+    log.info("the pod ends, and so do we")
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def is_gone(peer: socket.socket) -> bool:
+    """Whether the other end is closed, and not only shut down for writing: a pod that ends waits for us with the rest of it."""
+    poller = select.poll()
+    poller.register(peer, 0)
+    return any(events & select.POLLHUP for _, events in poller.poll(0))
 
 
 def ca(arguments: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from devmesh.config.addon_names import ADDONS
 from devmesh.errors import DevmeshError
+from devmesh.registry.client import Registry
 from devmesh.runtimes.docker.engine import SERVICE_LABEL, Container, Engine
 from devmesh.runtimes.docker.holding import hold
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
@@ -95,10 +96,19 @@ class Stopped:
 
 
 class Keeper:
-    """`connect` gives an engine for each thread: the SDK's connection is not to be shared. `away`: seconds between looks for an engine."""
+    """`connect` gives an engine for each thread: the SDK's connection is not to be shared. `away`: seconds between looks for an engine.
 
-    def __init__(self, project: str, connect: Callable[[], Engine] = Engine.connect, away: float = AWAY_SECONDS) -> None:
-        self.project, self._connect, self._away = project, connect, away
+    `gone` is told whose pod has died, as Kubernetes' kubelet tells of a pod that is not ready: its sidecar can no longer say so itself.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        connect: Callable[[], Engine] = Engine.connect,
+        away: float = AWAY_SECONDS,
+        gone: Callable[[str], object] = str,
+    ) -> None:
+        self.project, self._connect, self._away, self._gone = project, connect, away, gone
         self._stopped = Stopped()
         self._changed = threading.Event()
         self._busy: set[str] = set()
@@ -115,6 +125,8 @@ class Keeper:
                 for event in events:
                     self._stopped.notice(event)
                     self._changed.set()
+                    if (workload := pod_that_died(event)) is not None:
+                        self._gone(workload)
             except DevmeshError as error:
                 self._tell(error.message)
             self._changed.set()
@@ -153,6 +165,20 @@ class Keeper:
             self._busy.discard(workload)
 
 
+def pod_that_died(event: Mapping[str, Any]) -> str | None:
+    """Its workload, when the engine's event is the end of a pod's container."""
+    labels = (event.get("Actor") or {}).get("Attributes", {})
+    return labels.get(WORKLOAD_LABEL) if event.get("Action") == "die" and labels.get(ROLE_LABEL) == "pod" else None
+
+
+async def take_out(registry: Registry, workload: str) -> None:
+    """Out of its callers' sight now, not when its check's time is over; the sidecar that comes back reports it in again."""
+    try:
+        await registry.ttl_fail(f"service:{workload}", "its pod died")
+    except DevmeshError as error:
+        log.warning("%s: %s", workload, error.message)
+
+
 def carry_out(engine: Engine, one: Repair) -> None:
     log.info("%s %s: %s", "starting" if one.start else "restarting", one.container.service, one.why)
     if one.start:
@@ -167,11 +193,13 @@ async def keep(files: MeshFiles) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    keeper = Keeper(state["project"])
-    for work in (keeper.follow, keeper.repair):
-        threading.Thread(target=work, daemon=True, name=work.__name__).start()
     registry_url = f"http://127.0.0.1:{state['ports']['registry']}"
-    await watch_faults(registry_url, files.mesh_token(), stopping, lambda registry: hold(registry, state["project"], files))
+    async with Registry(registry_url, files.mesh_token()) as registry:
+        loop = asyncio.get_running_loop()
+        keeper = Keeper(state["project"], gone=lambda workload: asyncio.run_coroutine_threadsafe(take_out(registry, workload), loop))
+        for work in (keeper.follow, keeper.repair):
+            threading.Thread(target=work, daemon=True, name=work.__name__).start()
+        await watch_faults(registry_url, files.mesh_token(), stopping, lambda one: hold(one, state["project"], files))
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.docker.engine import SERVICE_LABEL, Container
-from devmesh.runtimes.docker.keeper import Keeper, Stopped, repairs, started
+from devmesh.runtimes.docker.keeper import Keeper, Stopped, repairs, started, take_out
 
 EARLY, LATE = "2026-11-29T03:00:00.5Z", "2026-11-29T03:00:00.51Z"
 
@@ -106,6 +106,42 @@ def test_repairs_are_done_in_their_order():
     todo = repairs([POD, replace(SIDECAR, state="exited"), replace(APP, started=EARLY)], [])["web"]
     Keeper("shop", lambda: engine)._do("web", todo)
     assert engine.did == [("start", "id-web-sidecar"), ("restart", "id-web", None), ("close",)]
+
+
+@pytest.mark.parametrize(
+    ("action", "role", "told"), [("die", "pod", ["web"]), ("kill", "pod", []), ("die", "sidecar", []), ("die", "app", [])]
+)
+def test_whose_pod_died_is_told_at_once(action, role, told):
+    heard = []
+    died = {"Action": action, "Actor": {"Attributes": {SERVICE_LABEL: "x", "devmesh.role": role, "devmesh.workload": "web"}}}
+    script = iter([Engine([], [died]), Over()])
+
+    def connect():
+        step = next(script)
+        if isinstance(step, BaseException):
+            raise step
+        return step
+
+    with pytest.raises(Over):
+        Keeper("shop", connect, away=0, gone=heard.append).follow()
+    assert heard == told
+
+
+async def test_a_workload_whose_pod_died_is_critical_at_once_and_a_registry_that_is_away_ends_nothing(caplog):
+    class Registry:
+        def __init__(self, error=None):
+            self.error, self.said = error, []
+
+        async def ttl_fail(self, check, note):
+            if self.error:
+                raise self.error
+            self.said.append((check, note))
+
+    registry = Registry()
+    await take_out(registry, "web")
+    assert registry.said == [("service:web", "its pod died")]
+    await take_out(Registry(DevmeshError("no registry", "devmesh status")), "web")
+    assert "web: no registry" in caplog.text
 
 
 class Over(BaseException):

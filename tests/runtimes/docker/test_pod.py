@@ -8,6 +8,7 @@ import uuid
 import pytest
 
 from devmesh.errors import DevmeshError
+from devmesh.runtimes.docker.entry import end_with, is_gone
 from devmesh.runtimes.docker.pod import Doorman, Rules, device_of_app, meet, set_rules
 
 RULES = Rules("10.210.2.0/24", "240.240.0.0/16")
@@ -145,6 +146,19 @@ def test_the_sidecar_is_told_when_the_pod_goes_and_the_pod_waits_for_it(doorman)
     thread.join()
     assert gone.is_set()
     sockets[0].close()
+
+
+def test_a_pod_that_ends_is_drained_for_and_one_that_was_killed_is_followed_at_once():
+    ours, pod = socket.socketpair()
+    with ours:
+        with pod:
+            pod.shutdown(socket.SHUT_WR)
+            assert ours.recv(1) == b""
+            assert not is_gone(ours), "it waits for us"
+        assert is_gone(ours)
+        left = []
+        end_with(ours, left.append)
+        assert left == [1]
 
 
 def test_a_pod_that_never_comes_is_an_error():
