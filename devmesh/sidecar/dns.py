@@ -152,7 +152,8 @@ class NameServer:
     async def _ask(self, query: dns.message.Message, resolver: str) -> dns.message.Message:
         """Over a connected socket, which hears that nobody is there (ICMP, RFC 1122 section 4.1.3.3) instead of waiting in vain."""
         make = dns.asyncbackend.get_backend("asyncio").make_socket
-        async with await make(dns.inet.af_for_address(resolver), socket.SOCK_DGRAM, destination=(resolver, self._port)) as sock:
+        connecting = make(dns.inet.af_for_address(resolver), socket.SOCK_DGRAM, destination=(resolver, self._port))  # type: ignore[no-untyped-call] # dnspython's
+        async with await connecting as sock:
             answer, _ = await dns.asyncquery.udp_with_fallback(query, resolver, timeout=self._patience, port=self._port, udp_sock=sock)
         return answer
 
