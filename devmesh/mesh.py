@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from devmesh.config.analysis import analyze
@@ -65,9 +66,10 @@ class Mesh(RunningMesh):
         state = await self.runtime.state()
         workloads = self._workloads(state, proxies)
         ports, problem = await self._registered(proxies)
-        expiries = await asyncio.gather(*(self._certificate(name) for name in state["workloads"]))
-        for workload, expires in zip(workloads, expiries, strict=True):
-            workload["certificate"]["expires"] = expires
+        now = datetime.now(UTC)
+        certificates = await asyncio.gather(*(self.certificate(name, now) for name in state["workloads"]))
+        for workload, (expires, why) in zip(workloads, certificates, strict=True):
+            workload["certificate"] |= {"expires": expires, "problem": why}
             workload["ports"] = [] if workload["gateway"] else ports.get((workload["service"], workload["namespace"]), [])
         return {
             "workloads": workloads,
@@ -161,7 +163,7 @@ class Mesh(RunningMesh):
             "sidecar_version": proxy.get("sidecar_version"),
             "gateway": one["gateway"],
             "interception": one.get("interception", "proxy"),
-            "certificate": {"spiffe_id": one["spiffe_id"], "expires": None},
+            "certificate": {"spiffe_id": one["spiffe_id"], "expires": None, "problem": ""},
             "restarts": (app["restarts"] if app else 0) + sidecar.get("restarts", 0),
             "detail": proxy.get("detail") or "",
             "calls_out": proxy.get("calls_out"),

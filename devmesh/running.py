@@ -9,6 +9,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -107,15 +108,17 @@ class RunningMesh:
         answer: Json = json.loads(await self.runtime.ask_sidecar(workload, "admin", "/certs"))
         return answer
 
-    async def _certificate(self, workload: str) -> str | None:
+    async def certificate(self, workload: str, now: datetime) -> tuple[str | None, str]:
+        """When the workload's certificate ends (RFC 3339), None while it has none; and why it has ended without a new one, else ""."""
         try:
-            answer = await self.certificates(workload)
-        except (DevmeshError, ValueError):
-            return None
-        for certificate in answer.get("certificates", ()):
-            for chain in certificate.get("cert_chain", ()):
-                return str(chain.get("expiration_time"))
-        return None
+            found = [chain for one in (await self.certificates(workload))["certificates"] for chain in one["cert_chain"]]
+            expires = str(found[0]["expiration_time"]) if found else None
+            if expires is None or now < datetime.fromisoformat(expires):
+                return expires, ""
+            info = json.loads(await self.runtime.ask_sidecar(workload, "admin", "/server_info"))
+        except (DevmeshError, ValueError, KeyError):
+            return None, ""
+        return expires, str((info.get("ca") or {}).get("error") or "a new one is being asked for")
 
     async def urls(self, state: Json) -> Json:
         """Services at the gateway where one binds them, else at their own inbound port."""

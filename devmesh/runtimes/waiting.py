@@ -60,8 +60,15 @@ class Awaited:
 class Wait:
     """Phases of one wait that share a deadline, told as `up` tells its own."""
 
-    def __init__(self, tell: Tell, limit: float, last_lines: LastLines, clock: Callable[[], float] = time.monotonic) -> None:
-        self._tell, self._limit, self._last_lines, self._clock = tell, limit, last_lines, clock
+    def __init__(
+        self,
+        tell: Tell,
+        limit: float,
+        last_lines: LastLines,
+        clock: Callable[[], float] = time.monotonic,
+        again: float = LOOK_AGAIN_SECONDS,
+    ) -> None:
+        self._tell, self._limit, self._last_lines, self._clock, self._again = tell, limit, last_lines, clock, again
         self._began = clock()
 
     async def phase(self, name: str, look: Look) -> None:
@@ -78,7 +85,7 @@ class Wait:
             if self._clock() - self._began > self._limit:
                 raise not_in_time(self._limit, lacks, self._last_lines)
             awaited.see(one.who for one in lacks)
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)  # between looks at other processes
+            await asyncio.sleep(self._again)  # between looks at other processes
 
 
 def not_in_time(limit: float, lacks: Sequence[Lack], last_lines: LastLines) -> NotInTimeError:

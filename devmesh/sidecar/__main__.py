@@ -177,7 +177,7 @@ def _dialer(bootstrap: Bootstrap, sockets: Sequence[SocketSpec]) -> Dialer:
     channel = next((spec.sock for spec in sockets if spec.role == "connector"), None)
     if channel is None:
         shared = any(spec.role == "virtual_inbound" for spec in sockets)
-        return Dialer(bootstrap.shift, INBOUND_SOURCE if shared else None)
+        return Dialer(bootstrap.shift, INBOUND_SOURCE if shared else None, bootstrap.elsewhere)
     return PodDialer(channel, bootstrap.workload.ip, bootstrap.aliases, bootstrap.shift)
 
 
@@ -241,6 +241,12 @@ def main(bootstrap_path: Path, sockets: Sequence[SocketSpec] | None = None, read
     specs = sockets if sockets is not None else [open_socket(listening) for listening in bootstrap.sockets]
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run(bootstrap, specs, ready))
+
+
+def warm_up() -> None:
+    """Run an event loop once: what it makes then is shared with what is forked afterwards."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(asyncio.sleep(0))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

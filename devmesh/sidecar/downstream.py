@@ -17,7 +17,7 @@ from devmesh.sidecar.timers import Idle
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
-    from devmesh.sidecar.upstream import UpstreamConnection
+    from devmesh.sidecar.upstream_connection import UpstreamConnection
 
 LINGER = 1.0  # seconds, Envoy's delayed_close_timeout
 PIPELINE_LIMIT = 64 * 1024  # bytes kept of requests behind the one in flight; reading stops there
@@ -385,5 +385,5 @@ class HttpConnection(Downstream):
 
 def _render_head(status: int, headers: Headers) -> bytes:
     return b"\r\n".join(
-        [b"HTTP/1.1 %d " % status + replies.reason_phrase(status), *[name + b": " + value for name, value in headers], b"", b""]
+        [b"HTTP/1.1 %d " % status + replies.reason_phrase(status), *[b"%b: %b" % (name, value) for name, value in headers], b"", b""]
     )

@@ -9,9 +9,9 @@ from devmesh.sidecar.config import Endpoint, TcpProxy
 from devmesh.sidecar.exchange import Stream
 from devmesh.sidecar.record import Direction, Flag, Record
 from devmesh.sidecar.seam import Handler
+from devmesh.sidecar.target import Target, transport_for
 from devmesh.sidecar.timers import Idle
 from devmesh.sidecar.tls import Peer
-from devmesh.sidecar.upstream import Target, transport_for
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy

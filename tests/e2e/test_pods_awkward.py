@@ -149,10 +149,14 @@ def test_without_iptables_pods_are_refused_with_the_name_of_its_package(tmp_path
     folder = copy_sample("bookinfo", tmp_path / "bare")
     script = (
         "import devmesh.pods.preflight as p; p.TOOLS = {'nowhere-restore': 'iptables'}; "
-        "import sys; sys.argv[0] = 'x'; from devmesh.runtimes.local.__main__ import main; main()"
+        "import json, socket, sys; from pathlib import Path; from devmesh.runtimes.files import MeshFiles; from devmesh.runtimes.local.life import live; "
+        "compose = Path(sys.argv[1]); MeshFiles.of(compose).make(); ours, theirs = socket.socketpair(); "
+        "channels = [socket.socketpair()[0] for _ in range(2)]; "
+        "status = live(compose, {'interception': 'namespace'}, theirs, [(2**22, one) for one in channels]); "
+        "print(ours.makefile().read()); sys.exit(status)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(folder / "compose.yaml"), '{"interception": "namespace"}'],
+        [sys.executable, "-c", script, str(folder / "compose.yaml")],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1

@@ -23,6 +23,7 @@ from devmesh.runtimes.docker.addresses import Addresses
 from devmesh.runtimes.docker.engine import ExistingNetwork
 from devmesh.runtimes.docker.layout import (
     ADDON_VOLUMES,
+    COLLECTOR,
     CONTROL_NETWORK,
     HOST_NETWORK,
     OWN_NETWORKS,
@@ -214,14 +215,14 @@ class Secrets:
         self.write(path, json.dumps(value, indent=1).encode(), uid)
 
 
-def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: Secrets, tokens: Mapping[str, str] | None = None) -> None:
-    """Everything below `layout.folder` except the project itself. `tokens` by workload, where the first mesh's CA has given them."""
+def write_files(layout: Layout, token: str, config: Mapping[str, Any], secrets: Secrets, tokens: Mapping[str, str] | None = None) -> None:
+    """Everything below `layout.folder` except the project itself. `config` is the mesh's own settings, `tokens` by workload, where the first mesh's CA has given them."""
     private_directory(layout.folder)
     if tokens is None:
         _consul_files(layout, token, secrets)
         tokens = _ca_files(layout, token, secrets)
         _control_files(layout, token, tokens[CONTROL_PLANE_WORKLOAD], secrets)
-    servers = servers_of(layout, access_log_encoding)
+    servers = servers_of(layout, config)
     for workload in layout.topology.workloads:
         folder = layout.workload_folder(workload.name)
         secrets.write(folder / "token", tokens[workload.name].encode())
@@ -241,9 +242,10 @@ def _give_certificates(layout: Layout, folder: Path, secrets: Secrets) -> None:
             secrets.write(folder / CERTIFICATES / file.name, file.read_bytes())
 
 
-def servers_of(layout: Layout, access_log_encoding: str) -> Servers:
+def servers_of(layout: Layout, config: Mapping[str, Any]) -> Servers:
     parts = layout.parts
-    return Servers(f"https://{parts['control']}:15012", f"http://{parts['jaeger']}:4318", layout.mesh_id, access_log_encoding)
+    encoding, life = config.get("access_log_encoding", "TEXT"), config.get("secret_ttl")
+    return Servers(f"https://{parts['control']}:15012", f"http://{parts['jaeger']}:4318", layout.mesh_id, encoding, life)
 
 
 def _consul_files(layout: Layout, token: str, secrets: Secrets) -> None:
@@ -263,7 +265,7 @@ def _ca_files(layout: Layout, token: str, secrets: Secrets) -> dict[str, str]:
     arguments = {
         "directory": CA_DIRECTORY,
         "token_file": f"{FOLDER}/mesh-token",
-        "otlp_url": servers_of(layout, "").traces_url,
+        "otlp_url": servers_of(layout, {}).traces_url,
         "host_names": [layout.parts["ca"]],
     }
     settings = {
@@ -310,7 +312,7 @@ def _control_files(layout: Layout, token: str, own_token: str, secrets: Secrets)
         "token_file": f"{FOLDER}/mesh-token",
         "ca": ca_address(layout),
         "spiffe_id": str(CONTROL_PLANE),
-        "otlp_url": servers_of(layout, "").traces_url,
+        "otlp_url": servers_of(layout, {}).traces_url,
     }
     # The admin API only where this machine's own tools come from: no pod is on that network.
     listen = [["0.0.0.0", 15012], [address(layout, "control", HOST_NETWORK), 15014]]
@@ -324,7 +326,8 @@ def bootstrap_of(layout: Layout, workload: Workload, servers: Servers) -> dict[s
     if workload.gateway:
         return bootstrap | sockets
     names = {"refused_names": refused_names(layout, workload), "alias_names": addresses_by_name(layout, workload)}
-    return bootstrap | sockets | names
+    spans = {"elsewhere": {COLLECTOR: f"{layout.parts['jaeger']}:4318"}, "excluded": [COLLECTOR]}
+    return bootstrap | sockets | names | spans
 
 
 OWN_SOCKETS: tuple[dict[str, Any], ...] = (

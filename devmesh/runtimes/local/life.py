@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import traceback
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +15,20 @@ from devmesh.runtimes.faults import watch_faults
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.leftovers import clean_up
+from devmesh.runtimes.local.preload import Preload
 from devmesh.runtimes.local.supervisor import Supervisor
+
+
+def live(compose_file: Path, settings: dict[str, Any], report: socket.socket, launchers: list[tuple[int, socket.socket]]) -> int:
+    """Be the supervisor: `report` is told what happens, the launchers (pid, channel) are ours, then those of pods; the exit status."""
+    preloads = [Preload.of(*one) for one in launchers]
+    try:
+        with report, report.makefile("w") as told:
+            work = supervise(compose_file, MeshFiles.of(compose_file), settings, told, Launchers(preloads[0], *preloads[1:]))
+            return asyncio.run(work)
+    finally:
+        for one in preloads:
+            one.end()
 
 
 async def supervise(compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str], launchers: Launchers) -> int:

@@ -9,9 +9,10 @@ import pytest
 from devmesh.ca.tokens import TokenStore
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.docker.entry import seed
+from devmesh.runtimes.docker.layout import COLLECTOR
 from devmesh.runtimes.docker.prepare import Secrets, published_ports, write_files
 from devmesh.runtimes.docker.project import as_yaml, render
-from devmesh.sidecar.bootstrap import Bootstrap
+from devmesh.sidecar.bootstrap import Bootstrap, parse_address
 from tests.runtimes.docker.layouts import layout_from
 
 TEXT = "name: a\nservices: {web: {image: x, expose: ['80']}, api: {image: x, expose: ['81']}}\n"
@@ -21,7 +22,7 @@ TOKEN = "the-mesh-token-0123456789"
 @pytest.fixture
 def layout(tmp_path):
     made = layout_from(tmp_path, TEXT, folder=tmp_path / ".devmesh" / "docker")
-    write_files(made, TOKEN, "TEXT", Secrets(gives_away=False))
+    write_files(made, TOKEN, {}, Secrets(gives_away=False))
     return made
 
 
@@ -74,6 +75,12 @@ def test_a_bootstrap_is_one_that_a_sidecar_takes(layout):
     assert [one.role for one in bootstrap.sockets] == ["admin", "health", "prometheus"], "redirected connections come by the pod's sockets"
 
 
+def test_of_the_meshs_own_an_app_reaches_one_port_of_the_collector_through_its_sidecar(layout):
+    bootstrap = Bootstrap.load(layout.workload_folder("web") / "bootstrap.json")
+    assert bootstrap.elsewhere == {parse_address(COLLECTOR): ("jaeger", 4318)}
+    assert bootstrap.excluded == {parse_address(COLLECTOR)}
+
+
 def test_the_gateway_listens_for_itself(layout):
     bootstrap = Bootstrap.load(layout.workload_folder("istio-ingressgateway") / "bootstrap.json")
     published = [(one.port, one.original) for one in bootstrap.sockets if one.role == "published"]
@@ -124,10 +131,10 @@ def test_certificates_beside_the_compose_file_are_given_to_the_gateway_only_and_
     (tmp_path / "certs").mkdir()
     (tmp_path / "certs" / "tls.key").write_text("KEY")
     made = layout_from(tmp_path, "name: a\nservices: {web: {image: b, expose: ['80']}}\n")
-    write_files(made, "token", "TEXT", Secrets(gives_away=False))
+    write_files(made, "token", {}, Secrets(gives_away=False))
     given = made.workload_folder("istio-ingressgateway") / "files" / "certs" / "tls.key"
     assert given.read_text() == "KEY"
     assert not (made.workload_folder("web") / "files").exists()
     (tmp_path / "certs" / "tls.key").unlink()
-    write_files(made, "token", "TEXT", Secrets(gives_away=False))
+    write_files(made, "token", {}, Secrets(gives_away=False))
     assert not given.exists()
