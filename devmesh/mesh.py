@@ -30,7 +30,7 @@ from devmesh.registry.resources import (
 )
 from devmesh.running import Event, RunningMesh
 from devmesh.runtimes.runtime import LogQuery
-from devmesh.runtimes.waiting import LAST_LINES, Lack, Wait, apps_lack, configuration_lacks, processes_lack
+from devmesh.runtimes.waiting import LAST_LINES, Lack, Wait, apps_lack, configuration_lacks, processes_lack, traffic_lacks
 
 Json = dict[str, Any]
 PROTOCOL_TEXT = {"http": "http", "http2": "tcp (h2)", "tcp": "tcp", "auto": "auto"}  # HTTP/2 is carried as bytes for now
@@ -88,7 +88,7 @@ class Mesh(RunningMesh):
             return []
 
     async def wait(self, limit: float, tell: Event) -> None:
-        """Return when every process is ready, every sidecar runs the newest configuration and every app takes connections; told as `up` is.
+        """Return when every process is ready, every sidecar runs the newest configuration and every app gets traffic; told as `up` is.
 
         Raises DevmeshError with what is missing after `limit` seconds and the last lines of its log.
         """
@@ -121,7 +121,9 @@ class Mesh(RunningMesh):
     async def _apps_lack(self) -> list[Lack]:
         state = await self.runtime.state()
         done = {one["name"] for one in state["processes"] if one.get("state") == "exited"}
-        return apps_lack(one for one in self._workloads(state, await self._proxies()) if one["name"] not in done)
+        endpoints = await self._endpoints()
+        workloads = [one for one in self._workloads(state, await self._proxies()) if one["name"] not in done]
+        return apps_lack(workloads) or traffic_lacks(workloads, endpoints)
 
     def _workloads(self, state: Json, proxies: Mapping[str, Json]) -> list[Json]:
         processes = {one["name"]: one for one in state["processes"]}
@@ -133,6 +135,13 @@ class Mesh(RunningMesh):
             return {one["workload"]: one for one in (await self.control("/v1/proxies"))["proxies"]}
         except DevmeshError:
             return {}
+
+    async def _endpoints(self) -> frozenset[str]:
+        """Who the control plane has given out to callers; nobody while it is away."""
+        try:
+            return frozenset((await self.control("/v1/status"))["endpoints"])
+        except DevmeshError:
+            return frozenset()
 
     async def _registered(self, proxies: Mapping[str, Json]) -> tuple[dict[tuple[str, str], list[Json]], str | None]:
         """What each service's ports speak and how that is known, by (service, namespace); what keeps new configuration from the sidecars."""

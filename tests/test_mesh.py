@@ -41,3 +41,27 @@ async def test_a_registry_that_is_away_is_told_whatever_the_certificates_are(tmp
         status = await mesh.status()
     assert "hint:" in status["problem"]
     assert status["workloads"][0]["certificate"] == {"spiffe_id": "spiffe://x/web", "expires": ends, "problem": why}
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "synced", "lacks"),
+    [
+        (["web-v1"], True, []),
+        ([], True, ["web-v1: its callers are not told of it yet"]),
+        (["web-v1"], False, ["web-v1: its sidecar has not acknowledged its newest configuration"]),
+    ],
+)
+async def test_an_app_that_takes_connections_is_waited_for_until_its_callers_know_it(tmp_path, monkeypatch, endpoints, synced, lacks):
+    mesh = Mesh(tmp_path / "compose.yaml")
+    process = {"name": "web-v1", "ready": True, "status": None, "restarts": 0}
+    monkeypatch.setattr(Mesh, "runtime", Runtime({"processes": [process], "workloads": {"web-v1": WEB}}, ""))
+    proxy = {"workload": "web-v1", "healthy": True, "synced": synced, "connected": True}
+    asked = []
+
+    async def control(_mesh, path):
+        asked.append(path)
+        return {"/v1/status": {"endpoints": endpoints}, "/v1/proxies": {"proxies": [proxy]}}[path]
+
+    monkeypatch.setattr(Mesh, "control", control)
+    assert [str(one) for one in await mesh._apps_lack()] == lacks
+    assert asked == ["/v1/status", "/v1/proxies"], "who has acknowledged everything afterwards has these endpoints"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import kept_together
+
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(
     str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__") for path in (ROOT / "devmesh").rglob("*.py")
@@ -108,3 +110,17 @@ def test_a_python_that_cannot_set_up_is_named_with_what_to_do(tmp_path, lacks, w
     assert words in done.stderr
     assert f"\n\n{hint}" in done.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "where"),
+    [
+        ("tests/e2e/test_life.py::test_up_twice_says_so[docker]", "docker"),
+        ("tests/e2e/test_bookinfo.py::test_traffic_shifts[namespace-reviews-50-v3-expected0]", "namespace"),
+        ("tests/e2e/test_life.py::test_a_killed_part_is_restarted[details-v1-proxy]", "proxy"),
+        ("tests/e2e/test_docker.py::test_only_tls_is_on_the_wire_between_pods[api-8000]", "tests/e2e/test_docker.py"),
+        ("tests/cli/test_app.py::test_a_shell_completes[docker]", "tests/cli/test_app.py"),
+    ],
+)
+def test_tests_on_one_kind_of_mesh_go_to_one_worker_and_others_with_their_file(nodeid, where):
+    assert kept_together(nodeid) == where

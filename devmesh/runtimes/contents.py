@@ -65,9 +65,12 @@ class ControlPlaneView:
         self._session, self._url = session, url
 
     async def missing(self, workloads: Iterable[str], wanted: Collection[str]) -> list[Lack]:
-        """What is not so yet: every sidecar has acknowledged what it was sent, every wanted workload gets traffic."""
-        proxies = {one["workload"]: one for one in (await self._get("/v1/proxies")).get("proxies", ())}
+        """What is not so yet: every sidecar has acknowledged what it was sent, every wanted workload gets traffic.
+
+        In this order: who has acknowledged everything afterwards has these endpoints.
+        """
         endpoints = set((await self._get("/v1/status")).get("endpoints") or ())
+        proxies = {one["workload"]: one for one in (await self._get("/v1/proxies")).get("proxies", ())}
         found = []
         for name in workloads:
             proxy = proxies.get(name)

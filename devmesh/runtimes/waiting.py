@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,4 +130,21 @@ def apps_lack(workloads: Iterable[Json]) -> list[Lack]:
         Lack(one["name"], f"its app takes no connections: {one['detail'] or 'no answer yet'}", one["name"])
         for one in workloads
         if not one["healthy"] and not one["gateway"]
+    ]
+
+
+def traffic_lacks(workloads: Iterable[Json], endpoints: Collection[str]) -> list[Lack]:
+    """Apps that callers know nothing of yet. `endpoints` is who the control plane had given out before it said of `workloads` who is in sync."""
+    workloads = list(workloads)
+    return [
+        *(
+            Lack(one["name"], "its callers are not told of it yet", "control")
+            for one in workloads
+            if not one["gateway"] and one["name"] not in endpoints
+        ),
+        *(
+            Lack(one["name"], "its sidecar has not acknowledged its newest configuration", f"{one['name']}-sidecar")
+            for one in workloads
+            if not one["synced"]
+        ),
     ]

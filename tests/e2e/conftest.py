@@ -24,6 +24,7 @@ from tests.support.warm import warm
 ROOT = Path(__file__).parent.parent.parent
 DEVMESH = str(Path(sys.executable).with_name("devmesh"))
 TIMEOUT = 180  # seconds that a command may take
+PATIENCE = ("--wait-timeout", "2m")  # of `up`: what is tested here is not how busy the machine is
 
 
 @dataclass
@@ -51,7 +52,7 @@ class RunningMesh:
 
     def up(self) -> None:
         how = ["--interception", self.interception] if self.runtime == "local" else []
-        self.devmesh("up", "--runtime", self.runtime, *how, *self.settings)
+        self.devmesh("up", "--runtime", self.runtime, *how, *PATIENCE, *self.settings)
         state = orjson.loads((self.folder / ".devmesh" / "state.json").read_bytes())
         self.gateway = state["gateway_url"]
 

@@ -169,16 +169,30 @@ async def test_over_tcp_questions_may_be_pipelined_and_split():
         writer.close()
 
 
-@pytest.mark.parametrize("resolvers", [(), ("127.0.0.250",)], ids=["no resolver", "a silent one"])
-async def test_without_a_resolver_that_answers_the_answer_is_servfail_at_once(resolvers):
-    async with serving(resolvers=resolvers, patience=0.01) as (port, _, _):
+NOBODY = "127.0.0.250"
+
+
+@pytest.mark.parametrize(
+    "resolvers", [(), (NOBODY,), ("::1",), ("a.name",)], ids=["none", "nobody there", "nobody there by IPv6", "no address"]
+)
+async def test_without_a_resolver_the_answer_is_servfail_at_once(resolvers):
+    async with serving(resolvers=resolvers, patience=10 * LIMIT) as (port, _, _):
         found = await ask(port, dns.message.make_query("example.com.", "A").to_wire())
         assert found.rcode() == dns.rcode.SERVFAIL
 
 
-async def test_the_second_resolver_is_asked_when_the_first_is_silent():
-    async with serving(resolvers=("127.0.0.250", "127.0.0.1"), patience=0.2) as (port, _, _):
-        assert records(await ask(port, dns.message.make_query("example.com.", "A").to_wire())) == ["203.0.113.7"]
+async def test_a_resolver_that_says_nothing_is_given_up_after_a_while():
+    async with serving(answering=lambda _: None, patience=0.01) as (port, resolver, _):
+        found = await ask(port, dns.message.make_query("example.com.", "A").to_wire())
+        assert (found.rcode(), resolver.asked) == (dns.rcode.SERVFAIL, ["example.com."])
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["nobody there", "silent"])
+async def test_the_second_resolver_is_asked_when_the_first_does_not_answer(silent):
+    async with serving(resolvers=(NOBODY, "127.0.0.1"), patience=0.5 if silent else 10 * LIMIT) as (port, resolver, _):
+        with socket.socket(type=socket.SOCK_DGRAM) as first:
+            first.bind((NOBODY, resolver.transport.get_extra_info("sockname")[1] if silent else 0))
+            assert records(await ask(port, dns.message.make_query("example.com.", "A").to_wire())) == ["203.0.113.7"]
 
 
 async def test_a_machine_that_changes_its_network_changes_its_resolvers():

@@ -24,7 +24,7 @@ from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
 from devmesh.runtimes.claims import PortClaims
 from devmesh.runtimes.contents import ControlPlaneView, kept_settings, load_resources, mesh_config
-from devmesh.runtimes.docker.addresses import host_routes
+from devmesh.runtimes.docker.addresses import claim_subnet, host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
 from devmesh.runtimes.docker.compose import NO_SPACE, SPACE_HINT, Compose, Project
 from devmesh.runtimes.docker.engine import Container, Engine
@@ -148,6 +148,7 @@ class BringUp:
             existing=self.engine.networks(),
             routes=host_routes(),
             prefer=self._claims.prefer,
+            claim=partial(claim_subnet, self._claims),
             start_interval=self.engine.version >= START_INTERVAL_SINCE,
         )
 

@@ -19,7 +19,7 @@ from devmesh.registry.consul import ConsulPlace, ConsulPorts, consul_config
 from devmesh.runtimes.addons import GRAFANA, PROMETHEUS, Target, control_plane, write_grafana, write_prometheus
 from devmesh.runtimes.bootstrap import Servers, sidecar_bootstrap
 from devmesh.runtimes.contents import CONTROL_PLANE_WORKLOAD, mint_tokens
-from devmesh.runtimes.docker.addresses import Addresses
+from devmesh.runtimes.docker.addresses import Addresses, Claim
 from devmesh.runtimes.docker.engine import ExistingNetwork
 from devmesh.runtimes.docker.layout import (
     ADDON_VOLUMES,
@@ -58,6 +58,7 @@ class Surroundings:
     existing: Sequence[ExistingNetwork] = ()
     routes: Sequence[IPv4Network] = ()
     prefer: Callable[[int], int] = lambda port: port
+    claim: Claim = lambda _: True
     start_interval: bool = True
 
 
@@ -106,7 +107,13 @@ def lay_out(
     networks = tuple(dict.fromkeys([*used, *declared])) or ("default",)
     with_default = {**dict(config), "networks": {name: declared.get(name) for name in networks}}
     subnets = plan_subnets(
-        with_default, project, surroundings.existing, surroundings.routes, len(topology.workloads), () if joining else OWN_NETWORKS
+        with_default,
+        project,
+        surroundings.existing,
+        surroundings.routes,
+        len(topology.workloads),
+        () if joining else OWN_NETWORKS,
+        surroundings.claim,
     )
     addresses = Addresses(subnets, given(services, topology))
     users = set(published_ports(services))

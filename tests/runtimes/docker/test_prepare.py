@@ -138,3 +138,10 @@ def test_certificates_beside_the_compose_file_are_given_to_the_gateway_only_and_
     (tmp_path / "certs" / "tls.key").unlink()
     write_files(made, "token", {}, Secrets(gives_away=False))
     assert not given.exists()
+
+
+def test_a_range_that_another_mesh_is_about_to_have_is_left_to_it(tmp_path):
+    first = layout_from(tmp_path, "name: shop\nservices: {web: {image: web, expose: ['80']}}\n")
+    theirs = {one.network for one in first.addresses.subnets.values()}
+    ours = layout_from(tmp_path, "name: shop\nservices: {web: {image: web, expose: ['80']}}\n", claim=lambda one: one not in theirs)
+    assert not theirs & {one.network for one in ours.addresses.subnets.values()}
