@@ -25,6 +25,15 @@ class Servers:
         return f"{self.otlp_url}/v1/traces"
 
 
+def tracing_environment(workload: Workload, otlp_url: str) -> dict[str, str]:
+    """Where an app that has OpenTelemetry's SDK sends its own spans (opentelemetry.io, "Environment Variable Specification")."""
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": otlp_url,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",  # the SDKs' defaults differ
+        "OTEL_SERVICE_NAME": workload.service,
+    }
+
+
 def sidecar_bootstrap(
     workload: Workload, servers: Servers, ca: Mapping[str, str], access_log: str, dial: dict[str, str], files: str
 ) -> dict[str, Any]:

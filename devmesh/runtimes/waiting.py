@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.runtime import Json, Tell
@@ -13,6 +14,12 @@ from devmesh.runtimes.runtime import Json, Tell
 LOOK_AGAIN_SECONDS = 0.02
 PATIENCE_SECONDS = 1.0  # a wait that is over by then needs no words
 LAST_LINES = 20
+
+
+def wait_timeout(settings: Mapping[str, Any], usual: float) -> float:
+    """Seconds that `up` waits for readiness; `usual` unless `--wait-timeout` says otherwise."""
+    asked: float | None = settings.get("wait_timeout")
+    return usual if asked is None else asked
 
 
 class NotInTimeError(DevmeshError):
@@ -53,8 +60,15 @@ class Awaited:
 class Wait:
     """Phases of one wait that share a deadline, told as `up` tells its own."""
 
-    def __init__(self, tell: Tell, limit: float, last_lines: LastLines, clock: Callable[[], float] = time.monotonic) -> None:
-        self._tell, self._limit, self._last_lines, self._clock = tell, limit, last_lines, clock
+    def __init__(
+        self,
+        tell: Tell,
+        limit: float,
+        last_lines: LastLines,
+        clock: Callable[[], float] = time.monotonic,
+        again: float = LOOK_AGAIN_SECONDS,
+    ) -> None:
+        self._tell, self._limit, self._last_lines, self._clock, self._again = tell, limit, last_lines, clock, again
         self._began = clock()
 
     async def phase(self, name: str, look: Look) -> None:
@@ -71,7 +85,7 @@ class Wait:
             if self._clock() - self._began > self._limit:
                 raise not_in_time(self._limit, lacks, self._last_lines)
             awaited.see(one.who for one in lacks)
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)  # between looks at other processes
+            await asyncio.sleep(self._again)  # between looks at other processes
 
 
 def not_in_time(limit: float, lacks: Sequence[Lack], last_lines: LastLines) -> NotInTimeError:

@@ -177,7 +177,7 @@ def _dialer(bootstrap: Bootstrap, sockets: Sequence[SocketSpec]) -> Dialer:
     channel = next((spec.sock for spec in sockets if spec.role == "connector"), None)
     if channel is None:
         shared = any(spec.role == "virtual_inbound" for spec in sockets)
-        return Dialer(bootstrap.shift, INBOUND_SOURCE if shared else None)
+        return Dialer(bootstrap.shift, INBOUND_SOURCE if shared else None, bootstrap.elsewhere)
     return PodDialer(channel, bootstrap.workload.ip, bootstrap.aliases, bootstrap.shift)
 
 

@@ -86,6 +86,7 @@ class Bootstrap:
     telemetry: TelemetrySettings
     admin_token: str | None
     aliases: Mapping[str, str] = field(default_factory=dict)  # what an address means on this machine: the host's loopback, for a pod
+    elsewhere: Mapping[Address, Address] = field(default_factory=dict)  # what one port of an address means, in a container
     shift: tuple[int, int] = (0, 0)  # ports of workloads below the first are on this machine that much higher
     alias_names: Mapping[str, str] = field(default_factory=dict)  # further host name -> its address, perhaps one of `aliases`
     refused_names: tuple[str, ...] = ()  # host names that have an address, past the mesh, and are answered with none
@@ -149,6 +150,7 @@ def _bootstrap(value: Mapping[str, Any]) -> Bootstrap:
         ),
         admin_token=(value.get("admin") or {}).get("token"),
         aliases=dict(value.get("aliases") or {}),
+        elsewhere={parse_address(stands): parse_address(actual) for stands, actual in (value.get("elsewhere") or {}).items()},
         shift=_shift(value.get("shift") or {}),
         alias_names=dict(value.get("alias_names") or {}),
         refused_names=tuple(value.get("refused_names") or ()),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from devmesh.pods.wire import MAX_DATAGRAM, MAX_ITEMS, decode_answers, encode_requests, receive
 from devmesh.sidecar.seam import Handler, factory
 
+Address = tuple[str, int]
 WORKLOADS = "127.7."  # where a local runtime's workloads live
 
 
@@ -21,11 +22,15 @@ class Dialer:
     """Ordinary connects. `shift`: a workload's ports below the first number are that much higher on this machine.
 
     `probe_from`: where a probe comes from in a namespace whose rules would lead it to our own inbound port, as if the app called itself.
+    `elsewhere`: addresses that stand for another, port by port.
     """
 
-    def __init__(self, shift: tuple[int, int] = (0, 0), probe_from: str | None = None) -> None:
+    def __init__(
+        self, shift: tuple[int, int] = (0, 0), probe_from: str | None = None, elsewhere: Mapping[Address, Address] | None = None
+    ) -> None:
         self._below, self._by = shift
         self._probe_from = probe_from
+        self._elsewhere = elsewhere or {}
         # Told of every connection that failed: who watches the app learns that it is gone without waiting for the next look.
         self.missed: Callable[[str, int], None] = unwatched
 
@@ -35,6 +40,7 @@ class Dialer:
         `bind` is the source address (upstream_bind_config), IPv4. Raises OSError.
         """
         del original
+        host, port = self._elsewhere.get((host, port), (host, port))
         if port < self._below and host.startswith(WORKLOADS):
             port += self._by
         local = (bind, 0) if bind and ":" not in host else None

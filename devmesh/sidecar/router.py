@@ -215,7 +215,7 @@ class Router:
         if trace is not None and exchange.stream.direction is Direction.OUTBOUND:
             pairs = tracing.with_parent(pairs, trace, attempt.record.span_id)
         lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, head.target, head.authority)]
-        lines += [b"%b: %b" % pair for pair in pairs if pair[0] != b"host"]
+        lines += [b"%b: %b" % (name, value) for name, value in pairs if name != b"host"]
         if attempt.pool.mesh:
             lines += exchange.proxy.peer_lines
         if exchange.host is not None and exchange.host.include_attempt_count:

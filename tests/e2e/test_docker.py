@@ -15,6 +15,7 @@ import docker
 import orjson
 import pytest
 
+from devmesh.runtimes.docker.layout import COLLECTOR
 from tests.e2e.conftest import ROOT, RunningMesh, own_name, running, until
 from tests.support.dashboards import ask as ask_prometheus
 
@@ -217,7 +218,12 @@ def test_an_apps_own_code_reaches_neither_registry_nor_ca_nor_control_plane(five
         for network in one["NetworkSettings"]["Networks"].values()
     ]
     assert len(places) == 13
-    answers = five.devmesh("exec", "api", "--", "python3", "-c", ASK, *places).stdout.splitlines()
+    # Where apps send their spans, that port alone of the collector's is behind it.
+    places += [f"{COLLECTOR.partition(':')[0]}:{port}" for port in (16686, 8500, 15012)]
+    answers = five.devmesh("exec", "api", "--", "python3", "-c", ASK, *places, COLLECTOR).stdout.splitlines()
+    (spans,) = (line for line in answers if line.startswith(f"{COLLECTOR} "))
+    assert "HTTP/1.1 4" in spans, "it takes POST only"
+    answers.remove(spans)
     assert len(answers) == len(places)
     # The sidecar takes a connection to any address outside the mesh, and cannot complete these.
     assert not [line for line in answers if line.partition(" ")[2] not in ("refused", "nothing", "upstream connect error")], answers

@@ -5,6 +5,7 @@ import pytest
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.docker.build import BuildContext, build, ensure_devmesh
 from devmesh.runtimes.docker.images import Image, ensure, image, present
+from tests.e2e.conftest import RunningMesh
 from tests.support.image_registry import registry
 
 pytestmark = pytest.mark.e2e
@@ -38,8 +39,10 @@ def test_a_missing_image_is_pulled(docker_engine, whole):
     ("reference", "message"),
     [
         ("{address}/none:1", "is not on the engine and cannot be pulled"),
-        ("127.0.0.1:9/none:1", "is not on the engine and cannot be pulled"),
+        ("127.0.0.1:9/none:1", "is not on the engine and cannot be pulled: .*connection refused"),
+        ("{address}/private:1", "is not on the engine and cannot be pulled: .*unauthorized"),
         ("{address}/broken:1", "stopped half-way"),
+        ("{address}/cut:1", "stopped half-way: .*unexpected EOF"),
     ],
 )
 def test_an_image_that_cannot_be_had_is_named_with_its_override(docker_engine, address, reference, message):
@@ -50,6 +53,24 @@ def test_an_image_that_cannot_be_had_is_named_with_its_override(docker_engine, a
     assert "DEVMESH_CONSUL_IMAGE" in (raised.value.hint or "")
     assert "devmesh up --runtime local" in (raised.value.hint or "")
     assert not present(docker_engine, wanted.reference)
+
+
+def test_an_up_whose_pull_fails_ends_with_what_to_do_and_leaves_nothing(docker_engine, docker_environment, address, tmp_path):
+    def up(image: str, **variables: str) -> str:
+        (tmp_path / "compose.yaml").write_text(f"name: cutoff\nservices: {{one: {{image: '{image}', expose: ['6379']}}}}\n")
+        done = RunningMesh(tmp_path, runtime="docker", environment={**docker_environment, **variables}).devmesh("up", check=False)
+        assert done.returncode == 1
+        assert not (tmp_path / ".devmesh" / "state.json").exists()
+        return done.stderr
+
+    said = up("${REDIS_IMAGE}", DEVMESH_JAEGER_IMAGE=f"{address}/cut:1")
+    assert f"the pull of {address}/cut:1 (jaeger) stopped half-way" in said
+    assert "set DEVMESH_JAEGER_IMAGE to an image that you have, or run without images: devmesh up --runtime local" in said
+    said = up(f"{address}/private:1")
+    assert f"docker compose pull failed ({address}/private:1 of one):" in said
+    assert "devmesh up --runtime local" in said
+    label = {"label": "com.docker.compose.project=cutoff"}
+    assert docker_engine.containers.list(all=True, filters=label) == docker_engine.networks.list(filters=label) == []
 
 
 def failed_build(docker_environment, *lines):

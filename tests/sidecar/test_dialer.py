@@ -141,6 +141,19 @@ async def test_a_workloads_shifted_port_is_dialled_where_it_is_on_this_machine()
 
 
 @pytest.mark.skipif(not seam.__file__.endswith(".py"), reason="a test's own handler cannot be below a compiled class")
+async def test_one_port_of_an_address_stands_for_another_and_its_other_ports_do_not():
+    with free_socket() as listener:
+        listener.listen()
+        stand_in = "127.9.9.9"  # every port of it refuses
+        dialer = Dialer(elsewhere={(stand_in, 4318): ("localhost", port_of(listener))})
+        made = Opened()
+        await dialer.connect(lambda: made, stand_in, 4318, None, original=True)
+        assert made.transport is not None
+        with pytest.raises(ConnectionRefusedError):
+            await dialer.connect(Opened, stand_in, port_of(listener), None, original=True)
+
+
+@pytest.mark.skipif(not seam.__file__.endswith(".py"), reason="a test's own handler cannot be below a compiled class")
 async def test_only_calls_to_the_apps_own_address_as_named_go_through_its_init(connector):
     channel, init = connector
     with free_socket() as listener:

@@ -61,8 +61,8 @@ async def test_only_what_the_app_missed_while_it_was_there_is_news():
     [
         (0.05, True, False, HEALTHY_INTERVAL),
         (HEALTHY_INTERVAL, False, True, FIRST_INTERVAL),
-        (0.4, False, False, 0.6),
-        (0.9, False, False, 1.0),
+        (0.05, False, False, 0.075),
+        (0.1, False, False, 0.1),  # however long it stays away: on an engine apps start seconds after their sidecars
     ],
 )
 def test_an_app_that_has_just_gone_is_looked_for_often(interval, healthy, was_healthy, following):

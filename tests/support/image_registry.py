@@ -1,4 +1,4 @@
-"""An image registry of one image (Docker Registry HTTP API v2), whole or with a layer that is not what its manifest says."""
+"""An image registry (Docker Registry HTTP API v2) of images that arrive whole, and of images that do not; the script is in each image's name."""
 
 import gzip
 import hashlib
@@ -12,7 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
-UNKNOWN = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
+NAMES = ("whole", "broken", "cut")
+PRIVATE = "/v2/private/"
+
+
+def refusal(code: str) -> bytes:
+    return json.dumps({"errors": [{"code": code, "message": code.lower().replace("_", " ")}]}).encode()
 
 
 def digest(body: bytes) -> str:
@@ -29,10 +34,10 @@ def layer(name: str, content: bytes) -> bytes:
     return packed.getvalue()
 
 
-def image(*, broken: bool) -> dict[str, bytes]:
-    """Path below the repository -> what is served there; a broken image's layer has other bytes than its digest says."""
+def image(name: str) -> dict[str, bytes]:
+    """Path below the repository -> what is served there; the layer of `broken` has other bytes than its digest says."""
     # other content than the whole one's, which the engine would not fetch again
-    tar = layer("hello", (b"broken" if broken else b"whole") * 1_000)
+    tar = layer("hello", name.encode() * 1_000)
     packed = gzip.compress(tar, mtime=0)
     config = json.dumps(
         {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [digest(tar)]}}
@@ -47,7 +52,7 @@ def image(*, broken: bool) -> dict[str, bytes]:
             ],
         }
     ).encode()
-    served = packed[:-100] + bytes(100) if broken else packed
+    served = packed[:-100] + bytes(100) if name == "broken" else packed
     return {
         "manifests/1": manifest,
         f"manifests/{digest(manifest)}": manifest,
@@ -56,24 +61,39 @@ def image(*, broken: bool) -> dict[str, bytes]:
     }
 
 
+def answer(content: dict[str, bytes], path: str) -> tuple[int, bytes]:
+    if path.startswith(PRIVATE):
+        return 401, refusal("UNAUTHORIZED")
+    if path == "/v2/":
+        return 200, b"{}"
+    return (200, content[path]) if path in content else (404, refusal("MANIFEST_UNKNOWN"))
+
+
 @contextmanager
 def registry() -> Iterator[str]:
-    """`127.0.0.1:PORT`, which every engine takes for an insecure registry; it has `whole:1` and `broken:1`."""
-    content = {f"/v2/{name}/{path}": body for name in ("whole", "broken") for path, body in image(broken=name == "broken").items()}
+    """`127.0.0.1:PORT`, which every engine takes for an insecure registry; each image of `NAMES` has the tag `1`.
+
+    `whole` is pulled well; the layer of `broken` is not what its digest says; the connection ends in the middle of every layer of `cut`;
+    `private` is nobody's to see; any other is unknown.
+    """
+    content = {f"/v2/{name}/{path}": body for name in NAMES for path, body in image(name).items()}
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            known = self.path == "/v2/" or self.path in content
-            body = content.get(self.path, b"{}") if known else UNKNOWN
-            self.send_response(200 if known else 404)
+            status, body = answer(content, self.path)
+            self.send_response(status)
             self.send_header("Content-Type", MANIFEST if "/manifests/" in self.path else "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Docker-Content-Digest", digest(body))
+            if status == 401:
+                self.send_header("WWW-Authenticate", 'Basic realm="private"')
             self.end_headers()
+            cut = self.path.startswith("/v2/cut/blobs/")
+            self.close_connection |= cut
             if self.command == "GET":
-                self.wfile.write(body)
+                self.wfile.write(body[: len(body) // 2] if cut else body)
 
         do_HEAD = do_GET  # noqa: N815 - http.server's name
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import json
 import subprocess
 import time
 import uuid
@@ -36,12 +37,13 @@ from devmesh.runtimes.docker.project import as_yaml, render, without_waiting
 from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.runtime import Json, Tell
-from devmesh.runtimes.waiting import LAST_LINES, Lack, Look, NotInTimeError, Wait
+from devmesh.runtimes.waiting import LAST_LINES, Lack, Look, NotInTimeError, Wait, wait_timeout
 
 INTERCEPTION = "redirect"
-UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started
+UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started, unless it is told how many
 LEADER_TIMEOUT = 30.0
 LOOK_SECONDS = 0.3  # between looks at the containers
+ASK_SECONDS = 0.05  # between questions to the control plane, which has better to do while a mesh starts
 FOLDER_LABEL = "com.docker.compose.project.working_dir"
 REST_RUNS = "The rest of the mesh runs."
 START_INTERVAL_SINCE = (25, 0)
@@ -138,7 +140,8 @@ class BringUp:
             ("pull", [name for name in missing if not services[name].get("build")]),
         ):
             if chosen:
-                self.compose.follow(self.compose_file, (action, *chosen), partial(tell, action))
+                wanted = ", ".join(f"{names[name]} of {name}" for name in chosen)  # the engine's own words do not name an image
+                self.compose.follow(self.compose_file, (action, *chosen), partial(tell, action), f" ({wanted})")
 
     def _surroundings(self) -> Surroundings:
         return Surroundings(
@@ -155,7 +158,7 @@ class BringUp:
         file = layout.folder / "compose.yaml"
         self._rendered = render(layout)
         write_private(file, as_yaml(self._rendered, self.compose_file.name).encode())
-        write_private(starting_file(layout), as_yaml(without_waiting(self._rendered, layout.topology), self.compose_file.name).encode())
+        write_private(starting_file(layout), json.dumps(without_waiting(self._rendered, layout.topology)).encode())
         return Project(layout.project, file)
 
     async def _start(self, layout: Layout, project: Project, fill: Coroutine[Any, Any, None]) -> None:
@@ -192,7 +195,9 @@ class BringUp:
 
     async def _until_nothing_lacks(self, layout: Layout, look: Look) -> None:
         try:
-            await Wait(self._tell, UP_TIMEOUT, partial(self._last_lines, layout)).until_nothing_lacks(look)
+            await Wait(
+                self._tell, wait_timeout(self.settings, UP_TIMEOUT), partial(self._last_lines, layout), again=ASK_SECONDS
+            ).until_nothing_lacks(look)
         except NotInTimeError as error:
             raise DevmeshError(f"{error.message}\n{REST_RUNS}", error.hint) from error
 
@@ -227,15 +232,16 @@ class BringUp:
 
     def _look(self, layout: Layout) -> tuple[frozenset[str], list[Lack]]:
         """Workloads whose app has done its work, and which addons are not ready. Raises DevmeshError for an app that failed."""
-        containers = self.engine.containers(layout.project)
-        for one in containers:
+        apps = self.engine.containers(layout.project, f"{ROLE_LABEL}=app")
+        for one in apps:
             if has_failed(one):
                 lines = "\n".join(self._last_lines_of(one))
                 raise DevmeshError(
                     f"{one.service} exits at start (status {one.exit_code}); its last lines:\n{lines}\n{REST_RUNS}",
                     f"devmesh logs {one.service}",
                 )
-        return ended(containers), addons_not_ready(containers)
+        addons = [one for name in layout.addons for one in self.engine.containers(layout.project, f"{ROLE_LABEL}={name}")]
+        return ended(apps), addons_not_ready(addons)
 
     def _last_lines_of(self, one: Container) -> list[str]:
         return [line for _, line in self.engine.logs(one.id, stdout=True, stderr=True, tail=LAST_LINES, follow=False)]
@@ -267,8 +273,8 @@ def own_services(project: Mapping[str, Any]) -> list[str]:
 
 
 def starting_file(layout: Layout) -> Path:
-    """The project for apps whose sidecars are known to be ready."""
-    return layout.folder / "starting.yaml"
+    """The project for apps whose sidecars are known to be ready; nobody reads it but compose, for which JSON is YAML."""
+    return layout.folder / "starting.json"
 
 
 def has_failed(one: Container) -> bool:

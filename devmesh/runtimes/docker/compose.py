@@ -91,8 +91,8 @@ class Compose:
             raise DevmeshError(f"{file}: {_plain(done.stderr)}", f"docker compose {' '.join([*files_of(file), 'config'])} shows the same")
         return done.stdout
 
-    def follow(self, file: Path, arguments: Sequence[str], tell: Callable[[str], None]) -> None:
-        """Run to the end on the user's own file, telling each line. Raises DevmeshError with the last ones."""
+    def follow(self, file: Path, arguments: Sequence[str], tell: Callable[[str], None], what: str = "") -> None:
+        """Run to the end on the user's own file, telling each line. Raises DevmeshError with the last ones, and `what` it was done for."""
         last: deque[str] = deque(maxlen=12)
         command = [*self.command, "--progress", "plain", *files_of(file), *arguments]
         with subprocess.Popen(
@@ -106,7 +106,7 @@ class Compose:
             same = f"docker compose {' '.join([*files_of(file), *arguments])} shows the same; or {LOCAL_HINT}"
             words = "\n".join(last)
             hint = SPACE_HINT if NO_SPACE in words.lower() else same
-            raise DevmeshError(f"docker compose {arguments[0]} failed:\n{words}", hint)
+            raise DevmeshError(f"docker compose {arguments[0]} failed{what}:\n{words}", hint)
 
     def arguments(self, project: Project, *arguments: str) -> list[str]:
         """The command line; flags of compose itself may lead `arguments`."""

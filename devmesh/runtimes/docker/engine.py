@@ -100,9 +100,11 @@ class Engine:
         with reaching():
             return [_network(one.attrs) for one in self._client.networks.list(greedy=True)]
 
-    def containers(self, project: str) -> list[Container]:
+    def containers(self, project: str, *labels: str) -> list[Container]:
+        """A project's containers that have all of `labels` (`key=value`); the engine is asked about each of them."""
         with reaching():
-            found = self._client.containers.list(all=True, filters={"label": f"{PROJECT_LABEL}={project}"}, ignore_removed=True)
+            filters = {"label": [f"{PROJECT_LABEL}={project}", *labels]}
+            found = self._client.containers.list(all=True, filters=filters, ignore_removed=True)
         return sorted((_container(one.attrs) for one in found), key=lambda one: one.service)
 
     def projects_on(self, network: str) -> set[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,8 @@ Tell = Callable[[str, str], None]
 # What is not ours and needed in every mesh; addons come to it.
 FOREIGN_ROLES = ("consul", "jaeger")
 MEGABYTE = 1_000_000
+# A registry that keeps a connection and sends nothing holds the engine for ever; between two events an engine may check a big layer's sum.
+SILENT_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +62,19 @@ def present(client: docker.DockerClient, reference: str) -> bool:
     return True
 
 
-def ensure(client: docker.DockerClient, images: Iterable[Image], tell: Tell) -> None:
+def ensure(client: docker.DockerClient, images: Iterable[Image], tell: Tell, silent: float = SILENT_SECONDS) -> None:
     """Pull what the engine has not; raises DevmeshError naming the image, the reason and its override."""
     for one in images:
         if not present(client, one.reference):
-            pull(client, one, tell)
+            pull(client, one, tell, silent)
 
 
-def pull(client: docker.DockerClient, one: Image, tell: Tell) -> None:
-    """Raises DevmeshError when the image is not whole on the engine afterwards."""
+def pull(client: docker.DockerClient, one: Image, tell: Tell, silent: float = SILENT_SECONDS) -> None:
+    """Raises DevmeshError when the image is not whole on the engine afterwards, or nothing of it came for `silent` seconds."""
     progress = PullProgress()
     said = ""
     try:
-        for event in client.api.pull(*_name_and_tag(one.reference), stream=True, decode=True):
+        for event in within(silent, client.api.pull(*_name_and_tag(one.reference), stream=True, decode=True)):
             if "error" in event:
                 raise pull_error(one, event["error"], begun=progress.begun)
             progress.add(event)
@@ -79,11 +83,36 @@ def pull(client: docker.DockerClient, one: Image, tell: Tell) -> None:
                 tell(one.reference, said)
     except APIError as error:
         raise pull_error(one, error.explanation or str(error), begun=progress.begun) from error
-    except requests.RequestException as error:
+    except (requests.RequestException, TimeoutError) as error:
         raise pull_error(one, str(error), begun=progress.begun) from error
     # The engine ends the stream without a word when it is stopped meanwhile.
     if not present(client, one.reference):
         raise pull_error(one, "the engine stopped sending", begun=True)
+
+
+def within(seconds: float, events: Iterable[Json]) -> Iterator[Json]:
+    """The events, each within that time of the one before; TimeoutError for one that does not come. The SDK itself waits for ever."""
+    found: queue.Queue[Json | Exception | None] = queue.Queue()
+
+    def read() -> None:
+        try:
+            for event in events:
+                found.put(event)
+            found.put(None)
+        except Exception as error:  # noqa: BLE001 - raised again by who takes it
+            found.put(error)
+
+    threading.Thread(target=read, daemon=True, name="pull").start()
+    while True:
+        try:
+            event = found.get(timeout=seconds)
+        except queue.Empty:
+            raise TimeoutError(f"nothing came for {seconds:g} s") from None
+        if event is None:
+            return
+        if isinstance(event, Exception):
+            raise event
+        yield event
 
 
 class PullProgress:
@@ -91,6 +120,7 @@ class PullProgress:
 
     def __init__(self) -> None:
         self._layers: dict[str, tuple[int, int]] = {}  # id -> bytes here, bytes of all
+        self._again: set[str] = set()  # layers that were cut off, until they come again
 
     @property
     def begun(self) -> bool:
@@ -99,10 +129,15 @@ class PullProgress:
     @property
     def text(self) -> str:
         here, total = (sum(numbers) for numbers in zip(*self._layers.values(), strict=True)) if self._layers else (0, 0)
-        return f"pulling, {here // MEGABYTE} of {total // MEGABYTE} MB" if total >= MEGABYTE else "pulling"
+        cut = ", cut off: the engine tries again" if self._again else ""
+        return f"pulling, {here // MEGABYTE} of {total // MEGABYTE} MB{cut}" if total >= MEGABYTE else f"pulling{cut}"
 
     def add(self, event: Json) -> None:
         layer, detail = event.get("id", ""), event.get("progressDetail") or {}
+        if str(event.get("status")).startswith("Retrying in"):  # once a second, up to five times, each later than the one before
+            self._again.add(layer)
+        else:
+            self._again.discard(layer)
         if event.get("status") == "Downloading" and detail.get("total"):
             self._layers[layer] = (detail["current"], detail["total"])
         elif event.get("status") == "Download complete" and layer in self._layers:

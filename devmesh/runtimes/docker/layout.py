@@ -19,7 +19,8 @@ REGISTRY_NETWORK, CONTROL_NETWORK, HOST_NETWORK = "mesh-registry", "mesh-control
 OWN_NETWORKS = (REGISTRY_NETWORK, CONTROL_NETWORK, HOST_NETWORK)
 OWN_VOLUMES = ("mesh-consul", "mesh-ca", "mesh-trust")
 ADDON_VOLUMES: Mapping[str, str] = {"prometheus": "mesh-prometheus", "grafana": "mesh-grafana"}
-VIPS = "240.240.0.0/16"  # Istio's auto-allocation range
+VIPS = "240.240.0.0/15"  # Istio's auto-allocation range, and the one beside it for what is no service
+COLLECTOR = "240.241.0.2:4318"  # stands for the collector's OTLP, which apps have no other way to
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from typing import Any
 from devmesh.config.topology import GATEWAY, TRAFFIC_LABELS, Service, Topology, Workload
 from devmesh.errors import DevmeshError
 from devmesh.pods.names import host_aliases
-from devmesh.runtimes.docker.layout import CONTROL_NETWORK, HOST_NETWORK, VIPS, Json, Layout, networks_of, pod_of, sidecar_of
+from devmesh.runtimes.bootstrap import tracing_environment
+from devmesh.runtimes.docker.layout import COLLECTOR, CONTROL_NETWORK, HOST_NETWORK, VIPS, Json, Layout, networks_of, pod_of, sidecar_of
 from devmesh.runtimes.docker.pod import SIDECAR_UID, Rules, words
 
 # What the engine refuses of a container that joins another's network namespace.
@@ -28,12 +29,15 @@ READINESS = (
 )
 
 
-def healthcheck(command: list[str], *, start_interval: bool) -> Json:
-    """`up` asks the control plane who is ready, so that few of these are run: each starts a process in its container."""
+def healthcheck(command: list[str], *, start_interval: bool, early: bool = True) -> Json:
+    """`early`: look soon after the start, for who waits for it. Nobody does for a sidecar, whose readiness the control plane knows.
+
+    Each look starts a process in its container, which costs the engine some 50 ms of CPU.
+    """
     check: Json = {"test": command, "timeout": "3s", "retries": 3}
     if start_interval:  # engine 25 and later
-        return check | {"interval": "10s", "start_period": "60s", "start_interval": "2s"}
-    return check | {"interval": "5s", "start_period": "60s"}
+        return check | {"interval": "10s", "start_period": "60s", "start_interval": "2s" if early else "10s"}
+    return check | {"interval": "5s" if early else "10s", "start_period": "60s"}
 
 
 def readiness(host: str, port: int) -> list[str]:
@@ -220,7 +224,7 @@ def _sidecar(layout: Layout, workload: Workload) -> Json:
         "volumes": [folder(layout.workload_folder(workload.name)), trust_volume(read_only=True)],
         "mem_limit": "512m",
         "stop_grace_period": DRAIN_GRACE,
-        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval),
+        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval, early=False),
         "depends_on": {pod_of(workload.name): {"condition": "service_started"}},
     }
 
@@ -236,12 +240,14 @@ def _app(layout: Layout, service: Mapping[str, Any], workload: Workload, index: 
     if hidden := hidden_folders(layout, service):
         kept["volumes"] = [*kept["volumes"], *hidden]
     labels = _mapping(service.get("labels")) | {ROLE_LABEL: "app", WORKLOAD_LABEL: workload.name}
+    environment = tracing_environment(workload, f"http://{COLLECTOR}") | _mapping(service.get("environment"))
     return (
         kept
         | ({"deploy": deploy} if deploy else {})
         | ({"sysctls": sysctls} if sysctls else {})
         | {
             "labels": labels,
+            "environment": environment,
             "network_mode": f"service:{pod_of(workload.name)}",
             "depends_on": depends_on(layout, service) | {sidecar_of(workload.name): {"condition": "service_healthy"}},
         }
@@ -293,6 +299,6 @@ def gateway(layout: Layout, workload: Workload) -> Json:
         "volumes": [folder(layout.workload_folder(workload.name)), trust_volume(read_only=True)],
         "mem_limit": "512m",
         "stop_grace_period": DRAIN_GRACE,
-        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval),
+        "healthcheck": healthcheck(readiness("127.0.0.1", 15021), start_interval=layout.start_interval, early=False),
         **({"ports": published} if workload.name == GATEWAY else {}),
     }

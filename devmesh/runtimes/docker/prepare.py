@@ -23,6 +23,7 @@ from devmesh.runtimes.docker.addresses import Addresses
 from devmesh.runtimes.docker.engine import ExistingNetwork
 from devmesh.runtimes.docker.layout import (
     ADDON_VOLUMES,
+    COLLECTOR,
     CONTROL_NETWORK,
     HOST_NETWORK,
     OWN_NETWORKS,
@@ -325,7 +326,8 @@ def bootstrap_of(layout: Layout, workload: Workload, servers: Servers) -> dict[s
     if workload.gateway:
         return bootstrap | sockets
     names = {"refused_names": refused_names(layout, workload), "alias_names": addresses_by_name(layout, workload)}
-    return bootstrap | sockets | names
+    spans = {"elsewhere": {COLLECTOR: f"{layout.parts['jaeger']}:4318"}, "excluded": [COLLECTOR]}
+    return bootstrap | sockets | names | spans
 
 
 OWN_SOCKETS: tuple[dict[str, Any], ...] = (

@@ -18,7 +18,7 @@ from devmesh.pods.listening import listening_addresses
 from devmesh.runtimes.bootstrap import Servers
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.bootstrap import app_environment, pod_environment
-from devmesh.runtimes.local.children import UP_TIMEOUT, Children
+from devmesh.runtimes.local.children import Children
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.plan import WorkloadPlan
 from devmesh.runtimes.local.pods import Pods
@@ -87,7 +87,7 @@ class Apps:
         return await self._listens_beside(process, next(iter(plan.app_ports.values())))
 
     async def _listens_beside(self, process: Managed, port: int) -> str | None:
-        deadline = time.monotonic() + UP_TIMEOUT
+        deadline = time.monotonic() + self._children.limit
         while time.monotonic() < deadline and process.status is None:
             if port in self._open_ports():
                 process.ready = True
@@ -104,7 +104,7 @@ class Apps:
 
     async def _listens_in_pod(self, process: Managed) -> str | None:
         try:
-            async with asyncio.timeout(UP_TIMEOUT):
+            async with asyncio.timeout(self._children.limit):
                 while not process.ready and process.status is None:
                     process.changed.clear()
                     await process.changed.wait()
@@ -115,7 +115,7 @@ class Apps:
     def failed_at_start(self, plans: list[WorkloadPlan]) -> DevmeshError:
         """How each of these failed, and its last words."""
         parts = [
-            f"{plan.workload.name} {self._children.processes[plan.workload.name].how_it_failed(plan.app_ports, UP_TIMEOUT)}; "
+            f"{plan.workload.name} {self._children.processes[plan.workload.name].how_it_failed(plan.app_ports, self._children.limit)}; "
             f"its last lines:\n{self._children.last_lines(plan.workload.name)}"
             for plan in plans
         ]

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from devmesh.pods.names import HOST_GATEWAY, HOST_GATEWAY_NAME
-from devmesh.runtimes.bootstrap import Servers
+from devmesh.runtimes.bootstrap import Servers, tracing_environment
 from devmesh.runtimes.bootstrap import sidecar_bootstrap as shared_bootstrap
 from devmesh.runtimes.local.plan import WorkloadPlan, first_bindable_port
 from devmesh.runtimes.local.ports import OUTBOUND_PORT, SHIFT
@@ -53,8 +53,7 @@ def app_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
         "NODE_USE_ENV_PROXY": "1",
         "POD_NAME": workload.name,
         "HOST": "127.0.0.1",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": servers.otlp_url,
-        "OTEL_SERVICE_NAME": workload.service,
+        **tracing_environment(workload, servers.otlp_url),
     }
     if plan.app_ports:
         environment["PORT"] = str(next(iter(plan.app_ports.values())))
@@ -68,7 +67,6 @@ def pod_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
     ours = {
         "HOSTNAME": workload.name,
         "POD_NAME": workload.name,
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{HOST_GATEWAY_NAME}:{collector.port}",
-        "OTEL_SERVICE_NAME": workload.service,
+        **tracing_environment(workload, f"http://{HOST_GATEWAY_NAME}:{collector.port}"),
     }
     return {**ours, **workload.environment}

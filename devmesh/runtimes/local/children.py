@@ -18,25 +18,32 @@ from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.restarts import comes_back
 from devmesh.runtimes.processes import start_time
 
-UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness
+UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness, unless it is told when
+FORK_SECONDS = 2.0  # in which a launcher answers, if it lives
 FOREIGN = ("consul", "addon")  # somebody else's servers, which tell us nothing
+FORKED = ("ours", "pod", "sidecar")
 Again = Callable[[Managed], Awaitable[None]]
 
 
 class Children:
-    """`again` starts an app or a pod anew, which takes more than its process; `changed` is called after whatever state.json tells of them."""
+    """`again` starts an app or a pod anew, which takes more than its process; `changed` is called after whatever state.json tells of them.
 
-    def __init__(self, files: MeshFiles, launchers: Launchers, again: Again, changed: Callable[[], None]) -> None:
+    `limit` is how many seconds `up` waits for readiness.
+    """
+
+    def __init__(
+        self, files: MeshFiles, launchers: Launchers, again: Again, changed: Callable[[], None], limit: float = UP_TIMEOUT
+    ) -> None:
         self.processes: dict[str, Managed] = {}
         self.stopping = asyncio.Event()
         self._files, self._launchers, self._again, self._changed = files, launchers, again, changed
-        self._began = time.monotonic()
+        self._began, self.limit = time.monotonic(), limit
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def is_late(self) -> bool:
         """Whether `up` waits for nothing any longer."""
-        return time.monotonic() > self._began + UP_TIMEOUT
+        return time.monotonic() > self._began + self.limit
 
     def of_kind(self, *kinds: str) -> list[Managed]:
         return [process for process in self.processes.values() if process.kind in kinds]
@@ -71,6 +78,15 @@ class Children:
         elif event["pid"] == process.pid or not process.pid:
             self.exited(process, event["status"])
         process.changed.set()
+
+    async def all_forked(self) -> None:
+        """Until the launchers have said the number of whatever they were asked for last: nothing else tells whom to stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FORK_SECONDS):
+                for process in self.of_kind(*FORKED):
+                    while not process.pid and process.status is None:
+                        process.changed.clear()
+                        await process.changed.wait()
 
     # -- spawned ---------------------------------------------------------------------------------------------------
 
@@ -139,7 +155,7 @@ class Children:
         process = self.processes[name]
         while not process.ready:
             process.changed.clear()
-            if process.restarts > 1 or self.is_late:
+            if process.restarts > 1 or self.is_late or self._launchers.is_lost:
                 raise DevmeshError(f"{name} does not become ready; its last lines:\n{self.last_lines(name)}", f"devmesh logs {name}")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.changed.wait(), 0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import traceback
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +15,20 @@ from devmesh.runtimes.faults import watch_faults
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.leftovers import clean_up
+from devmesh.runtimes.local.preload import Preload
 from devmesh.runtimes.local.supervisor import Supervisor
+
+
+def live(compose_file: Path, settings: dict[str, Any], report: socket.socket, launchers: list[tuple[int, socket.socket]]) -> int:
+    """Be the supervisor: `report` is told what happens, the launchers (pid, channel) are ours, then those of pods; the exit status."""
+    preloads = [Preload.of(*one) for one in launchers]
+    try:
+        with report, report.makefile("w") as told:
+            work = supervise(compose_file, MeshFiles.of(compose_file), settings, told, Launchers(preloads[0], *preloads[1:]))
+            return asyncio.run(work)
+    finally:
+        for one in preloads:
+            one.end()
 
 
 async def supervise(compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str], launchers: Launchers) -> int:
@@ -39,7 +53,7 @@ async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
     server = await supervisor.serve_commands()
     started = False
     try:
-        await supervisor.up(number)
+        await _up(supervisor, number)
         started = True
     except DevmeshError as error:
         supervisor.say(event="error", message=error.message, hint=error.hint, status=error.exit_status)
@@ -59,3 +73,17 @@ async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
     await supervisor.stop()
     server.close()
     return 0 if started else 1
+
+
+async def _up(supervisor: Supervisor, number: int) -> None:
+    """Bring the mesh up; a `down` or a signal meanwhile ends that. Raises DevmeshError."""
+    bringing = asyncio.create_task(supervisor.up(number), name="up")
+    told = asyncio.create_task(supervisor.stopping.wait(), name="told to stop")
+    await asyncio.wait((bringing, told), return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    ended = bringing.cancel()
+    await asyncio.wait((bringing,))
+    supervisor.up_ended.set()
+    if ended:
+        raise DevmeshError("the mesh was taken down before it was ready", "devmesh up")
+    await bringing

@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.enter import enter
 from devmesh.runtimes.local.leftovers import clean_up, let_go
 from devmesh.runtimes.local.ports import OUTBOUND_PORT
+from devmesh.runtimes.local.preload import Preloading
 from devmesh.runtimes.runtime import Json, LogQuery, Tell
 
 
@@ -33,20 +32,17 @@ class LocalRuntime:
 
     def up(self, settings: Json, tell: Tell) -> None:
         """Start the supervisor and follow it until the mesh is ready. Raises DevmeshError with what went wrong."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "devmesh.runtimes.local", str(self.compose_file), json.dumps(settings)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, text=True, env=os.environ.copy(),
-        )  # fmt: skip
-        if process.stdout is None:
-            raise AssertionError("a pipe was asked for")
-        try:
-            if _is_done(process.stdout, tell):
-                process.stdout.close()
-                return
-        except KeyboardInterrupt:
-            tell({"event": "note", "message": "interrupted: the mesh goes on coming up. hint: devmesh wait, or devmesh down"})
-            raise
-        lines = "\n".join(last_lines(self.files.log("supervisor")))
+        self.files.make()
+        with self.files.log("launcher").open("ab") as log:
+            launchers = Preloading(log)
+        with launchers.supervise(self.compose_file, settings, self.files.log("supervisor")) as told:
+            try:
+                if _is_done(told, tell):
+                    return
+            except KeyboardInterrupt:
+                tell({"event": "note", "message": "interrupted: the mesh goes on coming up. hint: devmesh wait, or devmesh down"})
+                raise
+        lines = "\n".join(line for name in ("launcher", "supervisor") for line in last_lines(self.files.log(name)))
         raise DevmeshError(f"the supervisor ended before the mesh was ready:\n{lines}", f"see {self.files.log('supervisor')}")
 
     async def down(self, *, volumes: bool) -> bool:

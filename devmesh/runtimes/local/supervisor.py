@@ -21,7 +21,7 @@ from devmesh.ca.files import write_private
 from devmesh.config.container_keys import told
 from devmesh.config.topology import GATEWAY, Gateways, check_local, load_topology
 from devmesh.config.topology_types import Topology
-from devmesh.errors import DevmeshError, InternalError
+from devmesh.errors import DevmeshError
 from devmesh.pods.preflight import explain, missing_tools
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
@@ -51,7 +51,7 @@ from devmesh.runtimes.local.primary import LocalPrimary
 from devmesh.runtimes.local.servers import OwnServers
 from devmesh.runtimes.primary import View, leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
-from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, Wait
+from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, Wait, wait_timeout
 
 
 class Supervisor:
@@ -60,8 +60,8 @@ class Supervisor:
         self._report = report
         self._began = time.monotonic()
         self._launchers = launchers
-        self._children = Children(files, launchers, self._again, self.save)
-        self.processes, self.stopping = self._children.processes, self._children.stopping
+        self._children = Children(files, launchers, self._again, self.save, wait_timeout(settings, UP_TIMEOUT))
+        self.processes, self.stopping, self.up_ended = self._children.processes, self._children.stopping, asyncio.Event()
         self._servers = OwnServers(files, self._children)
         self._pods = Pods(files, self._on_pod)
         self._apps = Apps(files, self._children, self._pods)
@@ -153,7 +153,6 @@ class Supervisor:
     async def _join(self, primary: LocalPrimary, topology: Topology) -> dict[str, Path]:
         """Make the first mesh know our workloads; where each one's token is."""
         async with self.phase(f"control plane of {primary.folder.name}"):
-            await self._loaded_or_fail()
             (self.files.root / "root.pem").write_bytes(primary.root)
             tokens = self._servers.keep_tokens(await primary.tokens(plan.workload for plan in self.plans.values()))
             await primary.join(topology, targets(self.plans))
@@ -163,7 +162,6 @@ class Supervisor:
         """Registry, CA, collector and control plane; where each workload's token is."""
         token, servers, traces_url = self.files.mesh_token(), self._servers, self._seen_by_sidecars().traces_url
         async with self.phase("registry, CA, collector"):
-            await self._loaded_or_fail()
             await servers.start_registry(token)
             servers.start_collector()
             tokens = servers.mint_tokens(plan.workload for plan in self.plans.values())
@@ -285,14 +283,6 @@ class Supervisor:
         self.save()
         await self._apps.listens(self.plans[process.name])
 
-    async def _loaded_or_fail(self) -> None:
-        try:
-            await asyncio.wait_for(self._launchers.loaded(), 20)
-        except TimeoutError as error:
-            raise InternalError(
-                f"the launcher did not start:\n{self._children.last_lines('launcher')}", f"see {self.files.log('launcher')}"
-            ) from error
-
     # -- the parts -------------------------------------------------------------------------------------------------
 
     def _start_sidecar(self, plan: WorkloadPlan, tokens: dict[str, Path]) -> None:
@@ -318,7 +308,7 @@ class Supervisor:
     async def _synced(self, failed: list[str]) -> None:
         """Until the control plane has every sidecar's acknowledgement and the health of every workload whose app has not failed."""
         wanted = {name for name, plan in self.plans.items() if not plan.workload.gateway and name not in failed}
-        wait = Wait(self._tell, UP_TIMEOUT, lambda name: last_lines(self.files.log(name)))
+        wait = Wait(self._tell, self._children.limit, lambda name: last_lines(self.files.log(name)))
         headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
         async with aiohttp.ClientSession(headers=headers) as session:
             view = ControlPlaneView(session, f"http://127.0.0.1:{self.ports['control']}")
@@ -415,8 +405,10 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Apps, then sidecars (they drain), then our own, then the launcher."""
+        await self.up_ended.wait()
         for process in self.processes.values():
             process.wanted = False
+        await self._children.all_forked()
         for kinds in (("app",), ("sidecar",), ("pod",), ("ours", *FOREIGN)):
             found = [(p.pid, p.started) for p in self._children.of_kind(*kinds) if p.pid]
             await asyncio.to_thread(stop_all, found, GRACE)

@@ -60,8 +60,8 @@ def test_profiles_reach_compose(tmp_path):
 def test_a_build_that_fails_shows_its_last_lines_and_what_to_do(tmp_path, words, hint):
     program(tmp_path, "docker", f"print('step 1'); print({words!r}); sys.exit(17)")
     said: list[str] = []
-    with pytest.raises(DevmeshError, match=f"docker compose build failed:\nstep 1\n{words}") as caught:
-        Compose((str(tmp_path / "docker"), "compose"), (2, 20)).follow(tmp_path / "compose.yaml", ("build", "web"), said.append)
+    with pytest.raises(DevmeshError, match=f"docker compose build failed for web:\nstep 1\n{words}") as caught:
+        Compose((str(tmp_path / "docker"), "compose"), (2, 20)).follow(tmp_path / "compose.yaml", ("build", "web"), said.append, " for web")
     assert said == ["step 1", words]
     assert hint in (caught.value.hint or "")
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -78,6 +79,28 @@ def test_progress_adds_up_the_layers_and_repeats_nothing():
         "hashicorp/consul:1.21.3 pulling, 11 of 58 MB",
         "hashicorp/consul:1.21.3 pulling, 50 of 58 MB",
     ]
+
+
+def test_a_layer_that_was_cut_off_is_said_to_be_tried_again_until_it_comes():
+    said = []
+    again = [{"status": f"Retrying in {seconds} seconds", "id": "a"} for seconds in (2, 1)]
+    script = [downloading("a", 1_000_000, 4_000_000), *again, downloading("a", 2_000_000, 4_000_000)]
+    ensure(ScriptedEngine(script), [CONSUL], lambda _, text: said.append(text))
+    assert said == ["pulling, 1 of 4 MB", "pulling, 1 of 4 MB, cut off: the engine tries again", "pulling, 2 of 4 MB"]
+
+
+def test_a_registry_that_falls_silent_is_not_waited_for_without_end():
+    ended = threading.Event()
+
+    class Silent(ScriptedEngine):
+        def pull(self, *_, **__):
+            yield downloading("a", 1, 9)
+            ended.wait()
+
+    with pytest.raises(DevmeshError, match=r"hashicorp/consul:1.21.3 \(consul\) stopped half-way: nothing came for 0.01 s") as raised:
+        ensure(Silent(), [CONSUL], lambda *_: None, silent=0.01)
+    ended.set()
+    assert "set DEVMESH_CONSUL_IMAGE" in (raised.value.hint or "")
 
 
 def test_before_the_first_layer_there_is_no_number():

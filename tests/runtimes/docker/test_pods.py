@@ -3,7 +3,8 @@
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.pods import MOVED, addresses_by_name, refused_names, rules_of
+from devmesh.runtimes.docker.layout import COLLECTOR
+from devmesh.runtimes.docker.pods import MOVED, addresses_by_name, healthcheck, refused_names, rules_of
 from devmesh.runtimes.docker.project import render
 from tests.runtimes.docker.layouts import FOLDER, layout_from
 
@@ -67,6 +68,14 @@ def test_istios_labels_say_what_is_not_intercepted(tmp_path):
     assert rules.exclude_outbound_ports == ("3306",)
 
 
+def test_an_app_is_told_where_its_spans_go_unless_the_users_file_says_so(tmp_path):
+    told = services(tmp_path, "restart: always")["web"]["environment"]
+    assert told["OTEL_EXPORTER_OTLP_ENDPOINT"] == f"http://{COLLECTOR}"
+    assert told["OTEL_SERVICE_NAME"] == "web"
+    kept = services(tmp_path, "environment: {OTEL_EXPORTER_OTLP_ENDPOINT: 'http://mine:4318'}")["web"]["environment"]
+    assert kept["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://mine:4318"
+
+
 def test_each_replica_is_a_pod_of_its_own_and_the_first_has_the_host_port(tmp_path):
     made = services(tmp_path, "scale: 3, container_name: shop, ports: [{target: 80, published: '8080'}, {target: 81}]")
     assert [name for name in made if name.endswith("-pod")] == ["web-pod", "web-2-pod", "web-3-pod"]
@@ -106,7 +115,13 @@ def test_start_is_pod_then_sidecar_ready_then_app(tmp_path):
 
 def test_an_engine_without_start_interval_gets_one_interval(tmp_path):
     check = services(tmp_path, "restart: always", start_interval=False)["web-sidecar"]["healthcheck"]
-    assert (check["interval"], "start_interval" in check) == ("5s", False)
+    assert (check["interval"], "start_interval" in check) == ("10s", False)
+
+
+@pytest.mark.parametrize(("since", "word", "often"), [(False, "interval", "5s"), (True, "start_interval", "2s")])
+def test_a_sidecar_is_not_looked_at_while_a_mesh_starts_and_what_others_wait_for_is(since, word, often):
+    assert healthcheck([], start_interval=since, early=False)[word] == "10s"
+    assert healthcheck([], start_interval=since)[word] == often
 
 
 NAMED = """\

@@ -9,9 +9,10 @@ import pytest
 from devmesh.ca.tokens import TokenStore
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.docker.entry import seed
+from devmesh.runtimes.docker.layout import COLLECTOR
 from devmesh.runtimes.docker.prepare import Secrets, published_ports, write_files
 from devmesh.runtimes.docker.project import as_yaml, render
-from devmesh.sidecar.bootstrap import Bootstrap
+from devmesh.sidecar.bootstrap import Bootstrap, parse_address
 from tests.runtimes.docker.layouts import layout_from
 
 TEXT = "name: a\nservices: {web: {image: x, expose: ['80']}, api: {image: x, expose: ['81']}}\n"
@@ -72,6 +73,12 @@ def test_a_bootstrap_is_one_that_a_sidecar_takes(layout):
     assert bootstrap.dial == {f"{ip}:80": (ip, 80)}
     assert bootstrap.ca.url == "https://ca:15011"
     assert [one.role for one in bootstrap.sockets] == ["admin", "health", "prometheus"], "redirected connections come by the pod's sockets"
+
+
+def test_of_the_meshs_own_an_app_reaches_one_port_of_the_collector_through_its_sidecar(layout):
+    bootstrap = Bootstrap.load(layout.workload_folder("web") / "bootstrap.json")
+    assert bootstrap.elsewhere == {parse_address(COLLECTOR): ("jaeger", 4318)}
+    assert bootstrap.excluded == {parse_address(COLLECTOR)}
 
 
 def test_the_gateway_listens_for_itself(layout):

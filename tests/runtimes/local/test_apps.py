@@ -9,16 +9,17 @@ import pytest
 
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.apps import Apps
-from devmesh.runtimes.local.children import Children
+from devmesh.runtimes.local.children import UP_TIMEOUT, Children
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.pods import Pods
 from tests.runtimes.local.scripted import ScriptedLaunchers, plan
+from tests.support.virtual_time import in_virtual_time, now
 
 
-def apps(tmp_path):
+def apps(tmp_path, limit=UP_TIMEOUT):
     files = MeshFiles.of(tmp_path / "compose.yaml")
     files.make()
-    children = Children(files, ScriptedLaunchers(), None, lambda: None)
+    children = Children(files, ScriptedLaunchers(), None, lambda: None, limit)
     return Apps(files, children, Pods(files, lambda *_: None)), children, files
 
 
@@ -57,3 +58,14 @@ async def test_an_app_beside_its_sidecar_is_awaited_until_its_port_is_open(tmp_p
         sock.listen()
         assert await waiting is None
     assert process.ready
+
+
+@in_virtual_time
+async def test_an_app_in_a_pod_that_never_listens_is_waited_for_as_long_as_up_was_told(tmp_path):
+    started, children, _ = apps(tmp_path, 2.0)
+    children.processes["web"] = Managed("web", "app", listens=True)
+    web = plan("web", 80)
+    web.interception = "namespace"
+    assert await started.listens(web) == "web"
+    assert now() == pytest.approx(2.0)
+    assert "after 2 s" in started.failed_at_start([web]).message

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.files import MeshFiles
-from devmesh.runtimes.local.children import Children
+from devmesh.runtimes.local.children import FORK_SECONDS, Children
 from devmesh.runtimes.local.managed import FIRST_BACKOFF, Managed
 from tests.runtimes.local.scripted import ScriptedLaunchers
-from tests.support.virtual_time import in_virtual_time, pass_time
+from tests.support.virtual_time import in_virtual_time, now, pass_time, settled
 from tests.support.waiting import until
 
 
@@ -125,3 +127,23 @@ async def test_what_cannot_be_started_has_ended_and_its_log_says_why(tmp_path):
     await children.spawn(process)
     assert process.status == 127
     assert "cannot start no-such-program: " in children.last_lines("job")
+
+
+@in_virtual_time
+async def test_a_fork_that_was_just_asked_for_is_heard_of_before_anything_is_stopped(tmp_path):
+    children, _ = born(tmp_path)
+    children.fork("web-sidecar", "sidecar", {}, [], kind="sidecar")
+    heard = asyncio.create_task(children.all_forked())
+    await settled()
+    assert not heard.done()
+    children.on_launcher({"event": "started", "name": "web-sidecar", "pid": 2**22})
+    await heard
+    assert now() < FORK_SECONDS
+
+
+@in_virtual_time
+async def test_a_launcher_that_is_gone_is_not_waited_for_without_end(tmp_path):
+    children, _ = born(tmp_path)
+    children.fork("web-sidecar", "sidecar", {}, [], kind="sidecar")
+    await children.all_forked()
+    assert now() == pytest.approx(FORK_SECONDS)

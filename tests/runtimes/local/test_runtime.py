@@ -1,5 +1,6 @@
 """`up` as its command line sees it: what the supervisor says until it is done, and what is said to who does not wait for that."""
 
+import contextlib
 import io
 import json
 
@@ -20,17 +21,13 @@ class Interrupted(io.StringIO):
         raise KeyboardInterrupt
 
 
-class Supervisor:
-    def __init__(self, stdout):
-        self.stdout = stdout
-
-
 def up(tmp_path, monkeypatch, stdout):
     """What was told; the exception of `up` follows."""
     told = []
     files = MeshFiles.of(tmp_path / "compose.yaml")
     files.make()
-    monkeypatch.setattr(runtime.subprocess, "Popen", lambda *_, **__: Supervisor(stdout))
+    monkeypatch.setattr(runtime.Preloading, "__init__", lambda *_: None)
+    monkeypatch.setattr(runtime.Preloading, "supervise", lambda *_: contextlib.nullcontext(stdout))
     try:
         LocalRuntime(tmp_path / "compose.yaml", files).up({}, told.append)
     except (DevmeshError, KeyboardInterrupt) as error:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.supervisor import Supervisor
 from tests.runtimes.local.scripted import ScriptedLaunchers, plan
 
 
-def supervisor_of(tmp_path):
+def supervisor_of(tmp_path, settings=None):
     files = MeshFiles.of(tmp_path / "compose.yaml")
     files.make()
-    return Supervisor(tmp_path / "compose.yaml", files, {}, io.StringIO(), ScriptedLaunchers())
+    return Supervisor(tmp_path / "compose.yaml", files, settings or {}, io.StringIO(), ScriptedLaunchers())
 
 
 async def test_a_command_for_nobody_is_answered_with_an_error(tmp_path):
@@ -25,3 +27,8 @@ def test_whoever_listened_may_be_gone(tmp_path):
     supervisor = supervisor_of(tmp_path)
     supervisor._report.close()
     supervisor.say(event="note", message="nobody hears this")
+
+
+@pytest.mark.parametrize(("settings", "seconds"), [({}, 30), ({"wait_timeout": None}, 30), ({"wait_timeout": 2.0}, 2)])
+def test_up_waits_as_long_as_it_was_told(tmp_path, settings, seconds):
+    assert supervisor_of(tmp_path, settings)._children.limit == seconds
