@@ -46,9 +46,10 @@ def test_a_folder_that_cannot_be_ours_is_an_error_that_says_how_to_see_whose_it_
 
     files = MeshFiles(tmp_path / ".devmesh")
     for name, work in (("mkdir", files.make), ("read_text", files.read_state)):
-        with monkeypatch.context() as patch, pytest.raises(DevmeshError, match="cannot be used: Permission denied") as caught:
+        with monkeypatch.context() as patch:
             patch.setattr(Path, name, denied)
-            work()
+            with pytest.raises(DevmeshError, match="cannot be used: Permission denied") as caught:
+                work()
         assert "ls -ld" in (caught.value.hint or "")
 
 
