@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from devmesh.config.analysis import analyze
@@ -29,7 +30,7 @@ from devmesh.registry.resources import (
 )
 from devmesh.running import Event, RunningMesh
 from devmesh.runtimes.runtime import LogQuery
-from devmesh.runtimes.waiting import LAST_LINES, Lack, Wait, apps_lack, configuration_lacks, processes_lack
+from devmesh.runtimes.waiting import LAST_LINES, Lack, Wait, apps_lack, configuration_lacks, processes_lack, traffic_lacks
 
 Json = dict[str, Any]
 PROTOCOL_TEXT = {"http": "http", "http2": "tcp (h2)", "tcp": "tcp", "auto": "auto"}  # HTTP/2 is carried as bytes for now
@@ -65,9 +66,10 @@ class Mesh(RunningMesh):
         state = await self.runtime.state()
         workloads = self._workloads(state, proxies)
         ports, problem = await self._registered(proxies)
-        expiries = await asyncio.gather(*(self._certificate(name) for name in state["workloads"]))
-        for workload, expires in zip(workloads, expiries, strict=True):
-            workload["certificate"]["expires"] = expires
+        now = datetime.now(UTC)
+        certificates = await asyncio.gather(*(self.certificate(name, now) for name in state["workloads"]))
+        for workload, (expires, why) in zip(workloads, certificates, strict=True):
+            workload["certificate"] |= {"expires": expires, "problem": why}
             workload["ports"] = [] if workload["gateway"] else ports.get((workload["service"], workload["namespace"]), [])
         return {
             "workloads": workloads,
@@ -86,7 +88,7 @@ class Mesh(RunningMesh):
             return []
 
     async def wait(self, limit: float, tell: Event) -> None:
-        """Return when every process is ready, every sidecar runs the newest configuration and every app takes connections; told as `up` is.
+        """Return when every process is ready, every sidecar runs the newest configuration and every app gets traffic; told as `up` is.
 
         Raises DevmeshError with what is missing after `limit` seconds and the last lines of its log.
         """
@@ -119,7 +121,9 @@ class Mesh(RunningMesh):
     async def _apps_lack(self) -> list[Lack]:
         state = await self.runtime.state()
         done = {one["name"] for one in state["processes"] if one.get("state") == "exited"}
-        return apps_lack(one for one in self._workloads(state, await self._proxies()) if one["name"] not in done)
+        endpoints = await self._endpoints()
+        workloads = [one for one in self._workloads(state, await self._proxies()) if one["name"] not in done]
+        return apps_lack(workloads) or traffic_lacks(workloads, endpoints)
 
     def _workloads(self, state: Json, proxies: Mapping[str, Json]) -> list[Json]:
         processes = {one["name"]: one for one in state["processes"]}
@@ -131,6 +135,13 @@ class Mesh(RunningMesh):
             return {one["workload"]: one for one in (await self.control("/v1/proxies"))["proxies"]}
         except DevmeshError:
             return {}
+
+    async def _endpoints(self) -> frozenset[str]:
+        """Who the control plane has given out to callers; nobody while it is away."""
+        try:
+            return frozenset((await self.control("/v1/status"))["endpoints"])
+        except DevmeshError:
+            return frozenset()
 
     async def _registered(self, proxies: Mapping[str, Json]) -> tuple[dict[tuple[str, str], list[Json]], str | None]:
         """What each service's ports speak and how that is known, by (service, namespace); what keeps new configuration from the sidecars."""
@@ -149,19 +160,21 @@ class Mesh(RunningMesh):
     def _workload(self, name: str, one: Json, processes: dict[str, Json], proxy: Json) -> Json:
         sidecar = processes.get(one.get("sidecar", f"{name}-sidecar"), {})
         app = None if one["gateway"] else processes.get(name)
+        done = app is not None and app.get("state") == "exited" and app["status"] == 0
         return {
             "name": name,
             "service": one["service"],
             "version": one["version"],
             "namespace": one["namespace"],
-            "ready": bool(sidecar.get("ready")) and (app is None or bool(app["ready"] and not app.get("held"))),
+            "ready": bool(sidecar.get("ready")) and (app is None or done or bool(app["ready"] and not app.get("held"))),
+            "done": done,
             "held": bool((app or {}).get("held")),
             "healthy": bool(proxy.get("healthy")),
             "synced": bool(proxy.get("synced") and proxy.get("connected")),
             "sidecar_version": proxy.get("sidecar_version"),
             "gateway": one["gateway"],
             "interception": one.get("interception", "proxy"),
-            "certificate": {"spiffe_id": one["spiffe_id"], "expires": None},
+            "certificate": {"spiffe_id": one["spiffe_id"], "expires": None, "problem": ""},
             "restarts": (app["restarts"] if app else 0) + sidecar.get("restarts", 0),
             "detail": proxy.get("detail") or "",
             "calls_out": proxy.get("calls_out"),

@@ -9,6 +9,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -107,21 +108,22 @@ class RunningMesh:
         answer: Json = json.loads(await self.runtime.ask_sidecar(workload, "admin", "/certs"))
         return answer
 
-    async def _certificate(self, workload: str) -> str | None:
+    async def certificate(self, workload: str, now: datetime) -> tuple[str | None, str]:
+        """When the workload's certificate ends (RFC 3339), None while it has none; and why it has ended without a new one, else ""."""
         try:
-            answer = await self.certificates(workload)
-        except (DevmeshError, ValueError):
-            return None
-        for certificate in answer.get("certificates", ()):
-            for chain in certificate.get("cert_chain", ()):
-                return str(chain.get("expiration_time"))
-        return None
+            found = [chain for one in (await self.certificates(workload))["certificates"] for chain in one["cert_chain"]]
+            expires = str(found[0]["expiration_time"]) if found else None
+            if expires is None or now < datetime.fromisoformat(expires):
+                return expires, ""
+            info = json.loads(await self.runtime.ask_sidecar(workload, "admin", "/server_info"))
+        except (DevmeshError, ValueError, KeyError):
+            return None, ""
+        return expires, str((info.get("ca") or {}).get("error") or "a new one is being asked for")
 
     async def urls(self, state: Json) -> Json:
         """Services at the gateway where one binds them, else at their own inbound port."""
         services: Json = {}
-        bound = await self._bound_services(state)
-        strict = await self._strict_workloads()
+        bound, strict = await asyncio.gather(self._bound_services(state), self._strict_workloads(state))
         for name, one in state["workloads"].items():
             if one["gateway"] or one["service"] in services:
                 continue
@@ -163,22 +165,22 @@ class RunningMesh:
         out.pop("", None)
         return out
 
-    async def _strict_workloads(self) -> set[str]:
-        strict = set()
-        for name, one in self.state()["workloads"].items():
-            if one["gateway"]:
-                continue
-            try:
-                config = await self.control(f"/v1/proxies/{name}/config")
-            except DevmeshError:
-                continue
-            inbound: Json = next((item for item in config["listeners"] if item["name"] == "virtualInbound"), {"filter_chains": []})
-            matches = [chain["filter_chain_match"] for chain in inbound["filter_chains"]]
-            # A workload without ports has only the chain that refuses connections to the listener itself.
-            ports = [match for match in matches if match.get("destination_port", INBOUND_LISTENER) != INBOUND_LISTENER]
-            if ports and not any(match.get("transport_protocol") == "raw_buffer" for match in ports):
-                strict.add(name)
-        return strict
+    async def _strict_workloads(self, state: Json) -> set[str]:
+        names = [name for name, one in state["workloads"].items() if not one["gateway"]]
+        strict = await asyncio.gather(*map(self._is_strict, names))
+        return {name for name, is_strict in zip(names, strict, strict=True) if is_strict}
+
+    async def _is_strict(self, workload: str) -> bool:
+        """Whether its sidecar takes mTLS only; False while nobody tells."""
+        try:
+            config = await self.control(f"/v1/proxies/{workload}/config")
+        except DevmeshError:
+            return False
+        inbound: Json = next((item for item in config["listeners"] if item["name"] == "virtualInbound"), {"filter_chains": []})
+        matches = [chain["filter_chain_match"] for chain in inbound["filter_chains"]]
+        # A workload without ports has only the chain that refuses connections to the listener itself.
+        ports = [match for match in matches if match.get("destination_port", INBOUND_LISTENER) != INBOUND_LISTENER]
+        return bool(ports) and not any(match.get("transport_protocol") == "raw_buffer" for match in ports)
 
 
 def _gateway_base(state: Json, table: str, domain: str) -> str:

@@ -1,13 +1,35 @@
-"""Counts skips by reason at the end, so that a machine without a counterpart says what it did not check; the Docker engine for those that ask."""
+"""Says what one worker keeps together; counts skips by reason at the end, so that a machine without a counterpart says what it did not check; the Docker engine for those that ask."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import docker
 import pytest
 
 from devmesh.runtimes.docker.build import ensure_devmesh
 from tests.support.engine import engine, image_environment
+
+
+def kept_together(nodeid: str) -> str:
+    """What goes to one worker with `--dist loadfile`: a file's tests, but of all e2e files together those on one kind of Bookinfo mesh."""
+    file, _, test = nodeid.partition("::")
+    mesh = re.search(r"[\[-](namespace|proxy|docker)[]-]", test) if file.startswith("tests/e2e/") else None
+    return mesh[1] if mesh else file
+
+
+@pytest.hookimpl(optionalhook=True)  # where pytest-xdist is
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - only where it is used
+
+    class Meshes(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return kept_together(nodeid)
+
+    return Meshes(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -66,3 +66,17 @@ telemetry.shutdown()
 print([name for name in sys.modules if name.startswith("opentelemetry")])
 """
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_what_sends_spans_is_not_loaded_until_there_are_some():
+    program = """
+import sys
+from devmesh.telemetry_setup import Telemetry
+telemetry = Telemetry("x", "http://127.0.0.1:9/v1/traces")
+telemetry.start()
+print([name for name in ("requests", "google.protobuf", "opentelemetry.sdk.trace") if name in sys.modules])
+telemetry.shutdown()
+print([name for name in ("requests", "google.protobuf") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["['opentelemetry.sdk.trace']", "[]"]

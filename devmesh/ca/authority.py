@@ -19,9 +19,13 @@ INTERMEDIATE_LIFE = timedelta(days=365)
 # An intermediate with less than this left is replaced at the next start.
 INTERMEDIATE_MARGIN = timedelta(days=30)
 SVID_LIFE = timedelta(hours=1)
+# istiod's MAX_WORKLOAD_CERT_TTL: what asks for more is refused.
+MAX_SVID_LIFE = timedelta(days=90)
 SERVER_LIFE = timedelta(hours=24)
 # Clocks of two containers may differ; a certificate from the future would be refused.
 BACKDATE = timedelta(minutes=2)
+# A clock that was ahead when the mesh was made, and is put right, must not leave it with a root from the future.
+CA_BACKDATE = timedelta(days=1)
 
 Clock = Callable[[], datetime]
 Key = ec.EllipticCurvePrivateKey
@@ -97,14 +101,22 @@ class Authority:
             intermediate = _keep(directory, "intermediate", _new_ca("devmesh intermediate CA", root, clock()))
         return cls(root.certificate, intermediate, clock)
 
+    @classmethod
+    def in_memory(cls, clock: Clock = wall_clock) -> "Authority":
+        """One that nobody will find again."""
+        root = _new_ca("devmesh root CA", None, clock())
+        return cls(root.certificate, _new_ca("devmesh intermediate CA", root, clock()), clock)
+
     @property
     def trust_bundle(self) -> TrustBundle:
         return TrustBundle((pem_of(self._root),))
 
-    def sign(self, csr: str, spiffe_id: SpiffeId) -> Issued:
-        """Issue a workload's SVID; InvalidRequestError when the CSR may not be signed."""
+    def sign(self, csr: str, spiffe_id: SpiffeId, life: timedelta = SVID_LIFE) -> Issued:
+        """Issue a workload's SVID; InvalidRequestError when the CSR may not be signed, or not for so long."""
+        if not timedelta() < life <= MAX_SVID_LIFE:
+            raise InvalidRequestError(f"a certificate for {life} is asked for, the most is {MAX_SVID_LIFE}")
         # RFC 5280 section 4.1.2.6: with an empty subject the SAN is critical, which SPIFFE's X509-SVID section 4.1 asks of validators.
-        return self._issue(check_request(csr, spiffe_id), [x509.UniformResourceIdentifier(str(spiffe_id))], SVID_LIFE)
+        return self._issue(check_request(csr, spiffe_id), [x509.UniformResourceIdentifier(str(spiffe_id))], life)
 
     def server_certificate(self, host_names: Iterable[str] = ()) -> tuple[Issued, str]:
         """Give the CA's own HTTPS certificate for loopback and these host names, and its private key as PEM."""
@@ -119,7 +131,7 @@ class Authority:
         expires = min(now + life, signer.certificate.not_valid_after_utc)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
-            _builder(x509.Name([]), signer.certificate.subject, key, now, expires)
+            _builder(x509.Name([]), signer.certificate.subject, key, now - BACKDATE, expires)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(ca=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -131,7 +143,7 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, expires: datetime
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, begins: datetime, expires: datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -139,7 +151,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATE)
+        .not_valid_before(begins)
         .not_valid_after(expires)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
@@ -150,7 +162,7 @@ def _new_ca(name: str, issuer: Signer | None, now: datetime) -> Signer:
     subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, TRUST_DOMAIN), x509.NameAttribute(NameOID.COMMON_NAME, name)])
     life = INTERMEDIATE_LIFE if issuer else ROOT_LIFE
     builder = (
-        _builder(subject, issuer.certificate.subject if issuer else subject, key.public_key(), now, now + life)
+        _builder(subject, issuer.certificate.subject if issuer else subject, key.public_key(), now - CA_BACKDATE, now + life)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0 if issuer else 1), critical=True)
         .add_extension(_key_usage(ca=True), critical=True)
         # X509-SVID section 4.2: a signing certificate carries the trust domain's ID, without a path.

@@ -30,7 +30,7 @@ REQUEST_TIMEOUT_SECONDS = 5.0
 FIRST_BACKOFF_SECONDS = 0.05
 MAX_BACKOFF_SECONDS = 15.0
 # How often the clocks are compared: a laptop that wakes up renews within this.
-CHECK_SECONDS = 5.0
+CHECK_SECONDS = 1.0
 # The wall clock against the monotonic one: NTP's slewing stays far below.
 CLOCK_JUMP_SECONDS = 10.0
 
@@ -66,6 +66,10 @@ class Clock:
 
     def offset(self) -> float:
         return self.wall_ns() / 1e9 - self.monotonic()
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
 
 
 def certificate_request(key: ec.EllipticCurvePrivateKey, spiffe_id: SpiffeId) -> str:
@@ -217,8 +221,10 @@ class WorkloadIdentity:
 
     async def renew(self) -> Credentials:
         """Get a certificate for a new key; CaError when there is none to be had now."""
-        key = await asyncio.to_thread(ec.generate_private_key, ec.SECP256R1())
-        body = {"csr": certificate_request(key, self.spiffe_id)}
+        key = new_key()
+        body: dict[str, Any] = {"csr": certificate_request(key, self.spiffe_id)}
+        if self._ca.secret_ttl is not None:
+            body["validity_seconds"] = self._ca.secret_ttl
         answer = await self._ask(body)
         credentials = self._checked(answer, key)
         self._credentials = credentials
@@ -230,7 +236,7 @@ class WorkloadIdentity:
             callback(credentials)
         return credentials
 
-    async def _ask(self, body: dict[str, str]) -> dict[str, Any]:
+    async def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
         """By the SVID while it is valid, else by the token; by the token too when the CA no longer takes the SVID."""
         if self._credentials is not None and self.is_valid:
             try:
@@ -243,7 +249,7 @@ class WorkloadIdentity:
             raise CaError(f"no workload token: {error}") from error
         return await self._post(body, None, token)
 
-    async def _post(self, body: dict[str, str], credentials: Credentials | None, token: str | None) -> dict[str, Any]:
+    async def _post(self, body: dict[str, Any], credentials: Credentials | None, token: str | None) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
         try:

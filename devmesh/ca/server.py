@@ -7,12 +7,13 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from devmesh.ca.authority import Authority, Clock, InvalidRequestError, wall_clock
+from devmesh.ca.authority import BACKDATE, SVID_LIFE, Authority, Clock, InvalidRequestError, wall_clock
 from devmesh.ca.identity import InvalidSpiffeIdError, SpiffeId, renewal_time
 from devmesh.ca.memfd import load_pair
 from devmesh.ca.tokens import TokenStore
@@ -22,8 +23,8 @@ from devmesh.telemetry_setup import Telemetry
 log = logging.getLogger(__name__)
 # A CSR of EC P-256 has 500 bytes.
 MAX_REQUEST_BYTES = 16 * 1024
-# The server's own certificate is looked at this often, so that a night's sleep ends with a valid one.
-OWN_CERTIFICATE_CHECK_SECONDS = 30.0
+# The server's own certificate is looked at this often: until a machine that wakes up has a valid one, no workload gets its own.
+OWN_CERTIFICATE_CHECK_SECONDS = 1.0
 
 
 def _refusal(status: int, why: str) -> web.Response:
@@ -38,6 +39,16 @@ async def _body(request: web.Request, *fields: str) -> list[str]:
     if len(strings) < len(fields):
         raise ValueError(f"the body must be a JSON object with the strings {', '.join(fields)}")
     return strings
+
+
+async def _life(request: web.Request) -> timedelta:
+    """Give what `validity_seconds` of the JSON body asks for (validity_duration of Istio's CSR), as long as usual without it."""
+    asked: Any = (await request.json()).get("validity_seconds")
+    if asked is None:
+        return SVID_LIFE
+    if isinstance(asked, bool) or not isinstance(asked, int | float) or not 0 < asked < timedelta.max.total_seconds():
+        raise ValueError("validity_seconds must be a number of seconds")
+    return timedelta(seconds=asked)
 
 
 class CaServer:
@@ -74,7 +85,7 @@ class CaServer:
                 return _refusal(401, "a workload token or a current SVID is needed")
             try:
                 (csr,) = await _body(request, "csr")
-                issued = self._authority.sign(csr, caller)
+                issued = self._authority.sign(csr, caller, await _life(request))
             except InvalidRequestError as error:
                 log.warning("refused to sign for %s: %s", caller, error)
                 return _refusal(403, str(error))
@@ -142,12 +153,13 @@ def server_context(authority: Authority) -> ssl.SSLContext:
 
 
 async def _keep_certificate(context: ssl.SSLContext, authority: Authority, host_names: Sequence[str], clock: Clock) -> None:
-    """Give the context a fresh certificate of our own at half life, for ever."""
+    """Give the context a fresh certificate of our own at half life, for ever; at once, too, when the clock says that ours is from the future."""
     while True:
+        began = clock()
         issued, key = authority.server_certificate(host_names)
         load_pair(context, "".join(issued.certificate_chain), key)
-        due = renewal_time(clock(), issued.expires, random.Random())  # noqa: S311 - spreads load, keeps no secret
-        while clock() < due:  # noqa: ASYNC110 - the wall clock may jump, no event tells
+        due = renewal_time(began, issued.expires, random.Random())  # noqa: S311 - spreads load, keeps no secret
+        while began - BACKDATE < clock() < due:  # noqa: ASYNC110 - the wall clock may jump, no event tells
             await asyncio.sleep(OWN_CERTIFICATE_CHECK_SECONDS)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class Grant:
 
 
 class TokenStore:
-    """One token per workload; a new one replaces the old. Every change is on disk before it is answered."""
+    """One token per workload; a new one replaces the old. Every change that was asked for is on disk before it is answered."""
 
     def __init__(self, file: Path, new_token: Callable[[], str] = _random_token) -> None:
         """Read what was kept; a file that cannot be read raises, because an empty store would hide a revocation."""
@@ -43,10 +43,15 @@ class TokenStore:
 
     def mint(self, workload: str, spiffe_id: SpiffeId) -> str:
         """Give a token that is valid until it is revoked."""
-        token = self._new_token()
-        grants = {digest: grant for digest, grant in self._grants.items() if grant.workload != workload}
-        self._keep(grants | {_digest(token): Grant(workload, spiffe_id)})
-        return token
+        return self.mint_all({workload: spiffe_id}, durable=True)[workload]
+
+    def mint_all(self, identities: Mapping[str, SpiffeId], *, durable: bool) -> dict[str, str]:
+        """Give each workload a token, as `mint`. Without `durable` they need not outlive the machine: whoever mints them does so at each start."""
+        tokens = {workload: self._new_token() for workload in identities}
+        kept = {digest: grant for digest, grant in self._grants.items() if grant.workload not in identities}
+        minted = {_digest(token): Grant(workload, identities[workload]) for workload, token in tokens.items()}
+        self._keep(kept | minted, durable=durable)
+        return tokens
 
     def revoke(self, workload: str) -> bool:
         """Forget a workload's token; False when there was none."""
@@ -64,7 +69,7 @@ class TokenStore:
         """Whether any workload with this ID still has a token: an SVID alone renews nothing after a revocation."""
         return any(grant.spiffe_id == spiffe_id for grant in self._grants.values())
 
-    def _keep(self, grants: dict[str, Grant]) -> None:
+    def _keep(self, grants: dict[str, Grant], *, durable: bool = True) -> None:
         stored = {digest: {"workload": grant.workload, "spiffe_id": str(grant.spiffe_id)} for digest, grant in grants.items()}
-        write_private(self._file, json.dumps(stored, indent=1).encode())
+        write_private(self._file, json.dumps(stored, indent=1).encode(), durable=durable)
         self._grants = grants

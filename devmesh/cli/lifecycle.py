@@ -49,10 +49,15 @@ def up(
     compose_profile: Annotated[
         list[str] | None, typer.Option("--compose-profile", help="A profile of the compose file to run too; may be given again.")
     ] = None,
+    wait_timeout: Annotated[
+        str | None,
+        typer.Option(help="How long to wait until everything is ready, e.g. 2m. [default: 30s; on Docker 60s]", show_default=False),
+    ] = None,
 ) -> None:
     """Bring the mesh up and return when every workload is ready."""
     if interception not in INTERCEPTIONS:
         raise UsageError(f"--interception {interception!r} is none of {', '.join(INTERCEPTIONS)}", "devmesh up --interception auto")
+    patience = seconds(wait_timeout, "--wait-timeout") if wait_timeout else None
     compose, choices = settings(profile, file, set_)
     chosen, why = choose(runtime)
     mesh = RunningMesh.of(compose)
@@ -61,7 +66,7 @@ def up(
         f"devmesh {__version__}: {mesh.compose_file.parent.name}, profile {choices.profile}, runtime {chosen}"
         + (f" ({why})" if why else "")
     )
-    told = {"interception": interception, "runtime": chosen, "compose_profiles": compose_profile or []}
+    told = {"interception": interception, "runtime": chosen, "compose_profiles": compose_profile or [], "wait_timeout": patience}
     with Progress() as progress:
         mesh.up({**choices.to_json(), **told}, progress.tell)
     output.urls(asyncio.run(mesh.urls(mesh.state())))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import typer
@@ -35,11 +37,12 @@ def status(compose_file: ComposeFile = None, form: Output = Format.table) -> Non
     rows = [
         (
             one["name"], "-" if one["gateway"] else one["service"], one["version"], _ports(one), _condition(one),
-            (one["certificate"]["expires"] or "-")[11:16], str(one["restarts"]),
+            certificate(one["certificate"], datetime.now().astimezone()), str(one["restarts"]),
         )
         for one in answer["workloads"]
     ]  # fmt: skip
     output.table(("WORKLOAD", "SERVICE", "VERSION", "PORT", "STATE", "CERT", "RESTARTS"), rows)
+    _say_ended(answer["workloads"])
     in_force = [one for one in answer["faults"] if one["state"] != "done"]
     if in_force:
         output.note("\nfaults in force (devmesh fault clear):")
@@ -64,14 +67,39 @@ def status(compose_file: ComposeFile = None, form: Output = Format.table) -> Non
         output.note(f"\nprofile {profile}; devmesh profile dump --running shows every setting")
 
 
+def certificate(one: Mapping[str, Any], now: datetime) -> str:
+    """When it ends, in the time zone of `now`: the hour while that is within a day, else the date."""
+    if not one["expires"]:
+        return "-"
+    ends = datetime.fromisoformat(one["expires"]).astimezone(now.tzinfo)
+    if one.get("problem"):
+        return "ended"
+    return f"{ends:%H:%M}" if ends - now < timedelta(days=1) else f"{ends:%Y-%m-%d}"
+
+
+def _say_ended(workloads: Iterable[Mapping[str, Any]]) -> None:
+    """A sidecar whose certificate has ended keeps its connections, and nobody takes a new one."""
+    ended: dict[str, list[str]] = {}
+    for one in workloads:
+        if why := one["certificate"].get("problem"):
+            ended.setdefault(why, []).append(one["name"])
+    for why, names in ended.items():
+        output.note(
+            f"\ncertificates that have ended: {', '.join(names)}\n  {why}\n"
+            "  new connections between sidecars fail until there are new ones. hint: devmesh logs ca"
+        )
+
+
 def _ports(one: dict[str, Any]) -> str:
     return ", ".join(f"{port['port']} {port['protocol']}" for port in one["ports"]) or "-"
 
 
 def _condition(one: dict[str, Any]) -> str:
-    """What is not as it should be, else "ready"."""
+    """What is not as it should be, else "ready", or "done" of a job that has ended well."""
     if one["held"]:
         return "paused"
+    if one["done"] and one["ready"] and one["synced"]:
+        return "done"
     wrong = [
         name for name, is_so in (("not ready", one["ready"]), ("unhealthy", one["healthy"]), ("not in sync", one["synced"])) if not is_so
     ]

@@ -9,7 +9,7 @@ from devmesh.compiler.downstream_tls import CA_SUFFIX, credential
 from devmesh.compiler.entries import EntryService, is_empty, resolve
 from devmesh.compiler.security import namespace_mode
 from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, file_secret, secret
-from devmesh.compiler.world import ROOT_NAMESPACE, MeshSettings, World
+from devmesh.compiler.world import ROOT_NAMESPACE, MeshSettings, World, per_world
 from devmesh.config.durations import format_duration
 from devmesh.config.istio_destination import (
     ClientTLSSettings,
@@ -40,6 +40,7 @@ class Policy:
     tls: ClientTLSSettings | None = None
 
 
+@per_world
 def rule_for(world: World, service: Service, namespace: str) -> tuple[Resource, DestinationRule] | None:
     """The DestinationRule of a host: the client's namespace, then the service's, then the root's (istiod's lookup)."""
     for wanted in dict.fromkeys((namespace, service.namespace, ROOT_NAMESPACE)):
@@ -86,6 +87,7 @@ def subset_policy(rule: DestinationRule, subset: str, port: int) -> Policy:
     return policy_for(merged(rule.traffic_policy, own), port)
 
 
+@per_world
 def service_clusters(world: World, service: Service, port: ServicePort, namespace: str, *, at_gateway: bool = False) -> list[Json]:
     """The default cluster of a port, then its subsets."""
     found = rule_for(world, service, namespace)

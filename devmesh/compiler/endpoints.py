@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from devmesh.compiler.security import accepts_mtls
 from devmesh.compiler.shared import Json, socket_address
-from devmesh.compiler.world import World, matches
+from devmesh.compiler.world import World, matches, per_world
 from devmesh.config.topology_types import Service, ServicePort, Workload
 
 
@@ -28,6 +28,7 @@ def assignment(
     return {"cluster_name": name, "endpoints": [{"locality": {}, "lb_endpoints": hosts, "load_balancing_weight": len(hosts)}]}
 
 
+@per_world
 def _endpoint(world: World, service: Service, port: ServicePort, workload: Workload, address: str, *, plaintext: bool) -> Json:
     app = workload.labels.get("app", service.name)
     version = workload.labels.get("version", "")

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 from devmesh.compiler.clusters import cluster_name
 from devmesh.compiler.gateways import GatewayServer, intersection
-from devmesh.compiler.routes import gateway_name
+from devmesh.compiler.routes import MESH, gateway_name, mesh_services
 from devmesh.compiler.shared import Json, config_path, tcp_proxy
-from devmesh.compiler.world import World, matches
+from devmesh.compiler.world import World, matches, per_world
 from devmesh.config.istio_networking import Destination, L4MatchAttributes, RouteDestination, TCPRoute, TLSMatchAttributes, VirtualService
 from devmesh.config.model import Resource
 from devmesh.config.names import expand_host, host_matches
 from devmesh.config.topology_types import Service, ServicePort, Workload
 
-MESH = frozenset({"mesh"})
 L4Match = L4MatchAttributes | TLSMatchAttributes
 
 
@@ -108,7 +107,7 @@ def gateway_tls_chains(world: World, proxy: Workload, one: GatewayServer, known:
 
 def outbound_chains(world: World, proxy: Workload, service: Service, port: ServicePort) -> list[Json]:
     """A sidecar's chains for one port below HTTP: what VirtualServices for the mesh say of it, else its own cluster."""
-    naming = _naming(world, proxy, service)
+    naming = _naming(world, proxy.namespace, service)
     if not port.is_tls:
         return [_outbound_tcp(world, proxy, service, port, naming)]
     chains: list[Json] = []
@@ -123,16 +122,14 @@ def outbound_chains(world: World, proxy: Workload, service: Service, port: Servi
     return chains or [_own_chain(service, port)]
 
 
-def _naming(world: World, proxy: Workload, service: Service) -> list[tuple[Resource, VirtualService]]:
-    """Those for the mesh, visible here, that name the service."""
-    out = []
-    for resource, spec in world.virtual_services():
-        namespace = resource.key.namespace
-        bound = {gateway_name(name, namespace) for name in spec.gateways} or {"mesh"}
-        visible = not spec.export_to or "*" in spec.export_to or proxy.namespace in (*spec.export_to, namespace)
-        if "mesh" in bound and visible and any(host_matches(expand_host(host, namespace), service.hostname) for host in spec.hosts):
-            out.append((resource, spec))
-    return out
+@per_world
+def _naming(world: World, namespace: str, service: Service) -> list[tuple[Resource, VirtualService]]:
+    """Those for sidecars of a namespace that name the service."""
+    return [
+        (resource, spec)
+        for resource, spec in mesh_services(world, namespace)
+        if any(host_matches(expand_host(host, resource.key.namespace), service.hostname) for host in spec.hosts)
+    ]
 
 
 def _outbound_tcp(

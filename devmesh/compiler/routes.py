@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from devmesh.compiler import route_match
 from devmesh.compiler.clusters import cluster_name, rule_for, subset_policy
 from devmesh.compiler.shared import TYPE, Json, config_path, million
-from devmesh.compiler.world import World, matches
+from devmesh.compiler.world import World, matches, per_world
 from devmesh.config.durations import format_duration
 from devmesh.config.istio_networking import (
     CorsPolicy,
@@ -27,6 +28,7 @@ from devmesh.config.model import Resource
 from devmesh.config.names import expand_host
 from devmesh.config.topology_types import Service, Workload
 
+MESH = frozenset({"mesh"})
 DEFAULT_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 PREVIOUS_HOSTS = {
     "name": "envoy.retry_host_predicates.previous_hosts",
@@ -60,47 +62,70 @@ def default_retry() -> Json:
     }
 
 
-class RouteBuilder:
-    """Routes of one VirtualService as one proxy sees them at one listener port."""
+def routes_of(
+    world: World, proxy: Workload, resource: Resource, spec: VirtualService, port: int, gateways: frozenset[str]
+) -> tuple[list[Json], Mapping[str, str]]:
+    """Routes of one VirtualService as one proxy sees them at one listener port, and the origin of each rule."""
+    seen = Seen(proxy.namespace, proxy.gateway, port, gateways)
+    return _built(world, resource, spec, seen, tuple(_chosen(spec, seen, proxy, resource.key.namespace)))
 
-    def __init__(
-        self, world: World, proxy: Workload, resource: Resource, spec: VirtualService, port: int, gateways: frozenset[str]
-    ) -> None:
-        self.world, self.proxy, self.resource, self.spec = world, proxy, resource, spec
-        self.port, self.gateways = port, gateways
+
+class Seen(NamedTuple):
+    """From where a VirtualService is looked at: what its routes depend on besides which of them a proxy gets."""
+
+    namespace: str
+    at_gateway: bool
+    port: int
+    gateways: frozenset[str]
+
+
+Chosen = tuple[int, int]  # an HTTPRoute's index, and its match's; -1: it has none
+
+
+def _chosen(spec: VirtualService, seen: Seen, proxy: Workload, namespace: str) -> Iterator[Chosen]:
+    """Those that apply, up to one that takes every request."""
+    for index, http in enumerate(spec.http):
+        if not http.match:
+            yield index, -1
+            return
+        for position, match in enumerate(http.match):
+            if _applies(match, seen, proxy, namespace):
+                yield index, position
+                if route_match.catch_all(match):
+                    return
+
+
+def _applies(match: HTTPMatchRequest, seen: Seen, proxy: Workload, namespace: str) -> bool:
+    """What only this proxy's table can say: port, sourceLabels, sourceNamespace, gateways."""
+    if match.gateways and seen.gateways.isdisjoint(gateway_name(name, namespace) for name in match.gateways):
+        return False
+    if match.port and match.port != seen.port:
+        return False
+    if match.source_labels and not matches(match.source_labels, proxy.labels):
+        return False
+    return not match.source_namespace or match.source_namespace == seen.namespace
+
+
+@per_world
+def _built(
+    world: World, resource: Resource, spec: VirtualService, seen: Seen, chosen: tuple[Chosen, ...]
+) -> tuple[list[Json], Mapping[str, str]]:
+    builder = RouteBuilder(world, resource, spec, seen)
+    return [builder.route(index, position) for index, position in chosen], builder.origins
+
+
+class RouteBuilder:
+    """Makes routes of one VirtualService; collects the origin of every rule."""
+
+    def __init__(self, world: World, resource: Resource, spec: VirtualService, seen: Seen) -> None:
+        self.world, self.resource, self.spec, self.seen = world, resource, spec, seen
+        self.port = seen.port
         self.namespace = resource.key.namespace
         self.origins: dict[str, str] = {}
 
-    def build(self) -> list[Json]:
-        out: list[Json] = []
-        for index, http in enumerate(self.spec.http):
-            if not http.match:
-                out.append(self._route(http, None, index))
-                break  # nothing after a route without match can be reached
-            done = False
-            for match in http.match:
-                if not self._applies(match):
-                    continue
-                out.append(self._route(http, match, index))
-                if route_match.catch_all(match):
-                    done = True
-                    break
-            if done:
-                break
-        return out
-
-    def _applies(self, match: HTTPMatchRequest) -> bool:
-        """What only this proxy's table can say: port, sourceLabels, sourceNamespace, gateways."""
-        if match.gateways and not (self._gateway_names(match.gateways) & self.gateways):
-            return False
-        if match.port and match.port != self.port:
-            return False
-        if match.source_labels and not matches(match.source_labels, self.proxy.labels):
-            return False
-        return not match.source_namespace or match.source_namespace == self.proxy.namespace
-
-    def _gateway_names(self, names: tuple[str, ...]) -> frozenset[str]:
-        return frozenset(gateway_name(name, self.namespace) for name in names)
+    def route(self, index: int, position: int) -> Json:
+        http = self.spec.http[index]
+        return self._route(http, http.match[position] if position >= 0 else None, index)
 
     def _route(self, http: HTTPRoute, match: HTTPMatchRequest | None, index: int) -> Json:
         out: Json = {"match": route_match.translate(match)}
@@ -166,7 +191,7 @@ class RouteBuilder:
         if destination is not None and destination.port is not None and destination.port.number:
             return destination.port.number
         service = self.world.service_by_host(self._host(destination))
-        if service is not None and len(service.ports) == 1 and self.proxy.gateway:
+        if service is not None and len(service.ports) == 1 and self.seen.at_gateway:
             return service.ports[0].port
         return self.port
 
@@ -241,7 +266,7 @@ class RouteBuilder:
         for one in http.route:
             service = self.world.service_by_host(self._host(one.destination))
             if service is not None and one.destination is not None:
-                found = hash_policy(self.world, service, self._port(one.destination), one.destination.subset, self.proxy.namespace)
+                found = hash_policy(self.world, service, self._port(one.destination), one.destination.subset, self.seen.namespace)
                 if found:
                     return [found]
         return []
@@ -280,6 +305,24 @@ def gateway_name(name: str, namespace: str) -> str:
     if name == "mesh":
         return name
     return name if "/" in name else f"{namespace}/{name}"
+
+
+def gateways_of(resource: Resource, spec: VirtualService) -> frozenset[str]:
+    """Whose traffic a VirtualService is for; MESH is the sidecars'."""
+    return frozenset(gateway_name(name, resource.key.namespace) for name in spec.gateways) or MESH
+
+
+@per_world
+def mesh_services(world: World, namespace: str) -> list[tuple[Resource, VirtualService]]:
+    """Those for sidecars that one of this namespace sees."""
+    services = world.virtual_services()
+    return [
+        (resource, spec) for resource, spec in services if "mesh" in gateways_of(resource, spec) and _visible(resource, spec, namespace)
+    ]
+
+
+def _visible(resource: Resource, spec: VirtualService, namespace: str) -> bool:
+    return not spec.export_to or "*" in spec.export_to or namespace in spec.export_to or resource.key.namespace == namespace
 
 
 def hash_policy(world: World, service: Service, port: int, subset: str, namespace: str) -> Json | None:

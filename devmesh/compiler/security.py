@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from devmesh.compiler.shared import TYPE, Json, secret
-from devmesh.compiler.world import ROOT_NAMESPACE, World, matches
+from devmesh.compiler.world import ROOT_NAMESPACE, World, matches, per_world
 from devmesh.config.istio_security import PeerAuthentication
 from devmesh.config.topology_types import Workload
 
@@ -20,6 +20,7 @@ CIPHERS = [
 ]
 
 
+@per_world
 def mtls_mode(world: World, workload: Workload, port: int) -> str:
     """STRICT, PERMISSIVE or DISABLE."""
     mode = namespace_mode(world, workload.namespace)
@@ -37,6 +38,7 @@ def ports_of_their_own(world: World, workload: Workload) -> list[int]:
     return sorted(own.port_level_mtls) if own is not None else []
 
 
+@per_world
 def namespace_mode(world: World, namespace: str) -> str:
     """What holds for workloads of a namespace that no selector names."""
     mode = "PERMISSIVE"

@@ -6,9 +6,9 @@ from devmesh.compiler.clusters import cluster_name
 from devmesh.compiler.entries import EntryService
 from devmesh.compiler.faults import fault_routes
 from devmesh.compiler.gateways import GatewayServer, by_specificity, intersection
-from devmesh.compiler.routes import RouteBuilder, default_route, gateway_name, hash_policy
+from devmesh.compiler.routes import MESH, default_route, gateways_of, hash_policy, mesh_services, routes_of
 from devmesh.compiler.shared import Json
-from devmesh.compiler.world import World
+from devmesh.compiler.world import World, per_world
 from devmesh.config.istio_networking import VirtualService
 from devmesh.config.model import Resource, ResourceKey
 from devmesh.config.names import expand_host, host_matches, service_fqdn
@@ -77,15 +77,8 @@ class Tables:
 
     def _mesh_routes(self, hostname: str, port: int) -> list[Json]:
         """Routes of the VirtualService for the mesh that names this host most specifically; the oldest of equals."""
-        naming = [one for one in self._mesh_services() if _specificity(one[0], one[1], hostname)]
-        if not naming:
-            return []
-        resource, spec = max(naming, key=lambda one: _specificity(one[0], one[1], hostname))
-        return self._build(resource, spec, port, frozenset({"mesh"}))
-
-    def _mesh_services(self) -> list[tuple[Resource, VirtualService]]:
-        services = self.world.virtual_services()
-        return [(resource, spec) for resource, spec in services if "mesh" in _gateways(resource, spec) and self._visible(resource, spec)]
+        found = _closest(self.world, hostname, self.proxy.namespace)
+        return self._build(*found, port, MESH) if found is not None else []
 
     def _foreign_hosts(self, port: int, known: set[str]) -> list[Json]:
         """VirtualServices for hosts that no service has at this port."""
@@ -93,29 +86,20 @@ class Tables:
         services = {
             service.hostname for service in self.world.services(self.proxy.namespace) if any(one.port == port for one in service.ports)
         }
-        for resource, spec in self._mesh_services():
+        for resource, spec in mesh_services(self.world, self.proxy.namespace):
             for host in spec.hosts:
                 name = expand_host(host, resource.key.namespace)
                 if any(host_matches(name, service) for service in services) or f"{name}:{port}" in known:
                     continue
                 known.add(f"{name}:{port}")
-                routes = self._build(resource, spec, port, frozenset({"mesh"}))
+                routes = self._build(resource, spec, port, MESH)
                 if routes:
                     out.append(_host(f"{name}:{port}", [name], routes))
         return out
 
-    def _visible(self, resource: Resource, spec: VirtualService) -> bool:
-        return (
-            not spec.export_to
-            or "*" in spec.export_to
-            or self.proxy.namespace in spec.export_to
-            or resource.key.namespace == self.proxy.namespace
-        )
-
     def _build(self, resource: Resource, spec: VirtualService, port: int, gateways: frozenset[str]) -> list[Json]:
-        builder = RouteBuilder(self.world, self.proxy, resource, spec, port, gateways)
-        routes = builder.build()
-        self.origins.update(builder.origins)
+        routes, origins = routes_of(self.world, self.proxy, resource, spec, port, gateways)
+        self.origins.update(origins)
         return routes
 
     def _catch_all(self) -> Json:
@@ -153,7 +137,7 @@ class Tables:
         built: dict[tuple[str, ResourceKey], list[Json]] = {}
         for one in servers:
             for resource, spec in self.world.virtual_services():
-                if one.gateway not in _gateways(resource, spec):
+                if one.gateway not in gateways_of(resource, spec):
                     continue
                 names = [expand_host(host, resource.key.namespace) for host in spec.hosts]
                 for name in intersection(names, one.hosts_for(resource.key.namespace)):
@@ -207,8 +191,11 @@ def _is_catch_all(route: Json) -> bool:
     return everything and not match.get("headers") and not match.get("query_parameters")
 
 
-def _gateways(resource: Resource, spec: VirtualService) -> frozenset[str]:
-    return frozenset(gateway_name(name, resource.key.namespace) for name in spec.gateways) or frozenset({"mesh"})
+@per_world
+def _closest(world: World, hostname: str, namespace: str) -> tuple[Resource, VirtualService] | None:
+    """Whose pattern covers the host most specifically; the oldest of equals."""
+    naming = [(size, one) for one in mesh_services(world, namespace) if (size := _specificity(*one, hostname))]
+    return max(naming, key=lambda found: found[0])[1] if naming else None
 
 
 def _specificity(resource: Resource, spec: VirtualService, hostname: str) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from devmesh.compiler.entries import EntryService, entry_services
 from devmesh.config.devmesh_v1 import Fault
@@ -16,6 +18,27 @@ from devmesh.config.topology import Topology
 from devmesh.config.topology_types import Service, Workload
 
 ROOT_NAMESPACE = "istio-system"
+Parameters = ParamSpec("Parameters")
+Answer = TypeVar("Answer")
+
+
+def per_world(function: Callable[Concatenate[World, Parameters], Answer]) -> Callable[Concatenate[World, Parameters], Answer]:
+    """Ask once in the life of a world, which never changes: most of what one proxy gets, its neighbours get too.
+
+    Whoever is given the answer leaves it as it is. Arguments are compared by identity, texts, numbers, tuples and sets by value.
+    """
+
+    @functools.wraps(function)
+    def ask(world: World, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        given = (*args, *kwargs.values())
+        key = (function, *(one if isinstance(one, str | int | tuple | frozenset) else id(one) for one in given))
+        known = world.answers.get(key)
+        if known is None:
+            known = world.answers[key] = (given, function(world, *args, **kwargs))  # `given` is kept, so that no other gets its id
+        answer: Answer = known[1]
+        return answer
+
+    return ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +71,7 @@ class World:
     settings: MeshSettings = field(default_factory=MeshSettings)
     ready: frozenset[str] = frozenset()
     entries: tuple[EntryService, ...] = ()
+    answers: dict[Any, tuple[Any, Any]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @staticmethod
     def from_topology(
@@ -60,15 +84,19 @@ class World:
     def with_endpoints(self, ready: Iterable[str]) -> World:
         return replace(self, ready=frozenset(ready))
 
+    @per_world
     def virtual_services(self) -> list[tuple[Resource, VirtualService]]:
         return [(r, r.spec) for r in self.resources if isinstance(r.spec, VirtualService)]
 
+    @per_world
     def destination_rules(self) -> list[tuple[Resource, DestinationRule]]:
         return [(r, r.spec) for r in self.resources if isinstance(r.spec, DestinationRule)]
 
+    @per_world
     def gateways(self) -> list[tuple[Resource, Gateway]]:
         return [(r, r.spec) for r in self.resources if isinstance(r.spec, Gateway)]
 
+    @per_world
     def peer_authentications(self) -> list[tuple[Resource, PeerAuthentication]]:
         return [(r, r.spec) for r in self.resources if isinstance(r.spec, PeerAuthentication)]
 
@@ -81,18 +109,22 @@ class World:
     def faults(self) -> list[Resource]:
         return [r for r in self.resources if isinstance(r.spec, Fault)]
 
+    @per_world
     def services(self, namespace: str) -> list[Service]:
         """Those that a proxy of this namespace sees, in istiod's order: the mesh's own by host name, then ServiceEntries by age."""
         own = sorted(self.topology.services, key=lambda service: service.hostname)
         return [*own, *(one for one in self.entries if one.visible_in(namespace))]
 
+    @per_world
     def service_by_host(self, host: str) -> Service | None:
         return next((s for s in (*self.topology.services, *self.entries) if s.hostname == host), None)
 
+    @per_world
     def workloads_of(self, service: Service) -> list[Workload]:
         """In the topology's order, as the oracle's EndpointSlice lists them."""
         return [w for w in self.topology.workloads if w.namespace == service.namespace and matches(service.selector, w.labels)]
 
+    @per_world
     def services_of(self, workload: Workload) -> list[Service]:
         return [s for s in self.topology.services if s.namespace == workload.namespace and matches(s.selector, workload.labels)]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from devmesh.config.compose_files import Sources, needs_compose
+from devmesh.config.container_keys import container_keys
 from devmesh.config.durations import parse_duration
 from devmesh.config.interpolation import interpolate, parse_env_file
 from devmesh.config.model import Diagnostic
@@ -16,6 +17,7 @@ from devmesh.config.yaml import Document, read_documents
 from devmesh.errors import DevmeshError
 
 COMPOSE = "DM0010"
+RESTART = re.compile(r"no|always|unless-stopped|on-failure(:\d+)?")
 _PORT = re.compile(
     r"(?:(?P<ip>\[[0-9a-fA-F:.]+\]|\d+(?:\.\d+){3}):)?(?:(?P<host>\d+(?:-\d+)?)?:)?(?P<inner>\d+(?:-\d+)?)(?:/(?P<protocol>tcp|udp))?"
 )
@@ -47,7 +49,7 @@ class Healthcheck:
 class ComposeService:
     """`mesh` is its `x-devmesh`, as written; `command` is entrypoint and command joined, None when the image's own is meant.
 
-    `networks` has its aliases on each; `links` are (service, the name it is called by).
+    `restart` is "" where none is given. `networks` has its aliases on each; `links` are (service, the name it is called by).
     """
 
     name: str
@@ -62,11 +64,13 @@ class ComposeService:
     ports: tuple[ComposePort, ...]
     depends_on: tuple[str, ...]
     replicas: int
+    restart: str
     healthcheck: Healthcheck | None
     networks: Mapping[str, tuple[str, ...]]
     container_name: str | None
     hostname: str | None
     links: tuple[tuple[str, str], ...]
+    container_keys: tuple[str, ...]
     mesh: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -214,13 +218,39 @@ class _ServiceReader:
             ports=self._ports(value.get("ports"), f"{path}.ports", published=True),
             depends_on=self._names(value.get("depends_on"), f"{path}.depends_on"),
             replicas=self._replicas(value, path),
+            restart=self._restart(value, path),
             healthcheck=self._healthcheck(value.get("healthcheck"), f"{path}.healthcheck"),
             networks=self._networks(value, path),
             container_name=self._text(value, path, "container_name"),
             hostname=self._text(value, path, "hostname"),
             links=tuple(_link(one) for one in self._names(value.get("links"), f"{path}.links")),
+            container_keys=tuple(container_keys(value)),
             mesh=mesh,
         )
+
+    def _restart(self, value: Mapping[str, Any], path: str) -> str:
+        """`deploy.restart_policy` before `restart`, as compose has it; YAML reads a bare `no` as false."""
+        deploy = value.get("deploy")
+        policy = deploy.get("restart_policy") if isinstance(deploy, dict) else None
+        if isinstance(policy, dict) and policy.get("condition") is not None:
+            return self._condition(policy, f"{path}.deploy.restart_policy")
+        given = value.get("restart")
+        text = "no" if given is False else str(given or "")
+        if text and not RESTART.fullmatch(text):
+            self.problems.add(
+                f"{path}.restart", f'{path}.restart is "{text}"', suggest(text, ("always", "on-failure", "unless-stopped", "no"))
+            )
+            return ""
+        return text
+
+    def _condition(self, policy: Mapping[str, Any], path: str) -> str:
+        conditions = {"none": "no", "on-failure": "on-failure", "any": "always"}
+        given = str(policy["condition"])
+        if given not in conditions:
+            self.problems.add(f"{path}.condition", f'{path}.condition is "{given}"', suggest(given, tuple(conditions)))
+            return ""
+        most = policy.get("max_attempts")
+        return f"on-failure:{self._number(most, f'{path}.max_attempts')}" if given == "on-failure" and most else conditions[given]
 
     def _networks(self, value: Mapping[str, Any], path: str) -> dict[str, tuple[str, ...]]:
         """With their aliases; compose's `default` for a service that names none."""

@@ -281,6 +281,8 @@ class _Builder:
                 annotations={key: value for key, value in one.labels.items() if key.startswith(TRAFFIC_LABELS)},
                 local_error=plan.local_error,
                 networks=tuple(one.networks),
+                restart=one.restart,
+                container_keys=one.container_keys,
             )
 
     def _addressed(self, workload: Workload, number: int) -> Workload:

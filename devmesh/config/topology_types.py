@@ -81,7 +81,7 @@ class Gateways:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`addresses` are its own by network, `ip` first, where a runtime has networks. `annotations` are the labels that Istio has as annotations, `traffic.sidecar.istio.io/...`. `networks` are the compose file's. `command` is None when there is nothing to run locally: the gateway, or what `local_error` says (`check_local` raises it)."""
+    """`addresses` are its own by network, `ip` first, where a runtime has networks. `annotations` are the labels that Istio has as annotations, `traffic.sidecar.istio.io/...`. `networks` are the compose file's, `restart` its policy, "" for none. `container_keys` is what it says that only a container can have. `command` is None when there is nothing to run locally: the gateway, or what `local_error` says (`check_local` raises it)."""
 
     name: str
     namespace: str
@@ -105,6 +105,8 @@ class Workload:
     annotations: Mapping[str, str] = field(default_factory=dict)
     addresses: Mapping[str, str] = field(default_factory=dict)
     networks: tuple[str, ...] = ()
+    restart: str = ""
+    container_keys: tuple[str, ...] = ()
 
     def address_for(self, caller: "Workload") -> str | None:
         """Where the caller reaches it: on a network that both are on; None when they share none."""

@@ -131,7 +131,7 @@ class Admin:
             "generation": configuration.generation if configuration else None,
             "resources": len(configuration.resources) if configuration else 0,
             "diagnostics": [diagnostic.to_json() for diagnostic in self._state.diagnostics],
-            "endpoints": sorted(self._state.healthy()),
+            "endpoints": sorted(self._state.given_out()),
             "compiles": self._state.compiles,
         }
         return _json(answer)

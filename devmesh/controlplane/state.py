@@ -181,6 +181,10 @@ class State:
             if self._is_healthy(instance, in_grace=in_grace)
         )
 
+    def given_out(self) -> frozenset[str]:
+        """Who was healthy at the last compile: a proxy that has acknowledged everything sends traffic to all of these."""
+        return self._last.healthy if self._last else frozenset()
+
     def _is_healthy(self, instance: Instance, *, in_grace: bool) -> bool:
         if instance.status != "critical":
             return True

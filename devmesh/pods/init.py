@@ -181,10 +181,10 @@ class Init:
     def _ended(self, status: int) -> None:
         """The app is its pod: what it has left running ends with it, as a container's processes end with its first."""
         self._app, self._awaited = 0, ()
-        try:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it left nothing
             os.kill(EVERYTHING, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it left nothing
+            while True:  # until all of it is gone: the app's next start finds its ports free
+                os.waitpid(-1, 0)
         self._tell({"event": "exited", "status": status})
 
     def _tell(self, event: dict[str, Any]) -> None:

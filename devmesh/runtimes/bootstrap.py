@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,13 @@ from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Where the mesh's own servers are."""
+    """Where the mesh's own servers are, and what every sidecar is told of the mesh's settings. `secret_ttl` is seconds."""
 
     xds_url: str
     otlp_url: str
     mesh_id: str
     access_log_encoding: str
+    secret_ttl: float | None = None
 
     @property
     def traces_url(self) -> str:
@@ -33,7 +35,7 @@ def tracing_environment(workload: Workload, otlp_url: str) -> dict[str, str]:
 
 
 def sidecar_bootstrap(
-    workload: Workload, servers: Servers, ca: dict[str, str], access_log: str, dial: dict[str, str], files: str
+    workload: Workload, servers: Servers, ca: Mapping[str, str], access_log: str, dial: dict[str, str], files: str
 ) -> dict[str, Any]:
     """`dial` maps the workload's own addresses to where its app is; `files` is where certificates that are named by file lie."""
     kind = "router" if workload.gateway else "sidecar"
@@ -61,7 +63,7 @@ def sidecar_bootstrap(
         },
         "xds": {"url": servers.xds_url, "spiffe_id": str(CONTROL_PLANE)},
         "snapshot": None,
-        "ca": ca,
+        "ca": {**ca, **({} if servers.secret_ttl is None else {"secret_ttl": servers.secret_ttl})},
         "dial": dial,
         "files": files,
         "telemetry": {

@@ -44,7 +44,7 @@ def mint_tokens(file: Path, workloads: Iterable[Workload]) -> dict[str, str]:
     """A token for each workload and the control plane, by name, minted straight into the CA's store before it starts; it keeps their hashes."""
     store = TokenStore(file)
     identities = {one.name: one.spiffe_id for one in workloads} | {CONTROL_PLANE_WORKLOAD: str(CONTROL_PLANE)}
-    return {name: store.mint(name, SpiffeId.parse(spiffe_id)) for name, spiffe_id in identities.items()}
+    return store.mint_all({name: SpiffeId.parse(spiffe_id) for name, spiffe_id in identities.items()}, durable=False)
 
 
 def mesh_config(settings: Mapping[str, Any], mesh_id: str) -> Json:
@@ -65,9 +65,12 @@ class ControlPlaneView:
         self._session, self._url = session, url
 
     async def missing(self, workloads: Iterable[str], wanted: Collection[str]) -> list[Lack]:
-        """What is not so yet: every sidecar has acknowledged what it was sent, every wanted workload gets traffic."""
-        proxies = {one["workload"]: one for one in (await self._get("/v1/proxies")).get("proxies", ())}
+        """What is not so yet: every sidecar has acknowledged what it was sent, every wanted workload gets traffic.
+
+        In this order: who has acknowledged everything afterwards has these endpoints.
+        """
         endpoints = set((await self._get("/v1/status")).get("endpoints") or ())
+        proxies = {one["workload"]: one for one in (await self._get("/v1/proxies")).get("proxies", ())}
         found = []
         for name in workloads:
             proxy = proxies.get(name)

@@ -63,6 +63,10 @@ class MeshFiles:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
 
+    def environment(self, workload: str) -> Path:
+        """What an app in a pod has in its environment beside the user's own, for commands that enter the pod."""
+        return self.workload(workload) / "environment.json"
+
     def pod(self, name: str) -> Path:
         """What a pod sees of ours; nothing secret, and open to every user inside, whom only the pod's mounts lead here."""
         path = self.root / "pods" / name

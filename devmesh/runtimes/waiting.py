@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.runtime import Json, Tell
@@ -13,6 +14,12 @@ from devmesh.runtimes.runtime import Json, Tell
 LOOK_AGAIN_SECONDS = 0.02
 PATIENCE_SECONDS = 1.0  # a wait that is over by then needs no words
 LAST_LINES = 20
+
+
+def wait_timeout(settings: Mapping[str, Any], usual: float) -> float:
+    """Seconds that `up` waits for readiness; `usual` unless `--wait-timeout` says otherwise."""
+    asked: float | None = settings.get("wait_timeout")
+    return usual if asked is None else asked
 
 
 class NotInTimeError(DevmeshError):
@@ -123,4 +130,21 @@ def apps_lack(workloads: Iterable[Json]) -> list[Lack]:
         Lack(one["name"], f"its app takes no connections: {one['detail'] or 'no answer yet'}", one["name"])
         for one in workloads
         if not one["healthy"] and not one["gateway"]
+    ]
+
+
+def traffic_lacks(workloads: Iterable[Json], endpoints: Collection[str]) -> list[Lack]:
+    """Apps that callers know nothing of yet. `endpoints` is who the control plane had given out before it said of `workloads` who is in sync."""
+    workloads = list(workloads)
+    return [
+        *(
+            Lack(one["name"], "its callers are not told of it yet", "control")
+            for one in workloads
+            if not one["gateway"] and one["name"] not in endpoints
+        ),
+        *(
+            Lack(one["name"], "its sidecar has not acknowledged its newest configuration", f"{one['name']}-sidecar")
+            for one in workloads
+            if not one["synced"]
+        ),
     ]

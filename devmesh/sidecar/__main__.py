@@ -243,6 +243,12 @@ def main(bootstrap_path: Path, sockets: Sequence[SocketSpec] | None = None, read
         runner.run(run(bootstrap, specs, ready))
 
 
+def warm_up() -> None:
+    """Run an event loop once: what it makes then is shared with what is forked afterwards."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(asyncio.sleep(0))
+
+
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop  # noqa: PLC0415 - optional: not built for every platform

@@ -98,6 +98,7 @@ class Admin:
                 "uptime_all_epochs": f"{uptime}s",
                 "node": running.bootstrap.node.to_json(),
                 "xds": {"version": running.proxy.config.version, "connected": bool(agent and agent.connected)},
+                "ca": {"error": running.identity.last_error if running.identity is not None else ""},
             }
         )
 

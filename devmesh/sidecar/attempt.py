@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from devmesh.sidecar.http1.framing import Body
 from devmesh.sidecar.message import ResponseHead
+from devmesh.sidecar.pool import Pool
 from devmesh.sidecar.record import AttemptRecord
 from devmesh.sidecar.resilience import Failure
-from devmesh.sidecar.upstream import Caller, Pool, UpstreamConnection
+from devmesh.sidecar.upstream_connection import Caller, UpstreamConnection
 
 if TYPE_CHECKING:
     from devmesh.sidecar.router import Router

@@ -142,7 +142,7 @@ def _bootstrap(value: Mapping[str, Any]) -> Bootstrap:
         workload=_workload(value["workload"]),
         xds=Xds(xds["url"], SpiffeId.parse(xds.get("spiffe_id") or str(CONTROL_PLANE))) if xds else None,
         snapshot=Path(snapshot) if snapshot else None,
-        ca=CaAddress(ca["url"], Path(ca["root_file"]), Path(ca["token_file"])) if ca else None,
+        ca=CaAddress(ca["url"], Path(ca["root_file"]), Path(ca["token_file"]), ca.get("secret_ttl")) if ca else None,
         sockets=tuple(_listening(socket) for socket in value.get("sockets", ())),
         dial={str(original): parse_address(actual) for original, actual in (value.get("dial") or {}).items()},
         telemetry=TelemetrySettings(

@@ -13,9 +13,11 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import dns.asyncbackend
 import dns.asyncquery
 import dns.exception
 import dns.flags
+import dns.inet
 import dns.message
 import dns.name
 import dns.rcode
@@ -28,7 +30,10 @@ TTL = 30  # seconds; pkg/dns/client defaultTTLInSeconds
 RESOLVER_TIMEOUT = 2.0  # seconds for one resolver: two fit in the 5 s after which glibc asks again (resolv.conf(5))
 MAX_FORWARDED = 512  # questions that wait for resolvers at one time
 TCP_IDLE = 10.0  # seconds (RFC 7766 section 6.2.3)
-MAX_UDP = 65535
+MAX_MESSAGE = 65535  # bytes that a length of two octets can say
+LEAST_UDP = 512  # bytes that every client takes in a datagram (RFC 1035 section 4.2.1)
+# What says of a resolver that it cannot answer, not of the name: the next one is asked, as glibc does.
+NO_HELP = (dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NOTIMP)
 CLUSTER_DOMAIN = ".cluster.local"
 # Reverse lookups of these could only be answered by us: loopback, VIPs, our unique local addresses.
 OWN_NETWORKS = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "240.240.0.0/15", "::1/128", "fd7f:64:6d::/48")))
@@ -84,14 +89,27 @@ def _response(query: dns.message.Message, code: dns.rcode.Rcode) -> dns.message.
     return response
 
 
+def _fitting(answer: dns.message.Message, limit: int) -> bytes:
+    """What does not fit is cut, and TC says so: the client asks again over TCP (RFC 2181 section 9)."""
+    return answer.to_wire(max_size=limit, prefer_truncation=True)
+
+
 class NameServer:
-    """Serves UDP and TCP sockets. `names` is the name table in force, `extra` what the runtime adds to it, without addresses what it refuses."""
+    """Serves UDP and TCP sockets. `names` is the name table in force, `extra` what the runtime adds to it, without addresses what it refuses.
+
+    `resolvers` is asked in a thread for each question that leaves: a machine that changes its network changes them.
+    """
 
     def __init__(
-        self, names: Callable[[], Names], extra: Names, resolvers: Sequence[str], port: int = 53, patience: float = RESOLVER_TIMEOUT
+        self,
+        names: Callable[[], Names],
+        extra: Names,
+        resolvers: Callable[[], Sequence[str]],
+        port: int = 53,
+        patience: float = RESOLVER_TIMEOUT,
     ) -> None:
         self._names, self._extra = names, extra
-        self._resolvers, self._port, self._patience = tuple(resolvers), port, patience
+        self._resolvers, self._port, self._patience = resolvers, port, patience
         self._told: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closers: list[Callable[[], None]] = []
@@ -106,7 +124,7 @@ class NameServer:
             server = await asyncio.start_server(self._stream, sock=sock)
             self._closers.append(server.close)
 
-    def receive(self, wire: bytes, reply: Callable[[bytes], None]) -> None:
+    def receive(self, wire: bytes, send: Callable[[bytes], None], *, datagram: bool = False) -> None:
         """Answer now or later; what is no question is dropped, as every server does."""
         try:
             query = dns.message.from_wire(wire)
@@ -114,13 +132,18 @@ class NameServer:
             return
         if query.flags & dns.flags.QR:
             return
+        limit = max(LEAST_UDP, query.payload) if datagram else MAX_MESSAGE
+
+        def reply(answer: dns.message.Message) -> None:
+            send(_fitting(answer, limit))
+
         answer = local_answer(query, self._extra) if self._is_extra(query) else local_answer(query, self._names())
         if answer is not None and not answer.answer:
             self._tell_refused(query)
         if answer is not None:
-            reply(answer.to_wire())
+            reply(answer)
         elif len(self._tasks) >= MAX_FORWARDED:
-            reply(_response(query, dns.rcode.SERVFAIL).to_wire())
+            reply(_response(query, dns.rcode.SERVFAIL))
         else:
             task = asyncio.get_running_loop().create_task(self._forward(query, reply), name=f"dns {query.id}")
             self._tasks.add(task)
@@ -136,16 +159,26 @@ class NameServer:
             self._told.add(name)
             log.warning("the app asked for %s, which names no service of the mesh: call the service by its own name", name)
 
-    async def _forward(self, query: dns.message.Message, reply: Callable[[bytes], None]) -> None:
-        for resolver in self._resolvers:
+    async def _forward(self, query: dns.message.Message, reply: Callable[[dns.message.Message], None]) -> None:
+        best = _response(query, dns.rcode.SERVFAIL)
+        for resolver in await asyncio.to_thread(self._resolvers):
             try:
-                answer, _ = await dns.asyncquery.udp_with_fallback(query, resolver, timeout=self._patience, port=self._port)
-            except (dns.exception.DNSException, OSError) as error:
+                answer = await self._ask(query, resolver)
+            except (dns.exception.DNSException, OSError, ValueError) as error:
                 log.info("resolver %s: %s", resolver, error)
-            else:
-                reply(answer.to_wire())
-                return
-        reply(_response(query, dns.rcode.SERVFAIL).to_wire())
+                continue
+            best = answer
+            if answer.rcode() not in NO_HELP:
+                break
+        reply(best)
+
+    async def _ask(self, query: dns.message.Message, resolver: str) -> dns.message.Message:
+        """Over a connected socket, which hears that nobody is there (ICMP, RFC 1122 section 4.1.3.3) instead of waiting in vain."""
+        make = dns.asyncbackend.get_backend("asyncio").make_socket
+        connecting = make(dns.inet.af_for_address(resolver), socket.SOCK_DGRAM, destination=(resolver, self._port))  # type: ignore[no-untyped-call] # dnspython's
+        async with await connecting as sock:
+            answer, _ = await dns.asyncquery.udp_with_fallback(query, resolver, timeout=self._patience, port=self._port, udp_sock=sock)
+        return answer
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Length-prefixed messages (RFC 1035 section 4.2.2), answers in any order (RFC 7766 section 7)."""
@@ -182,7 +215,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport = transport  # type: ignore[assignment] # a datagram transport
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
-        self._server.receive(data, lambda wire: self._send(wire, addr))
+        self._server.receive(data, lambda wire: self._send(wire, addr), datagram=True)
 
     def _send(self, wire: bytes, address: tuple[str | int, ...]) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -17,7 +17,7 @@ from devmesh.sidecar.timers import Idle
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
-    from devmesh.sidecar.upstream import UpstreamConnection
+    from devmesh.sidecar.upstream_connection import UpstreamConnection
 
 LINGER = 1.0  # seconds, Envoy's delayed_close_timeout
 PIPELINE_LIMIT = 64 * 1024  # bytes kept of requests behind the one in flight; reading stops there
@@ -118,7 +118,8 @@ class HttpConnection(Downstream):
                 self.transport.close()
                 return
             # RFC 9112 section 2.2: an empty line before a request is passed over.
-            start = self._buffer = self._buffer.lstrip(b"\r\n") if self._buffer[:1] in b"\r\n" else self._buffer
+            first = self._buffer[:1]
+            start = self._buffer = self._buffer.lstrip(b"\r\n") if first in (b"\r", b"\n") else self._buffer
             end = start.find(b"\r\n\r\n")
             limit = self.manager.max_request_headers_kb * 1024
             if end + 4 > limit or (end < 0 and len(start) > limit):
@@ -385,5 +386,5 @@ class HttpConnection(Downstream):
 
 def _render_head(status: int, headers: Headers) -> bytes:
     return b"\r\n".join(
-        [b"HTTP/1.1 %d " % status + replies.reason_phrase(status), *[name + b": " + value for name, value in headers], b"", b""]
+        [b"HTTP/1.1 %d " % status + replies.reason_phrase(status), *[b"%b: %b" % (name, value) for name, value in headers], b"", b""]
     )

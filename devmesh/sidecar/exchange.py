@@ -23,7 +23,7 @@ from devmesh.sidecar.routing import TLS_REDIRECT, needs_tls, redirect_location, 
 from devmesh.sidecar.seam import Handler
 from devmesh.sidecar.telemetry import tracing
 from devmesh.sidecar.tls import Peer
-from devmesh.sidecar.upstream import UpstreamConnection
+from devmesh.sidecar.upstream_connection import UpstreamConnection
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
@@ -178,7 +178,7 @@ class Exchange:
         """Headers that say who and where, before any rule looks at them."""
         record, stream, proxy = self.record, self.stream, self.proxy
         self.upgrade = forwarding.prepare(
-            self.head, record, self.manager, stream.remote, proxy.rng, client=stream.peer, own="" if stream.web else proxy.spiffe_id
+            self.head, record, self.manager, stream.remote, proxy.request_ids, client=stream.peer, own="" if stream.web else proxy.spiffe_id
         )
         if self.head.expects:
             self.downstream.send_informational(ResponseHead(100))
@@ -191,7 +191,7 @@ class Exchange:
     def _normalize(self) -> bool:
         """Before any rule looks at the path."""
         manager = self.manager
-        if b"#" in self.head.target:
+        if self.head.target.find(b"#") >= 0:  # `in` raises and drops a TypeError first
             return False
         if not (manager.normalize_path or manager.merge_slashes):
             return True

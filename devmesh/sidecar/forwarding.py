@@ -19,6 +19,8 @@ from devmesh.sidecar.tls import Peer
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"})
 RESPONSE_HOPS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade"})
 BODILESS_METHODS = frozenset({b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"})
+IDS_AT_ONCE = 64
+VARIANTS = {b"%x" % digit: b"%x" % (8 | digit & 3) for digit in range(16)}
 KEEP = (b"keep-alive", b"close")  # values of Connection that name no header of their own
 # By these a client would steer Envoy's router. It drops them from every request that is not "internal", which none is unless
 # internal_address_config says so (observed on Envoy 1.40), and from the edge those that tell what only a proxy knows.
@@ -41,7 +43,7 @@ PEER_METADATA = frozenset({b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id"
 
 
 def prepare(
-    head: RequestHead, record: Record, manager: HttpManager, remote: str, rng: random.Random, *, client: Peer | None, own: str
+    head: RequestHead, record: Record, manager: HttpManager, remote: str, ids: RequestIds, *, client: Peer | None, own: str
 ) -> bytes:
     """Make a received request head one that may be forwarded; the protocol that it asks to upgrade to, or empty.
 
@@ -75,7 +77,7 @@ def prepare(
             record.downstream_remote = last_forwarded(forwarded) or record.downstream_remote
     request_id = b"" if edge or b"x-request-id" not in names else get_header(given, b"x-request-id") or b""
     if not request_id:
-        request_id = new_request_id(rng)
+        request_id = ids.next()
         set_header(given, b"x-request-id", request_id)
     record.request_id = request_id
     if client is not None or b"x-forwarded-client-cert" in names:
@@ -86,10 +88,23 @@ def prepare(
     return asked
 
 
-def new_request_id(rng: random.Random) -> bytes:
-    """A random UUID (RFC 9562 section 5.4), which the standard library's class makes in four times the time."""
-    bits = rng.getrandbits
-    return b"%08x-%04x-4%03x-%04x-%012x" % (bits(32), bits(16), bits(12), 0x8000 | bits(14), bits(48))
+class RequestIds:
+    """Random UUIDs (RFC 9562 section 5.4), from the digits of many at once: the standard library's class takes twenty times the time."""
+
+    __slots__ = ("_at", "_digits", "_rng")
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._digits = b""
+        self._at = 0
+
+    def next(self) -> bytes:
+        at = self._at
+        if at == len(self._digits):
+            self._digits, at = b"%0*x" % (32 * IDS_AT_ONCE, self._rng.getrandbits(128 * IDS_AT_ONCE)), 0
+        self._at = at + 32
+        digits = self._digits[at : at + 32]
+        return b"%b-%b-4%b-%b%b-%b" % (digits[:8], digits[8:12], digits[13:16], VARIANTS[digits[16:17]], digits[17:20], digits[20:])
 
 
 def upgrade(pairs: Headers) -> bytes:

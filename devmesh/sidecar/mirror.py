@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from devmesh.sidecar.forwarding import needs_length
 from devmesh.sidecar.message import RequestHead
+from devmesh.sidecar.pool import Pool
 from devmesh.sidecar.resilience import Failure
-from devmesh.sidecar.upstream import Caller, Pool, UpstreamConnection
+from devmesh.sidecar.upstream_connection import Caller, UpstreamConnection
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy

@@ -33,7 +33,7 @@ async def _begin(sockets: Sequence[socket.socket], names: Callable[[], Names], e
     await _asked(sockets)
     # in a thread: requests are under way meanwhile
     module = await asyncio.to_thread(importlib.import_module, "devmesh.sidecar.dns")
-    server: NameServer = module.NameServer(names, extra, module.machine_resolvers())
+    server: NameServer = module.NameServer(names, extra, module.machine_resolvers)
     made.append(server)
     for sock in sockets:
         await server.listen(sock)

@@ -6,7 +6,6 @@ The only way it changes is `apply`: one reference to an immutable configuration 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import random
 import time
@@ -19,6 +18,7 @@ from devmesh.sidecar.config import HttpManager, Listener, ProxyConfig, TcpProxy,
 from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.downstream import HttpConnection
 from devmesh.sidecar.exchange import Exchange, Stream
+from devmesh.sidecar.forwarding import RequestIds
 from devmesh.sidecar.listener import Accepted, SocketSpec
 from devmesh.sidecar.message import Headers
 from devmesh.sidecar.original_dst import original_destination
@@ -58,11 +58,6 @@ class NoTelemetry:
     def fault_met(self, fault: str) -> None: ...
 
 
-@functools.cache
-def counter_names(direction: Direction, hundreds: int) -> tuple[str, str]:
-    return f"http.{direction.value}.rq_{hundreds}xx", f"http.{direction.value}.rq_total"
-
-
 class Proxy:
     """One sidecar's data plane."""
 
@@ -86,6 +81,7 @@ class Proxy:
         self.telemetry: Recorder = telemetry or NoTelemetry()
         self.now, self.wall_ns = now, wall_ns
         self.rng = rng or random.Random()  # noqa: S311 - balancing and sampling, no secret
+        self.request_ids = RequestIds(self.rng)
         self.peer_metadata: Headers = peer_metadata or []
         self.peer_lines = [name + b": " + value for name, value in self.peer_metadata]
         self.config = EMPTY
@@ -99,6 +95,7 @@ class Proxy:
         self.undecided: set[asyncio.BaseTransport] = set()  # whose filter chain, TLS or inner protocol is not known yet
         self.draining = False
         self.counters: Counter[str] = Counter()
+        self._answered: tuple[dict[int, int], dict[int, int]] = ({}, {})  # outbound, inbound; by the status's hundreds
         self.h2_ports: set[int] = set()
         self.calls_out = False  # the app has sent something through us
         self.noticed: Callable[[], None] = lambda: None  # told when one of these two changes
@@ -173,8 +170,8 @@ class Proxy:
         self.counters[name] += 1
 
     def record(self, record: Record, manager: HttpManager) -> None:
-        for name in counter_names(record.direction, record.status // 100):
-            self.counters[name] += 1
+        answered = self._answered[record.direction is Direction.INBOUND]
+        answered[record.status // 100] = answered.get(record.status // 100, 0) + 1
         self.telemetry.record(record, manager)
         self._notice_call(record)
 
@@ -187,7 +184,15 @@ class Proxy:
         self.telemetry.tcp_closed(record, config)
 
     def stats(self) -> dict[str, int]:
-        return dict(self.counters)
+        return dict(self.counters + self._of_requests())
+
+    def _of_requests(self) -> Counter[str]:
+        counters: Counter[str] = Counter()
+        for direction, answered in zip((Direction.OUTBOUND, Direction.INBOUND), self._answered, strict=True):
+            for hundreds, count in answered.items():
+                counters[f"http.{direction.value}.rq_{hundreds}xx"] += count
+                counters[f"http.{direction.value}.rq_total"] += count
+        return counters
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - Envoy's --drain-time-s, spent waiting on purpose
         """Accept nothing new from outside, close idle connections, let what is in flight end within `timeout` seconds.

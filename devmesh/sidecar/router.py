@@ -14,12 +14,13 @@ from devmesh.sidecar.forwarding import needs_length
 from devmesh.sidecar.http1.framing import Body
 from devmesh.sidecar.message import ResponseHead, remove_header, set_header
 from devmesh.sidecar.mirror import Mirrored
+from devmesh.sidecar.pool import Pool
 from devmesh.sidecar.record import Direction, Flag
 from devmesh.sidecar.replies import LocalReply
 from devmesh.sidecar.resilience import ClusterLoad, Failure, Outcome, backoff, should_retry
 from devmesh.sidecar.routing import rewrite_target, select_cluster
 from devmesh.sidecar.telemetry import tracing
-from devmesh.sidecar.upstream import Pool, UpstreamConnection
+from devmesh.sidecar.upstream_connection import UpstreamConnection
 
 if TYPE_CHECKING:
     from devmesh.sidecar.exchange import Exchange
@@ -214,7 +215,7 @@ class Router:
         if trace is not None and exchange.stream.direction is Direction.OUTBOUND:
             pairs = tracing.with_parent(pairs, trace, attempt.record.span_id)
         lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, head.target, head.authority)]
-        lines += [b"%b: %b" % pair for pair in pairs if pair[0] != b"host"]
+        lines += [b"%b: %b" % (name, value) for name, value in pairs if name != b"host"]
         if attempt.pool.mesh:
             lines += exchange.proxy.peer_lines
         if exchange.host is not None and exchange.host.include_attempt_count:

@@ -7,8 +7,13 @@ methods, not for the class.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
+
+NO_LINGER = struct.pack("ii", 1, 0)  # struct linger of socket(7): what is left is thrown away, and the peer gets a RST
 
 
 class Handler:
@@ -35,6 +40,15 @@ class Handler:
 
     def resume_writing(self) -> None:
         """Hear that it is below again."""
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection with a RST: its peer must not take what it has for the whole."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with suppress(OSError):  # it is closed already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+    transport.abort()
 
 
 def as_protocol(handler: Handler) -> asyncio.Protocol:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from devmesh.sidecar import seam
 from devmesh.sidecar.config import Endpoint, TcpProxy
 from devmesh.sidecar.exchange import Stream
 from devmesh.sidecar.record import Direction, Flag, Record
 from devmesh.sidecar.seam import Handler
+from devmesh.sidecar.target import Target, transport_for
 from devmesh.sidecar.timers import Idle
 from devmesh.sidecar.tls import Peer
-from devmesh.sidecar.upstream import Target, transport_for
 
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
@@ -146,26 +147,28 @@ class TcpConnection(Handler):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        self._finish()
+        self._finish(reset=isinstance(exc, ConnectionResetError))
 
-    def _finish(self) -> None:
+    def _finish(self, *, reset: bool = False) -> None:
+        """Either side's end is the other's: a reset as a reset (Envoy's RST detection), all else when what it was sent has left."""
         if self._over:
             return
         self._over = True
         if self._idle is not None:
             self._idle.stop()
         self.proxy.connections.discard(self)
-        if self.upstream is not None:
-            self.upstream.close()
-        if self.transport is not None:
-            self.transport.close()
+        for transport in (self.upstream.transport if self.upstream is not None else None, self.transport):
+            if transport is not None:
+                if reset:
+                    seam.reset(transport)
+                else:
+                    transport.close()
         self.record.duration = self.proxy.now() - self._started
         if self.config.recorded:
             self.proxy.tcp_closed(self.record, self.config)
 
-    def upstream_lost(self) -> None:
-        self._finish()
+    def upstream_lost(self, exc: Exception | None) -> None:
+        self._finish(reset=isinstance(exc, ConnectionResetError))
 
     def idle(self) -> bool:
         return False
@@ -214,8 +217,7 @@ class _Upstream(Handler):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        self._owner.upstream_lost()
+        self._owner.upstream_lost(exc)
 
     def pause_writing(self) -> None:
         if self._owner.transport is not None:

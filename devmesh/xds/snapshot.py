@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 TYPES = ("listeners", "routes", "clusters", "endpoints", "names", "secrets")
 SHOWN_TYPES = tuple(kind for kind in TYPES if kind != "secrets")  # what an API may tell
@@ -30,7 +31,7 @@ class Snapshot:
         secrets: Sequence[Mapping[str, Any]] = (),
     ) -> Snapshot:
         resources = dict(zip(TYPES, map(tuple, (listeners, routes, clusters, endpoints, names, secrets)), strict=True))
-        digest = hashlib.sha256(json.dumps(resources, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        digest = hashlib.sha256(orjson.dumps(resources, option=orjson.OPT_SORT_KEYS)).hexdigest()
         return Snapshot(digest[:16], resources)
 
     def to_json(self) -> dict[str, Any]:

@@ -42,11 +42,11 @@ class RunningCa:
             is_json = response.content_type == "application/json"
             return response.status, await (response.json() if is_json else response.text())
 
-    async def workload(self, directory, spiffe_id=REVIEWS, name="reviews-v1", **arguments):
+    async def workload(self, directory, spiffe_id=REVIEWS, name="reviews-v1", secret_ttl=None, **arguments):
         _, answer = await self.call("POST", "/v1/tokens", {"workload": name, "spiffe_id": str(spiffe_id)}, MESH_TOKEN)
         token_file = directory / f"{name}.token"
         token_file.write_text(answer["token"])
-        return WorkloadIdentity(CaAddress(self.url, self.root_file, token_file), spiffe_id, **arguments)
+        return WorkloadIdentity(CaAddress(self.url, self.root_file, token_file, secret_ttl), spiffe_id, **arguments)
 
 
 @contextlib.asynccontextmanager

@@ -49,6 +49,15 @@ def test_an_svid_lives_an_hour_and_began_two_minutes_ago(tmp_path):
     assert issued.expires == leaf.not_valid_after_utc
 
 
+def test_an_svid_lives_as_long_as_it_was_asked_for_and_never_above_the_most(tmp_path):
+    now = datetime.now(UTC).replace(microsecond=0)
+    authority = Authority.open(tmp_path, lambda: now)
+    assert authority.sign(request(), REVIEWS, timedelta(seconds=40)).expires == now + timedelta(seconds=40)
+    for life in (timedelta(), timedelta(seconds=-1), timedelta(days=91)):
+        with pytest.raises(InvalidRequestError, match="90 days"):
+            authority.sign(request(), REVIEWS, life)
+
+
 def test_a_restart_keeps_root_and_intermediate(tmp_path):
     first = Authority.open(tmp_path).sign(request(), REVIEWS)
     second = Authority.open(tmp_path).sign(request(), REVIEWS)

@@ -95,6 +95,14 @@ async def test_renewal_uses_the_svid_and_after_its_end_the_token(ca, tmp_path):
     await reviews.renew()
 
 
+async def test_a_workload_gets_certificates_of_the_life_that_it_asks_for(ca, tmp_path):
+    workload = await ca.workload(tmp_path, secret_ttl=90.0)
+    workload.start()
+    credentials = await workload.ready()
+    assert 80 < (credentials.expires - credentials.issued).total_seconds() <= 90
+    await workload.close()
+
+
 async def test_half_life_and_a_jump_of_the_wall_clock_renew_and_tell(ca, tmp_path):
     time, told = Time(), []
     reviews = await ca.workload(tmp_path, clock=time.clock, check_seconds=0.005)

@@ -1,10 +1,16 @@
+import asyncio
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from devmesh.ca.authority import Authority
 from devmesh.ca.client import certificate_request
 from devmesh.ca.identity import SpiffeId
+from devmesh.ca.server import _keep_certificate, server_context
 from tests.ca.running import MESH_TOKEN, REVIEWS, running_ca
+from tests.support.virtual_time import in_virtual_time, pass_time
 
 RATINGS = SpiffeId.of("default", "bookinfo-ratings")
 MINT = {"workload": "reviews-v1", "spiffe_id": str(REVIEWS)}
@@ -34,6 +40,33 @@ async def test_a_token_buys_an_svid_of_its_workload(ca):
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == [str(REVIEWS)]
     assert answer["expires"] == leaf.not_valid_after_utc.isoformat()
     assert answer["trust_bundle"] == [ca.root_file.read_text()]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"), [(40, 200), (None, 200), (0, 400), (-1, 400), ("1h", 400), (True, 400), (1e300, 400), (91 * 86400, 403)]
+)
+async def test_a_life_may_be_asked_for_and_nonsense_is_refused(ca, asked, status):
+    got, answer = await ca.call("POST", "/v1/sign", csr() | {"validity_seconds": asked}, await minted(ca))
+    assert got == status, answer
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=30), timedelta(hours=-12)], ids=["a weekend's sleep", "a clock put right"])
+@in_virtual_time
+async def test_after_a_jump_of_the_clock_the_cas_own_certificate_is_valid_within_a_second(tmp_path, jump):
+    wall, loaded = [datetime.now(UTC)], []
+    authority = Authority.open(tmp_path, lambda: wall[0])
+    begun = authority.server_certificate
+    authority.server_certificate = lambda names: loaded.append(begun(names)) or loaded[-1]
+    keeper = asyncio.create_task(_keep_certificate(server_context(authority), authority, (), lambda: wall[0]))
+    await pass_time(5)
+    assert len(loaded) == 1
+    wall[0] += jump
+    await pass_time(1)
+    chain = [*loaded[-1][0].certificate_chain, *authority.trust_bundle.roots]
+    for one in (x509.load_pem_x509_certificate(pem.encode()) for pem in chain):
+        assert one.not_valid_before_utc <= wall[0] < one.not_valid_after_utc
+    keeper.cancel()
+    await asyncio.gather(keeper, return_exceptions=True)
 
 
 async def test_a_token_does_not_buy_another_workloads_name(ca):

@@ -44,6 +44,19 @@ def test_a_new_token_replaces_the_old(tmp_path):
     assert store.grant_of(new) is not None
 
 
+def test_many_tokens_are_minted_at_once_and_leave_those_of_others(tmp_path):
+    file = tmp_path / "tokens.json"
+    store = TokenStore(file)
+    other, old = store.mint("other", REVIEWS), store.mint("reviews-v1", REVIEWS)
+    tokens = store.mint_all({"reviews-v1": REVIEWS, "reviews-v2": REVIEWS}, durable=False)
+    kept = TokenStore(file)
+    assert {name: kept.grant_of(token) for name, token in tokens.items()} == {
+        name: Grant(name, REVIEWS) for name in ("reviews-v1", "reviews-v2")
+    }
+    assert kept.grant_of(other) == Grant("other", REVIEWS)
+    assert kept.grant_of(old) is None
+
+
 def test_a_damaged_store_is_not_taken_for_an_empty_one(tmp_path):
     (tmp_path / "tokens.json").write_text("{")
     with pytest.raises(ValueError):

@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from devmesh.cli.profile import flags
-from tests.cli.test_app import devmesh
+from tests.cli.test_application import devmesh
 
 
 def test_the_profiles_are_listed():

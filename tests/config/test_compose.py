@@ -129,3 +129,33 @@ def test_the_project_name_is_composes(tmp_path):
     (tmp_path / "My.Project").mkdir()
     (tmp_path / "My.Project" / "compose.yaml").write_text("services: {a: {image: x}}")
     assert read_compose(tmp_path / "My.Project" / "compose.yaml", {}).name == "myproject"
+
+
+@pytest.mark.parametrize(
+    ("written", "policy"),
+    [
+        ("{}", ""),
+        ("{restart: no}", "no"),
+        ("{restart: 'no'}", "no"),
+        ("{restart: unless-stopped}", "unless-stopped"),
+        ("{restart: 'on-failure:3'}", "on-failure:3"),
+        ("{restart: always, deploy: {restart_policy: {condition: none}}}", "no"),
+        ("{deploy: {restart_policy: {condition: on-failure, max_attempts: 4}}}", "on-failure:4"),
+        ("{deploy: {restart_policy: {condition: any, max_attempts: 4}}}", "always"),
+        ("{restart: always, deploy: {restart_policy: {delay: 5s}}}", "always"),
+    ],
+)
+def test_the_restart_policy_is_that_of_deploy_then_the_services_own(tmp_path, written, policy):
+    assert services(tmp_path, f"services: {{a: {written}}}")["a"].restart == policy
+
+
+@pytest.mark.parametrize(
+    ("written", "place"),
+    [
+        ("restart: sometimes", "compose.yaml:4:5: services.a.restart is"),
+        ("deploy: {restart_policy: {condition: never}}", "services.a.deploy.restart_policy.condition is"),
+    ],
+)
+def test_an_unknown_restart_policy_is_named_with_its_place(tmp_path, written, place):
+    message, _ = failure(tmp_path, f"services:\n  a:\n    image: x\n    {written}\n")
+    assert place in message

@@ -67,7 +67,7 @@ async def jaeger(binary, directory):
         yield urls
     finally:
         if process.returncode is None:
-            process.terminate()
+            process.kill()  # it would take ten seconds to leave by itself
         await process.wait()
 
 

@@ -1,5 +1,6 @@
 """What a mistake in one resource does to the others: nothing."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from devmesh.controlplane.state import CompileOutput, parse_resource
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import write_resources
 from tests.controlplane.mesh import Mesh, compile_names, virtual_service
+from tests.support.waiting import LIMIT, until
 
 
 def test_a_stored_resource_is_read_again_with_its_own_places():
@@ -68,3 +70,23 @@ async def test_a_workload_whose_compile_fails_keeps_what_it_has(mesh):
         assert not answer["by"]["reviews-v1"]["changed"]
         assert answer["by"]["ratings-v1"]["changed"]
         assert [route["name"] for route in sidecar.got["routes"]] == ["reviews"]
+
+
+async def test_an_endpoint_is_given_out_when_it_is_compiled_and_not_when_the_registry_has_it(mesh):
+    compiling, go_on = threading.Event(), threading.Event()
+
+    def held(wanted):
+        if wanted.healthy:
+            compiling.set()
+            go_on.wait(LIMIT)
+        return compile_names(wanted)
+
+    mesh.compile_all = held
+    async with mesh.control_plane_running() as plane, mesh.sidecar_running() as sidecar:
+        await sidecar.health()
+        await until(compiling.is_set)
+        assert plane.state.healthy() == {"reviews-v1"}
+        assert (await mesh.admin("/v1/status"))[1]["endpoints"] == []
+        go_on.set()
+        await until(lambda: plane.state.given_out() == {"reviews-v1"})
+        assert (await mesh.admin("/v1/status"))[1]["endpoints"] == ["reviews-v1"]

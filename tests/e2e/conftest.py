@@ -19,9 +19,12 @@ import pytest
 
 from devmesh.mesh import Mesh
 from tests.support.require import pods
+from tests.support.warm import warm
 
 ROOT = Path(__file__).parent.parent.parent
 DEVMESH = str(Path(sys.executable).with_name("devmesh"))
+TIMEOUT = 180  # seconds that a command may take
+PATIENCE = ("--wait-timeout", "2m")  # of `up`: what is tested here is not how busy the machine is
 
 
 @dataclass
@@ -34,16 +37,13 @@ class RunningMesh:
     settings: tuple[str, ...] = ()  # further arguments of `up`
 
     def devmesh(self, *arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [DEVMESH, *arguments],
-            cwd=self.folder,
-            env={**self.environment, "DEVMESH_RUNTIME": self.runtime},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=180,
-            input=stdin,
-        )
+        environment = {**self.environment, "DEVMESH_RUNTIME": self.runtime}
+        if arguments[0] in ("up", "down"):
+            done = subprocess.run(
+                [DEVMESH, *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT
+            )
+        else:
+            done = warm().run(arguments, self.folder, environment, stdin, TIMEOUT)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -52,7 +52,7 @@ class RunningMesh:
 
     def up(self) -> None:
         how = ["--interception", self.interception] if self.runtime == "local" else []
-        self.devmesh("up", "--runtime", self.runtime, *how, *self.settings)
+        self.devmesh("up", "--runtime", self.runtime, *how, *PATIENCE, *self.settings)
         state = orjson.loads((self.folder / ".devmesh" / "state.json").read_bytes())
         self.gateway = state["gateway_url"]
 

@@ -113,12 +113,14 @@ def test_a_fault_degrades_the_page_counts_its_hits_and_clear_heals_it(clean_book
     apply_task(clean_bookinfo, "virtual-service-reviews-test-v2")
     jason = clean_bookinfo.login("jason")
     clean_bookinfo.devmesh("fault", "inject", "ratings", "--abort", "503", "--percent", "100")
-    assert "Ratings service is currently unavailable" in clean_bookinfo.page(jason)
+    clean_bookinfo.devmesh("curl", "reviews-v2", "http://ratings:9080/ratings/0")
     (fault,) = clean_bookinfo.json("fault", "list")["faults"]
     assert fault["hits"] == 1
+    assert "Ratings service is currently unavailable" in clean_bookinfo.page(jason)
     until(lambda: any("ratings.default" in one["services"] for one in clean_bookinfo.json("traces", "list", "--errors")["traces"]))
     until(lambda: " 503 FI fault_filter_abort " in clean_bookinfo.devmesh("logs", "ratings", "--access").stdout)
-    assert "fired 1 times" in clean_bookinfo.devmesh("fault", "clear").stdout
+    # The page asks reviews again when the first answer takes longer than it waits (apps/productpage.py), so it is one or two.
+    assert re.search(r"fired [23] times", clean_bookinfo.devmesh("fault", "clear").stdout)
     assert "Ratings service is currently unavailable" not in clean_bookinfo.page(jason)
 
 

@@ -139,6 +139,10 @@ def five(
     folder = tmp_path_factory.mktemp("docker") / "five"
     shutil.copytree(ROOT / "tests" / "e2e" / "five", folder)
     own_name(folder)
+    compose = folder / "compose.yaml"
+    compose.write_text(
+        compose.read_text().replace("fd00:6465:766d::", f"fd00:6465:{os.getpid() & 0xFFFF:x}::")
+    )  # another run's is on the same engine
     settings = ("--set", "meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY", "--set", "addonComponents.prometheus.enabled=true")
     with occupied(), running(folder, "auto", "docker", docker_environment, settings) as mesh:
         yield mesh

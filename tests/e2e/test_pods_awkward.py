@@ -149,10 +149,14 @@ def test_without_iptables_pods_are_refused_with_the_name_of_its_package(tmp_path
     folder = copy_sample("bookinfo", tmp_path / "bare")
     script = (
         "import devmesh.pods.preflight as p; p.TOOLS = {'nowhere-restore': 'iptables'}; "
-        "import sys; sys.argv[0] = 'x'; from devmesh.runtimes.local.__main__ import main; main()"
+        "import json, socket, sys; from pathlib import Path; from devmesh.runtimes.files import MeshFiles; from devmesh.runtimes.local.life import live; "
+        "compose = Path(sys.argv[1]); MeshFiles.of(compose).make(); ours, theirs = socket.socketpair(); "
+        "channels = [socket.socketpair()[0] for _ in range(2)]; "
+        "status = live(compose, {'interception': 'namespace'}, theirs, [(2**22, one) for one in channels], 0.0); "
+        "print(ours.makefile().read()); sys.exit(status)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(folder / "compose.yaml"), '{"interception": "namespace"}'],
+        [sys.executable, "-c", script, str(folder / "compose.yaml")],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1
@@ -207,27 +211,31 @@ trap '{devmesh} down >&2' EXIT
 
 
 @contextmanager
-def coming_up(folder: Path, *change: str) -> Iterator[subprocess.CompletedProcess[str]]:
-    """What `up` says of one service whose program is changed so, while its mesh is there."""
+def coming_up(folder: Path, *change: str) -> Iterator[subprocess.Popen[str]]:
+    """`up` of one service whose program is changed so, until its mesh is taken down."""
     pods()
     compose(folder, {"web": "9080"})
     (folder / "server.py").write_text(SERVER.replace(*change))
-    mesh = RunningMesh(folder, interception="namespace")
-    done = mesh.devmesh("up", "--runtime", "local", check=False)
-    try:
-        yield done
-    finally:
-        mesh.devmesh("down")
+    command = [sys.executable, "-m", "devmesh.cli.app", "up", "--runtime", "local", "--interception", "namespace"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as going:
+        try:
+            yield going
+        finally:
+            RunningMesh(folder).devmesh("down")
 
 
-def test_an_app_on_loopback_alone_is_named_since_its_sidecar_cannot_reach_it(tmp_path):
-    with coming_up(tmp_path / "mesh", '("",', '("127.0.0.1",') as done:
-        assert "web listens on 127.0.0.1:9080 only" in done.stderr
-        assert "have it listen on 0.0.0.0" in done.stderr
+def test_an_app_on_loopback_alone_is_named_while_up_waits_since_its_sidecar_cannot_reach_it(tmp_path):
+    with coming_up(tmp_path / "mesh", '("",', '("127.0.0.1",') as going:
+        said = next((line for line in going.stderr if "web listens on" in line), "")
+        assert "web listens on 127.0.0.1:9080 only" in said
+        assert "have it listen on 0.0.0.0" in said
+    assert going.returncode == 1, "`down` ends it"
+    assert not (tmp_path / "mesh" / ".devmesh" / "state.json").exists()
 
 
 def test_an_app_that_wants_15001_is_named_with_its_own_words(tmp_path):
-    with coming_up(tmp_path / "mesh", "int(sys.argv[1])", "15001") as done:
-        assert done.returncode == 1
-        assert "web exits at start" in done.stderr
-        assert "Address already in use" in done.stderr
+    with coming_up(tmp_path / "mesh", "int(sys.argv[1])", "15001") as going:
+        said = going.stderr.read()
+        assert going.wait() == 1
+        assert "web exits at start" in said
+        assert "Address already in use" in said

@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -19,7 +20,6 @@ from devmesh.pods.namespaces import CLONE_NEWNET
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.plan import WorkloadPlan
 from devmesh.runtimes.local.pods import Pods
-from devmesh.runtimes.local.preload import preload
 from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.sidecar.dialer import PodConnector
 from tests.support.waiting import until
@@ -77,11 +77,27 @@ async def gone(pid: int) -> None:
     await until(lambda: start_time(pid) is None, LIMIT)
 
 
+LAUNCHER = """
+import socket, sys
+from devmesh.launch import Launcher
+Launcher(socket.socket(fileno=int(sys.argv[1])), modules={"pod": ["devmesh.pods.init"]}).serve()
+"""
+
+
+def pods_launcher(files: MeshFiles) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A launcher that forks pods and imports nothing else, and our end of its channel."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    with theirs, files.log("launcher").open("ab") as log:
+        argv = [sys.executable, "-c", LAUNCHER, str(theirs.fileno())]
+        return subprocess.Popen(argv, pass_fds=(theirs.fileno(),), stdout=log, stderr=log, start_new_session=True), ours
+
+
 @contextlib.asynccontextmanager
 async def one_pod(folder: Path) -> AsyncIterator[OnePod]:
     files = MeshFiles.of(folder / "compose.yaml")
     files.make()
-    launcher = await asyncio.to_thread(preload, files, "pods")
+    launcher, channel = await asyncio.to_thread(pods_launcher, files)
     plan = WorkloadPlan(Workload("app", "default", "app", "v1", {}, "default", ADDRESS, (9080,)), "namespace")
     pods = Pods(files, lambda _, event: pod.events.put_nowait(event))
     pod = OnePod(plan, pods, folder / "app.log")
@@ -89,16 +105,17 @@ async def one_pod(folder: Path) -> AsyncIterator[OnePod]:
     request = {"name": "app-pod", "entry": "pod", "arguments": arguments, "log": str(files.log("app-pod"))}
     try:
         with theirs:
-            socket.send_fds(launcher.channel, [json.dumps(request).encode()], [theirs.fileno()])
+            socket.send_fds(channel, [json.dumps(request).encode()], [theirs.fileno()])
         async with asyncio.timeout(LIMIT):
-            pod.outer_pid = await started(launcher.channel)
+            pod.outer_pid = await started(channel)
             problem = await pods.all_made()
         assert problem is None, problem
         yield pod
     finally:
         await asyncio.to_thread(stop_all, [(pod.outer_pid, start_time(pod.outer_pid) or 0)], 5.0)
         pods.close()
-        await asyncio.to_thread(launcher.end)
+        channel.close()
+        await asyncio.to_thread(launcher.wait, LIMIT)
 
 
 async def started(channel: socket.socket) -> int:

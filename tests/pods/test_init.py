@@ -175,8 +175,9 @@ async def test_an_app_that_wants_15001_is_told_that_it_is_taken(pod):
 
 
 async def test_an_apps_status_is_reported_and_what_it_left_running_ends_with_it(pod):
-    script = "import os, sys, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(600)\nsys.exit(7)"
-    pod.start(script)
+    big = "    kept = bytearray(b'x') * (400 << 20)\n"  # its end takes a while
+    script = f"import os, sys, time\nready, begun = os.pipe()\nif os.fork() == 0:\n    os.setsid()\n{big}    os.close(begun)\n    time.sleep(600)\n"
+    pod.start(f"{script}os.close(begun)\nos.read(ready, 1)\nsys.exit(7)")
     inside = (await pod.event("app"))["pid"]
     assert (await pod.event("exited"))["status"] == 7
     left = subprocess.run(["pgrep", "-P", str(pod.init_pid)], capture_output=True, text=True, check=False).stdout.split()

@@ -54,6 +54,21 @@ async def test_what_is_not_so_yet_is_named(control, proxies, endpoints, missing)
     assert [str(one) for one in await view.missing(["web", "db"], {"web"})] == missing
 
 
+async def test_who_is_in_sync_is_asked_after_what_there_is_to_be_in_sync_with(control):
+    """Or a sidecar that had acknowledged everything before a new endpoint would count as one that has it."""
+    view, said = control
+    said |= {"/v1/proxies": {"proxies": [proxy("web")]}, "/v1/status": {"endpoints": ["web"]}}
+    asked, get = [], view._get
+
+    async def noted(path):
+        asked.append(path)
+        return await get(path)
+
+    view._get = noted
+    assert await view.missing(["web"], {"web"}) == []
+    assert asked == ["/v1/status", "/v1/proxies"]
+
+
 async def test_a_control_plane_that_is_not_there_yet_means_nothing_is_so(control):
     assert len(await control[0].missing(["web", "db"], {"web"})) == 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.waiting import Awaited, Lack, Wait, apps_lack, configuration_lacks, processes_lack
+from devmesh.runtimes.waiting import Awaited, Lack, Wait, apps_lack, configuration_lacks, processes_lack, traffic_lacks
 
 
 class Clock:
@@ -124,3 +124,15 @@ def test_an_app_without_connections_is_named_in_its_sidecars_words_and_a_gateway
         ]
     )
     assert [str(one) for one in found] == ["web: its app takes no connections: 10.0.0.1:80: Connection refused"]
+
+
+@pytest.mark.parametrize(
+    ("workloads", "endpoints", "expected"),
+    [
+        ([{"name": "web", "gateway": False, "synced": True}, {"name": "gw", "gateway": True, "synced": True}], ["web"], []),
+        ([{"name": "web", "gateway": False, "synced": True}], [], ["web: its callers are not told of it yet"]),
+        ([{"name": "gw", "gateway": True, "synced": False}], [], ["gw: its sidecar has not acknowledged its newest configuration"]),
+    ],
+)
+def test_an_app_gets_traffic_when_its_callers_have_acknowledged_its_endpoint(workloads, endpoints, expected):
+    assert [str(one) for one in traffic_lacks(iter(workloads), endpoints)] == expected

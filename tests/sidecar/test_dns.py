@@ -82,7 +82,7 @@ class Resolver(asyncio.DatagramProtocol):
         self.asked.append(query.question[0].name.to_text())
         found = self._answering(query)
         if found is not None:
-            self.transport.sendto(found.to_wire(), addr)  # type: ignore[attr-defined]
+            self.transport.sendto(found.to_wire(max_size=65535), addr)  # type: ignore[attr-defined]
 
 
 def outside(query: dns.message.Message) -> dns.message.Message:
@@ -94,13 +94,14 @@ def outside(query: dns.message.Message) -> dns.message.Message:
 @contextlib.asynccontextmanager
 async def serving(
     answering: Callable[[dns.message.Message], dns.message.Message | None] = outside,
-    resolvers: tuple[str, ...] = ("127.0.0.1",),
+    resolvers: Callable[[], tuple[str, ...]] | tuple[str, ...] = ("127.0.0.1",),
     patience: float = LIMIT,
 ) -> AsyncIterator[tuple[int, Resolver, NameServer]]:
     loop = asyncio.get_running_loop()
     transport, resolver = await loop.create_datagram_endpoint(lambda: Resolver(answering), local_addr=("127.0.0.1", 0))
     port = transport.get_extra_info("sockname")[1]
-    server = NameServer(lambda: NAMES, {"host.docker.internal": ("240.241.0.1",), "db-pod": ()}, resolvers, port, patience)
+    extra = {"host.docker.internal": ("240.241.0.1",), "db-pod": ()}
+    server = NameServer(lambda: NAMES, extra, resolvers if callable(resolvers) else lambda: resolvers, port, patience)
     stream = socket.create_server(("127.0.0.1", 0))
     own = stream.getsockname()[1]
     datagrams = socket.socket(type=socket.SOCK_DGRAM)
@@ -168,16 +169,95 @@ async def test_over_tcp_questions_may_be_pipelined_and_split():
         writer.close()
 
 
-@pytest.mark.parametrize("resolvers", [(), ("127.0.0.250",)], ids=["no resolver", "a silent one"])
-async def test_without_a_resolver_that_answers_the_answer_is_servfail_at_once(resolvers):
-    async with serving(resolvers=resolvers, patience=0.01) as (port, _, _):
+NOBODY = "127.0.0.250"
+
+
+@pytest.mark.parametrize(
+    "resolvers", [(), (NOBODY,), ("::1",), ("a.name",)], ids=["none", "nobody there", "nobody there by IPv6", "no address"]
+)
+async def test_without_a_resolver_the_answer_is_servfail_at_once(resolvers):
+    async with serving(resolvers=resolvers, patience=10 * LIMIT) as (port, _, _):
         found = await ask(port, dns.message.make_query("example.com.", "A").to_wire())
         assert found.rcode() == dns.rcode.SERVFAIL
 
 
-async def test_the_second_resolver_is_asked_when_the_first_is_silent():
-    async with serving(resolvers=("127.0.0.250", "127.0.0.1"), patience=0.2) as (port, _, _):
+async def test_a_resolver_that_says_nothing_is_given_up_after_a_while():
+    async with serving(answering=lambda _: None, patience=0.01) as (port, resolver, _):
+        found = await ask(port, dns.message.make_query("example.com.", "A").to_wire())
+        assert (found.rcode(), resolver.asked) == (dns.rcode.SERVFAIL, ["example.com."])
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["nobody there", "silent"])
+async def test_the_second_resolver_is_asked_when_the_first_does_not_answer(silent):
+    async with serving(resolvers=(NOBODY, "127.0.0.1"), patience=0.5 if silent else 10 * LIMIT) as (port, resolver, _):
+        with socket.socket(type=socket.SOCK_DGRAM) as first:
+            first.bind((NOBODY, resolver.transport.get_extra_info("sockname")[1] if silent else 0))
+            assert records(await ask(port, dns.message.make_query("example.com.", "A").to_wire())) == ["203.0.113.7"]
+
+
+async def test_a_machine_that_changes_its_network_changes_its_resolvers():
+    known = [()]
+    async with serving(resolvers=lambda: known[0]) as (port, _, _):
+        assert (await ask(port, dns.message.make_query("example.com.", "A").to_wire())).rcode() == dns.rcode.SERVFAIL
+        known[0] = ("127.0.0.1",)
         assert records(await ask(port, dns.message.make_query("example.com.", "A").to_wire())) == ["203.0.113.7"]
+
+
+@pytest.mark.parametrize("code", [dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NOTIMP, dns.rcode.NXDOMAIN])
+async def test_a_resolver_that_cannot_answer_is_no_answer_while_there_is_another_one(code):
+    answers = iter((code, dns.rcode.NOERROR))
+
+    def answering(query: dns.message.Message) -> dns.message.Message:
+        response = outside(query)
+        response.set_rcode(next(answers))
+        return response
+
+    async with serving(answering, resolvers=("127.0.0.1", "127.0.0.1")) as (port, resolver, _):
+        found = await ask(port, dns.message.make_query("example.com.", "A").to_wire())
+        asked_both = code != dns.rcode.NXDOMAIN  # which is an answer about the name
+        assert (found.rcode(), len(resolver.asked)) == (dns.rcode.NOERROR if asked_both else code, 1 + asked_both)
+
+
+async def test_what_the_last_resolver_says_is_passed_on():
+    def refusing(query: dns.message.Message) -> dns.message.Message:
+        response = dns.message.make_response(query)
+        response.set_rcode(dns.rcode.REFUSED)
+        return response
+
+    async with serving(refusing) as (port, _, _):
+        assert (await ask(port, dns.message.make_query("example.com.", "A").to_wire())).rcode() == dns.rcode.REFUSED
+
+
+def many(query: dns.message.Message) -> dns.message.Message:
+    response = dns.message.make_response(query)
+    response.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "TXT", *(f'"{n:0200}"' for n in range(20))))
+    return response
+
+
+@pytest.mark.parametrize(("payload", "most"), [(None, 512), (0, 512), (1232, 1232), (65535, 65535)])
+async def test_a_datagram_is_no_larger_than_the_client_takes_and_says_that_it_was_cut(payload, most):
+    query = dns.message.make_query("txt.example.", "TXT", use_edns=False if payload is None else 0, payload=payload or 0)
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        async with serving(many) as (port, _, _):
+            sock.connect(("127.0.0.1", port))
+            await asyncio.get_running_loop().sock_sendall(sock, query.to_wire())
+            async with asyncio.timeout(LIMIT):
+                wire = await asyncio.get_running_loop().sock_recv(sock, 65535)
+    assert len(wire) <= most
+    assert bool(dns.message.from_wire(wire).flags & dns.flags.TC) is (most < 65535)
+
+
+async def test_over_tcp_a_large_answer_is_whole():
+    async with serving(many) as (port, _, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        wire = dns.message.make_query("txt.example.", "TXT").to_wire()
+        writer.write(len(wire).to_bytes(2, "big") + wire)
+        async with asyncio.timeout(LIMIT):
+            size = int.from_bytes(await reader.readexactly(2), "big")
+            found = dns.message.from_wire(await reader.readexactly(size))
+        assert (len(records(found)), found.flags & dns.flags.TC) == (20, 0)
+        writer.close()
 
 
 async def test_garbage_and_answers_are_dropped_and_the_next_question_is_served():

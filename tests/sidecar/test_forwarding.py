@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 
 import pytest
 
@@ -23,7 +24,9 @@ def manager(**fields):
 def prepared(*pairs, direction=Direction.INBOUND, client=None, **fields):
     head = RequestHead(b"GET", b"/", b"a", [(b"host", b"a"), *pairs])
     record = Record(direction, 1)
-    upgrade = forwarding.prepare(head, record, manager(**fields), "10.0.0.9:4000", random.Random(1), client=client, own=OWN)
+    upgrade = forwarding.prepare(
+        head, record, manager(**fields), "10.0.0.9:4000", forwarding.RequestIds(random.Random(1)), client=client, own=OWN
+    )
     return head.headers, record, upgrade
 
 
@@ -66,10 +69,13 @@ def test_a_request_id_is_kept_inside_the_mesh_and_made_anew_at_its_edge():
 
 
 def test_request_ids_are_random_uuids():
-    rng = random.Random(7)
-    made = {forwarding.new_request_id(rng) for _ in range(1000)}
+    ids = forwarding.RequestIds(random.Random(7))
+    made = {ids.next() for _ in range(1000)}
     assert len(made) == 1000
     assert all(UUID4.fullmatch(one) for one in made)
+    variants = Counter(one[19:20] for one in made)
+    assert set(variants) == {b"8", b"9", b"a", b"b"}
+    assert all(200 < count < 300 for count in variants.values())
 
 
 @pytest.mark.parametrize("name", sorted(forwarding.STEERING))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+
+import pytest
 
 from devmesh.sidecar.record import Flag
+from devmesh.sidecar.seam import reset
 from tests.sidecar import snapshots
 from tests.sidecar.identities import Identity, authority, credentials, downstream_tls, upstream_tls
 from tests.sidecar.sidecars import app, refusing_port, sidecar
@@ -157,3 +161,48 @@ async def test_an_idle_connection_is_closed():
         client = await proxy.connect()
         client.send(b"a")
         assert await client.rest() == b"a"
+
+
+def cut(writer) -> None:
+    """What a process does that dies with a connection in its hands, or wants to say that something went wrong."""
+    reset(writer.transport)
+
+
+@pytest.mark.parametrize("mtls", [False, True], ids=["plain", "mTLS"])
+async def test_a_reset_of_either_side_is_a_reset_for_the_other_as_in_envoy(tmp_path, mtls):
+    """Asked of Envoy 1.40, plain and with TLS between two of its listeners: neither side sees an end that looks whole."""
+    ca = authority(tmp_path)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def handler(reader, writer):
+        if await reader.readexactly(1) == b"R":
+            writer.write(b"some")
+            await writer.drain()
+            await reader.readexactly(1)
+            cut(writer)
+            return
+        try:
+            await reader.read()
+            heard.put_nowait("whole")
+        except ConnectionResetError:
+            heard.put_nowait("reset")
+
+    async with contextlib.AsyncExitStack() as stack:
+        ours = await stack.enter_async_context(app(handler))
+        port = ours.port
+        if mtls:
+            inbound = sidecar(tcp(port, socket=downstream_tls()), identity=Identity(credentials(ca, "server")))
+            port = (await stack.enter_async_context(inbound)).port
+        cluster = {"transport_socket": upstream_tls("server")} if mtls else {}
+        proxy = await stack.enter_async_context(sidecar(tcp(port, cluster=cluster), identity=Identity(credentials(ca, "client"))))
+        client = await proxy.connect()
+        client.send(b"R")
+        assert await client.reader.readexactly(4) == b"some"
+        client.send(b".")
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(client.reader.read(), 5)
+        other = await proxy.connect()
+        other.send(b"W")
+        await until(lambda: ours.connections == 2)
+        cut(other.writer)
+        assert await asyncio.wait_for(heard.get(), 5) == "reset"

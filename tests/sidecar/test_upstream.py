@@ -1,100 +1,17 @@
-"""Pools: who waits is served, whatever the cluster's other endpoints hold; the dial table is for our own app."""
+"""Upstreams: pools that are found again, kept and forgotten; the dial table is for our own app."""
 
 import asyncio
-import contextlib
-import random
 import socket
-import time
 
 import pytest
-import pytest_asyncio
 
 from devmesh.sidecar import upstream
-from devmesh.sidecar.config import CircuitBreakers, Cluster, Endpoint
+from devmesh.sidecar.config import Cluster, Endpoint
 from devmesh.sidecar.dialer import Dialer
-from devmesh.sidecar.tls import Contexts
-from devmesh.sidecar.upstream import Caller, Target, Upstreams
+from devmesh.sidecar.target import Target
+from tests.sidecar.upstreams import Attempt, servers, upstreams
 
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
-
-
-class Attempt(Caller):
-    """A caller that asks as soon as it is connected and keeps what it is told."""
-
-    def __init__(self):
-        self.connection, self.ended, self.failure = None, asyncio.Event(), ""
-        self.started = asyncio.Event()
-
-    def connected(self, connection):
-        self.connection = connection
-        connection.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-        connection.request_sent = True
-        self.started.set()
-
-    def response_head(self, head, body):
-        pass
-
-    def response_data(self, data):
-        pass
-
-    def response_end(self):
-        self.ended.set()
-
-    def failed(self, failure, details):
-        self.failure = details
-        self.ended.set()
-
-
-class Server:
-    """Answers a request when `answer` is set."""
-
-    def __init__(self):
-        self.answer, self.requests = asyncio.Event(), 0
-
-    async def serve(self, reader, writer):
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                await reader.readuntil(b"\r\n\r\n")
-                self.requests += 1
-                await self.answer.wait()
-                writer.write(OK)
-                await writer.drain()
-        writer.close()
-
-
-@pytest_asyncio.fixture
-async def servers():
-    both = [Server(), Server()]
-    async with contextlib.AsyncExitStack() as stack:
-        listening = [await stack.enter_async_context(await asyncio.start_server(one.serve, "127.0.0.1", 0)) for one in both]
-        yield both, [Endpoint("127.0.0.1", one.sockets[0].getsockname()[1]) for one in listening]
-        for one in both:
-            one.answer.set()
-
-
-def upstreams(dial=None, dialer=None):
-    return Upstreams(Contexts(None, lambda _: None), dial or {}, time.monotonic, random.Random(1), dialer)
-
-
-@pytest.mark.skipif(not upstream.__file__.endswith(".py"), reason="a test's own caller cannot be below a compiled class")
-async def test_who_waits_gets_a_connection_when_another_endpoint_holds_all_that_the_cluster_may_have(servers):
-    (held, other), endpoints = servers
-    breakers = CircuitBreakers(max_connections=1, max_pending_requests=1)
-    cluster = Cluster("c", "EDS", "RANDOM", tuple(endpoints), breakers=breakers, max_requests_per_connection=1)
-    ours = upstreams()
-    first, second, third = Attempt(), Attempt(), Attempt()
-    assert ours.pool(Target(cluster, endpoints[0], None)).acquire(first, b"GET")
-    await asyncio.wait_for(first.started.wait(), 5)
-    pool = ours.pool(Target(cluster, endpoints[1], None))
-    assert pool.acquire(second, b"GET")
-    await asyncio.wait_for(second.started.wait(), 5)
-    assert pool.acquire(third, b"GET")
-    assert not pool.acquire(Attempt(), b"GET")
-    other.answer.set()
-    await asyncio.wait_for(third.ended.wait(), 5)
-    assert (third.failure, other.requests) == ("", 2)
-    held.answer.set()
-    await asyncio.wait_for(first.ended.wait(), 5)
+__all__ = ["servers"]
 
 
 async def test_the_dial_table_leads_to_the_app_and_a_call_to_ones_own_service_to_the_inbound_listener(servers):

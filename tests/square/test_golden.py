@@ -4,8 +4,7 @@ import copy
 
 import pytest
 
-from tests.square.compilers import CASES, golden, istio, ours
-from tests.support.require import tool
+from tests.square.compilers import CASES, golden, ours
 
 # Inputs on which we knowingly differ, with the reason (docs/differences.md). Mending one makes its test fail, so that it leaves this list.
 KNOWN_DIFFERENCES: dict[str, str] = {
@@ -30,8 +29,8 @@ def test_our_compiler_equals_istios(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
-def test_the_golden_files_are_what_istios_compiler_says_today(case):
-    assert istio(case, tool("istio", "istio-oracle")) == golden(case)
+def test_the_golden_files_are_what_istios_compiler_says_today(case, istio):
+    assert istio(case) == golden(case)
 
 
 def test_a_changed_field_is_noticed():

@@ -6,8 +6,7 @@ from devmesh.compiler import MeshSettings
 from devmesh.config.operator.files import settings_of
 from devmesh.config.operator.settings import choose
 from devmesh.config.yaml import read_documents
-from tests.square.compilers import CASES, MESH_CASE, MESH_CONFIGS, golden, istio, ours
-from tests.support.require import tool
+from tests.square.compilers import CASES, MESH_CASE, MESH_CONFIGS, golden, ours
 
 
 def settings(mesh_config):
@@ -32,13 +31,13 @@ def test_each_mesh_config_changes_something(mesh_config):
 
 
 @pytest.mark.parametrize("mesh_config", MESH_CONFIGS, ids=lambda path: path.stem)
-def test_the_golden_files_are_what_istios_compiler_says_today(mesh_config):
-    assert istio(MESH_CASE, tool("istio", "istio-oracle"), mesh_config) == golden(mesh_config)
+def test_the_golden_files_are_what_istios_compiler_says_today(mesh_config, istio):
+    assert istio(MESH_CASE, mesh_config) == golden(mesh_config)
 
 
 @pytest.mark.parametrize("name", ["gateway-redirect-and-https", "gateway-passthrough-and-https", "gateway-tcp-weighted"])
-def test_a_gateway_logs_where_istio_says(name):
+def test_a_gateway_logs_where_istio_says(name, istio):
     (case,) = (one for one in CASES if one.stem[4:] == name)
     mesh_config = next(one for one in MESH_CONFIGS if one.stem == "mesh-access-log")
-    theirs = istio(case, tool("istio", "istio-oracle"), mesh_config)
+    theirs = istio(case, mesh_config)
     assert ours(case, settings(mesh_config)) == theirs

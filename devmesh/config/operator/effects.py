@@ -17,6 +17,7 @@ HONOURED = re.compile(
     r"profile|values\.profile"
     r"|meshConfig\.(accessLogEncoding|enableTracing|connectTimeout|defaultConfig\.tracing\.sampling)"
     r"|meshConfig\.defaultHttpRetryPolicy\.(attempts|perTryTimeout|retryOn|backoff|retryIgnorePreviousHosts)"
+    r"|meshConfig\.defaultConfig\.proxyMetadata\.SECRET_TTL"
     r"|values\.pilot\.traceSampling"
     r"|components\.(base|pilot)\.enabled|components\.(ingress|egress)Gateways\[\]\.enabled"
     r"|values\.gateways\.istio-(in|e)gressgateway\.enabled"
@@ -111,6 +112,10 @@ REASONS = tuple(
         ),
         (r"values\.istiodRemote.*|components\.istiodRemote.*", "a mesh here has its control plane beside it"),
         (r"values\.global\.(multiCluster|network|meshNetworks|configCluster|externalIstiod|arch).*", _ONE_PLACE),
+        (
+            r"values\.pilot\.env",  # free keys, DEFAULT_WORKLOAD_CERT_TTL among them, which SECRET_TTL overrules in Istio
+            "the control plane is devmesh's own, not istiod; the life of certificates is meshConfig.defaultConfig.proxyMetadata.SECRET_TTL",
+        ),
         (r"values\.pilot\..*", "the control plane is devmesh's own, not istiod"),
         (r"values\.telemetry.*", "sidecars always count Istio's standard metrics"),
         (

@@ -9,6 +9,7 @@ from typing import Any
 from devmesh.config.addon_names import ADDONS
 from devmesh.config.durations import format_duration, parse_duration
 from devmesh.config.model import Diagnostic, SourcePosition
+from devmesh.config.operator.certificate_life import SECRET_TTL, refused_life
 from devmesh.config.operator.effects import EGRESS, INGRESS, NO_EFFECT, without_effect
 from devmesh.config.operator.files import SettingsFile
 from devmesh.config.operator.merge import Json, SetFlag, Step, merged, set_path
@@ -58,6 +59,8 @@ class MeshChoices:
             out["connect_timeout"] = format_duration(parse_duration(timeout))
         if retries := config.at("defaultHttpRetryPolicy"):
             out["default_http_retry_policy"] = retries
+        if life := config.at(SECRET_TTL.removeprefix("meshConfig.")):
+            out["secret_ttl"] = parse_duration(str(life))
         return out
 
     @property
@@ -135,6 +138,7 @@ def choose(
     parsed = [SetFlag.parse(flag) for flag in flags]
     found = [*_from_files(files), *_from_flags(parsed)]
     errors = [one for one in found if isinstance(one, Diagnostic)]
+    errors += [why for one in found if isinstance(one, Setting) and (why := refused_life(one)) is not None]
     if errors:
         raise _refused(errors)
     users: Json = {"spec": {}}

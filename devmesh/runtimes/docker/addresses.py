@@ -6,12 +6,14 @@ The topology, the bootstraps and the hosts files name addresses, so they cannot 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from devmesh.errors import DevmeshError
+from devmesh.runtimes.claims import claim
 
 # Outside Docker's own default pools (172.17-31.0.0/16, 192.168.0.0/16), so that the two never race for one.
 POOL = IPv4Network("10.210.0.0/15")
@@ -65,14 +67,33 @@ class Addresses:
         return self._given[key]
 
 
-def choose_subnets(names: Iterable[str], taken: Iterable[IPv4Network], containers: int) -> dict[str, Subnet]:
-    """The first free ranges of the pool. Raises DevmeshError when there is none."""
+Claim = Callable[[IPv4Network], bool]
+
+
+def claim_subnet(claims: ExitStack, network: IPv4Network) -> bool:
+    """Keep a range from every other mesh of this machine while `claims` last; False when another is about to have (a part of) it.
+
+    The engine knows of it only when the network is made, which is seconds after it was chosen.
+    """
+    with ExitStack() as own:
+        for part in network.subnets(new_prefix=SMALL):
+            held = claim(f"subnet-{part}")
+            if held is None:
+                return False
+            own.enter_context(held)
+        claims.push(own.pop_all())
+    return True
+
+
+def choose_subnets(
+    names: Iterable[str], taken: Iterable[IPv4Network], containers: int, claimed: Claim = lambda _: True
+) -> dict[str, Subnet]:
+    """The first ranges of the pool that are free and that we can claim. Raises DevmeshError when there is none."""
     busy = list(taken)
     out: dict[str, Subnet] = {}
     for name in names:
-        found = next(
-            (one for one in POOL.subnets(new_prefix=prefix_for(containers)) if not any(one.overlaps(other) for other in busy)), None
-        )
+        ranges = POOL.subnets(new_prefix=prefix_for(containers))
+        found = next((one for one in ranges if not any(one.overlaps(other) for other in busy) and claimed(one)), None)
         if found is None:
             raise DevmeshError(f"no free subnet in {POOL} for network {name}", "docker network prune removes networks that nothing uses")
         busy.append(found)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import json
-import socket
 import subprocess
 import time
 import uuid
@@ -23,8 +22,9 @@ from devmesh.config.topology import GATEWAY, Gateways, Topology, load_topology
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
 from devmesh.registry.resources import StoredResource, replace_owner, write_mesh
+from devmesh.runtimes.claims import PortClaims
 from devmesh.runtimes.contents import ControlPlaneView, kept_settings, load_resources, mesh_config
-from devmesh.runtimes.docker.addresses import host_routes
+from devmesh.runtimes.docker.addresses import claim_subnet, host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
 from devmesh.runtimes.docker.compose import NO_SPACE, SPACE_HINT, Compose, Project
 from devmesh.runtimes.docker.engine import Container, Engine
@@ -37,10 +37,10 @@ from devmesh.runtimes.docker.project import as_yaml, render, without_waiting
 from devmesh.runtimes.faults import expire_faults
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.runtime import Json, Tell
-from devmesh.runtimes.waiting import LAST_LINES, Lack, Look, NotInTimeError, Wait
+from devmesh.runtimes.waiting import LAST_LINES, Lack, Look, NotInTimeError, Wait, wait_timeout
 
 INTERCEPTION = "redirect"
-UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started
+UP_TIMEOUT = 60.0  # seconds until `up` gives up on readiness, counted from when every container was started, unless it is told how many
 LEADER_TIMEOUT = 30.0
 LOOK_SECONDS = 0.3  # between looks at the containers
 ASK_SECONDS = 0.05  # between questions to the control plane, which has better to do while a mesh starts
@@ -62,6 +62,7 @@ class BringUp:
         self._began = time.monotonic()
         self._mesh_id = str(uuid.uuid4())
         self._addons: tuple[str, ...] = tuple(settings.get("addons", ()))
+        self._claims = PortClaims()  # until the engine has bound them
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -72,6 +73,10 @@ class BringUp:
 
     async def run(self) -> Json:
         """The state of the mesh that is up."""
+        with self._claims:
+            return await self._run()
+
+    async def _run(self) -> Json:
         profiles, gateways = self.settings.get("compose_profiles", ()), Gateways.of(self.settings)
         address = self.settings.get("remotePilotAddress")
         primary = DockerPrimary.of(address, self.files) if address else None
@@ -142,14 +147,15 @@ class BringUp:
         return Surroundings(
             existing=self.engine.networks(),
             routes=host_routes(),
-            prefer=prefer_port,
+            prefer=self._claims.prefer,
+            claim=partial(claim_subnet, self._claims),
             start_interval=self.engine.version >= START_INTERVAL_SINCE,
         )
 
     def _write(self, layout: Layout, tokens: Mapping[str, str] | None) -> Project:
-        encoding = mesh_config(self.settings, self._mesh_id).get("access_log_encoding", "TEXT")
+        config = mesh_config(self.settings, self._mesh_id)
         secrets = Secrets(gives_away=Secrets.may_give_away() and not self.engine.maps_users)
-        write_files(layout, self.files.mesh_token(), encoding, secrets, tokens)
+        write_files(layout, self.files.mesh_token(), config, secrets, tokens)
         file = layout.folder / "compose.yaml"
         self._rendered = render(layout)
         write_private(file, as_yaml(self._rendered, self.compose_file.name).encode())
@@ -190,7 +196,9 @@ class BringUp:
 
     async def _until_nothing_lacks(self, layout: Layout, look: Look) -> None:
         try:
-            await Wait(self._tell, UP_TIMEOUT, partial(self._last_lines, layout), again=ASK_SECONDS).until_nothing_lacks(look)
+            await Wait(
+                self._tell, wait_timeout(self.settings, UP_TIMEOUT), partial(self._last_lines, layout), again=ASK_SECONDS
+            ).until_nothing_lacks(look)
         except NotInTimeError as error:
             raise DevmeshError(f"{error.message}\n{REST_RUNS}", error.hint) from error
 
@@ -290,16 +298,6 @@ def refuse_others(layout: Layout, found: Collection[Container]) -> None:
             f"the engine has a project {layout.project!r} already, from {folder}",
             f"docker compose --project-name {layout.project} down, or give this one another name: at the top of the compose file",
         )
-
-
-def prefer_port(port: int) -> int:
-    """`port` on 127.0.0.1, or any free one when somebody has it."""
-    for candidate in (port, 0):
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", candidate))
-            return int(sock.getsockname()[1])
-    raise DevmeshError("no free port on 127.0.0.1", "ss -ltn says who has them")
 
 
 def compose_failed(what: str, log: Path) -> DevmeshError:

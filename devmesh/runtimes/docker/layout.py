@@ -10,7 +10,7 @@ from typing import Any
 
 from devmesh.config.topology import Topology, Workload
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.addresses import Addresses, Subnet, choose_subnets
+from devmesh.runtimes.docker.addresses import Addresses, Claim, Subnet, choose_subnets
 from devmesh.runtimes.docker.engine import ExistingNetwork
 
 Json = dict[str, Any]
@@ -133,6 +133,7 @@ def plan_subnets(
     routes: Sequence[IPv4Network],
     containers: int,
     own: Sequence[str] = OWN_NETWORKS,
+    claimed: Claim = lambda _: True,
 ) -> dict[str, Subnet]:
     """A range for every network of the project: the file's, the external network's own, else a free one. Raises DevmeshError."""
     networks: Mapping[str, Any] = config.get("networks") or {}
@@ -151,7 +152,7 @@ def plan_subnets(
     own_routes = [subnet for one in existing if one.project == project for subnet in one.subnets]
     taken = [*(subnet for one in ours for subnet in one.subnets), *(one.network for one in found.values())]
     taken += [route for route in routes if not any(route == mine for mine in own_routes)]
-    return found | choose_subnets([*free, *own], taken, containers)
+    return found | choose_subnets([*free, *own], taken, containers, claimed)
 
 
 def _external(key: str, name: str, known: Mapping[str, ExistingNetwork]) -> Subnet:

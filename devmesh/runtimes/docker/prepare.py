@@ -19,7 +19,7 @@ from devmesh.registry.consul import ConsulPlace, ConsulPorts, consul_config
 from devmesh.runtimes.addons import GRAFANA, PROMETHEUS, Target, control_plane, write_grafana, write_prometheus
 from devmesh.runtimes.bootstrap import Servers, sidecar_bootstrap
 from devmesh.runtimes.contents import CONTROL_PLANE_WORKLOAD, mint_tokens
-from devmesh.runtimes.docker.addresses import Addresses
+from devmesh.runtimes.docker.addresses import Addresses, Claim
 from devmesh.runtimes.docker.engine import ExistingNetwork
 from devmesh.runtimes.docker.layout import (
     ADDON_VOLUMES,
@@ -58,6 +58,7 @@ class Surroundings:
     existing: Sequence[ExistingNetwork] = ()
     routes: Sequence[IPv4Network] = ()
     prefer: Callable[[int], int] = lambda port: port
+    claim: Claim = lambda _: True
     start_interval: bool = True
 
 
@@ -106,7 +107,13 @@ def lay_out(
     networks = tuple(dict.fromkeys([*used, *declared])) or ("default",)
     with_default = {**dict(config), "networks": {name: declared.get(name) for name in networks}}
     subnets = plan_subnets(
-        with_default, project, surroundings.existing, surroundings.routes, len(topology.workloads), () if joining else OWN_NETWORKS
+        with_default,
+        project,
+        surroundings.existing,
+        surroundings.routes,
+        len(topology.workloads),
+        () if joining else OWN_NETWORKS,
+        surroundings.claim,
     )
     addresses = Addresses(subnets, given(services, topology))
     users = set(published_ports(services))
@@ -215,14 +222,14 @@ class Secrets:
         self.write(path, json.dumps(value, indent=1).encode(), uid)
 
 
-def write_files(layout: Layout, token: str, access_log_encoding: str, secrets: Secrets, tokens: Mapping[str, str] | None = None) -> None:
-    """Everything below `layout.folder` except the project itself. `tokens` by workload, where the first mesh's CA has given them."""
+def write_files(layout: Layout, token: str, config: Mapping[str, Any], secrets: Secrets, tokens: Mapping[str, str] | None = None) -> None:
+    """Everything below `layout.folder` except the project itself. `config` is the mesh's own settings, `tokens` by workload, where the first mesh's CA has given them."""
     private_directory(layout.folder)
     if tokens is None:
         _consul_files(layout, token, secrets)
         tokens = _ca_files(layout, token, secrets)
         _control_files(layout, token, tokens[CONTROL_PLANE_WORKLOAD], secrets)
-    servers = servers_of(layout, access_log_encoding)
+    servers = servers_of(layout, config)
     for workload in layout.topology.workloads:
         folder = layout.workload_folder(workload.name)
         secrets.write(folder / "token", tokens[workload.name].encode())
@@ -242,9 +249,10 @@ def _give_certificates(layout: Layout, folder: Path, secrets: Secrets) -> None:
             secrets.write(folder / CERTIFICATES / file.name, file.read_bytes())
 
 
-def servers_of(layout: Layout, access_log_encoding: str) -> Servers:
+def servers_of(layout: Layout, config: Mapping[str, Any]) -> Servers:
     parts = layout.parts
-    return Servers(f"https://{parts['control']}:15012", f"http://{parts['jaeger']}:4318", layout.mesh_id, access_log_encoding)
+    encoding, life = config.get("access_log_encoding", "TEXT"), config.get("secret_ttl")
+    return Servers(f"https://{parts['control']}:15012", f"http://{parts['jaeger']}:4318", layout.mesh_id, encoding, life)
 
 
 def _consul_files(layout: Layout, token: str, secrets: Secrets) -> None:
@@ -264,7 +272,7 @@ def _ca_files(layout: Layout, token: str, secrets: Secrets) -> dict[str, str]:
     arguments = {
         "directory": CA_DIRECTORY,
         "token_file": f"{FOLDER}/mesh-token",
-        "otlp_url": servers_of(layout, "").traces_url,
+        "otlp_url": servers_of(layout, {}).traces_url,
         "host_names": [layout.parts["ca"]],
     }
     settings = {
@@ -311,7 +319,7 @@ def _control_files(layout: Layout, token: str, own_token: str, secrets: Secrets)
         "token_file": f"{FOLDER}/mesh-token",
         "ca": ca_address(layout),
         "spiffe_id": str(CONTROL_PLANE),
-        "otlp_url": servers_of(layout, "").traces_url,
+        "otlp_url": servers_of(layout, {}).traces_url,
     }
     # The admin API only where this machine's own tools come from: no pod is on that network.
     listen = [["0.0.0.0", 15012], [address(layout, "control", HOST_NETWORK), 15014]]

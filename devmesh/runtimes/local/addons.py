@@ -24,9 +24,9 @@ from devmesh.runtimes.addons import (
     write_grafana,
     write_prometheus,
 )
+from devmesh.runtimes.claims import claim_usual_port
 from devmesh.runtimes.files import last_lines
-from devmesh.runtimes.local.claims import claim_port
-from devmesh.runtimes.local.plan import WorkloadPlan, bind_preferring, port_of
+from devmesh.runtimes.local.plan import WorkloadPlan
 from devmesh.runtimes.waiting import LOOK_AGAIN_SECONDS
 
 BINARIES: Mapping[str, tuple[str, ...]] = {PROMETHEUS: ("prometheus",), GRAFANA: ("grafana", "grafana-server")}
@@ -46,7 +46,7 @@ class Addon:
     binary: Path
     folder: Path
     port: int
-    held: socket.socket | None
+    held: socket.socket
 
     @property
     def ready_url(self) -> str:
@@ -69,16 +69,7 @@ ANSWER_TIMEOUT = aiohttp.ClientTimeout(total=1)  # whoever else has its port by 
 
 def plan_addons(binaries: Mapping[str, Path], root: Path) -> dict[str, Addon]:
     """Each with its usual port, or one of its own when that is taken."""
-    return {name: Addon(name, binary, root / name, *_port(PORTS[name])) for name, binary in binaries.items()}
-
-
-def _port(usual: int) -> tuple[int, socket.socket | None]:
-    """With what holds it: the usual one is bound until the addon, which binds by itself, is about to start."""
-    sock = bind_preferring("127.0.0.1", usual)
-    if port_of(sock) == usual:
-        return usual, sock
-    sock.close()
-    return claim_port()
+    return {name: Addon(name, binary, root / name, *claim_usual_port(PORTS[name])) for name, binary in binaries.items()}
 
 
 def write_settings(addons: Mapping[str, Addon], plans: Mapping[str, WorkloadPlan], control_port: int) -> None:

@@ -40,7 +40,7 @@ def _pod_settings(servers: Servers) -> dict[str, Any]:
 def app_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
     """The user's own environment, the compose file's over it, ours over both."""
     if plan.interception == "namespace":
-        return _pod_environment(plan, servers)
+        return {**os.environ, **pod_environment(plan, servers)}
     workload = plan.workload
     proxy = f"http://{workload.ip}:{OUTBOUND_PORT}"
     environment = {
@@ -60,8 +60,8 @@ def app_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
     return environment
 
 
-def _pod_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
-    """Nothing in it is about the mesh: a container has its host name and where its spans go, too."""
+def pod_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
+    """What an app's differs in from the user's own. Nothing in it is about the mesh: a container has its host name and where its spans go, too."""
     workload = plan.workload
     collector = urlsplit(servers.otlp_url)
     ours = {
@@ -69,4 +69,4 @@ def _pod_environment(plan: WorkloadPlan, servers: Servers) -> dict[str, str]:
         "POD_NAME": workload.name,
         **tracing_environment(workload, f"http://{HOST_GATEWAY_NAME}:{collector.port}"),
     }
-    return {**os.environ, **ours, **workload.environment}
+    return {**ours, **workload.environment}

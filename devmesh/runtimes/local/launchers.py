@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from devmesh.runtimes.local.preload import Preload
-from devmesh.runtimes.processes import start_time
 
 MAX_EVENT = 65536
 Json = dict[str, Any]
@@ -18,10 +17,9 @@ Json = dict[str, Any]
 class Launchers:
     """Events (devmesh/launch.py: `started`, `ready`, `exited`) go to `heard` from `listen` on."""
 
-    def __init__(self, own: Preload, pods: Preload | None) -> None:
+    def __init__(self, own: Preload, pods: Preload | None = None) -> None:
         self._own, self._pods = own, pods
         self._alive: set[socket.socket] = set()
-        self._loaded = asyncio.Event()
         self._heard: Callable[[Json], None] = lambda _: None
 
     @property
@@ -43,20 +41,17 @@ class Launchers:
         if not message:
             self._leave(launcher)
             return
-        event = json.loads(message)
-        if event["event"] != "loaded":
-            self._heard(event)
-        elif launcher is self._own:
-            self._loaded.set()
+        self._heard(json.loads(message))
 
     def _leave(self, launcher: Preload) -> None:
         if launcher.channel in self._alive:
             asyncio.get_running_loop().remove_reader(launcher.channel)
             self._alive.discard(launcher.channel)
 
-    async def loaded(self) -> None:
-        """Wait until our own servers and sidecars can be forked."""
-        await self._loaded.wait()
+    @property
+    def is_lost(self) -> bool:
+        """Whether the one that our own servers and sidecars are forked from has gone."""
+        return self._own.channel not in self._alive
 
     def fork(self, request: Json, sockets: Sequence[socket.socket], *, pod: bool) -> None:
         """Ask for a child with these sockets; nothing happens when its launcher is gone."""
@@ -73,6 +68,6 @@ class Launchers:
     def state(self) -> Json:
         """Who they are, for whoever has to stop them."""
         return {
-            name: {"pid": one.pid, "started": start_time(one.pid)} if one is not None else None
+            name: {"pid": one.pid, "started": one.started} if one is not None else None
             for name, one in (("launcher", self._own), ("pod_launcher", self._pods))
         }

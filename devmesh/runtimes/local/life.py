@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import traceback
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from devmesh.errors import DevmeshError
+from devmesh.runtimes.claims import claim_mesh_number
 from devmesh.runtimes.faults import watch_faults
 from devmesh.runtimes.files import MeshFiles
-from devmesh.runtimes.local.claims import claim_mesh_number
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.leftovers import clean_up
+from devmesh.runtimes.local.preload import Preload
 from devmesh.runtimes.local.supervisor import Supervisor
 
 
-async def supervise(compose_file: Path, files: MeshFiles, settings: dict[str, Any], report: IO[str], launchers: Launchers) -> int:
+def live(
+    compose_file: Path, settings: dict[str, Any], report: socket.socket, launchers: list[tuple[int, socket.socket]], began: float
+) -> int:
+    """Be the supervisor; the exit status.
+
+    `report` is told what happens; the launchers (pid, channel) are ours, then that of pods; `up` began at that monotonic second.
+    """
+    preloads = [Preload.of(*one) for one in launchers]
+    try:
+        with report, report.makefile("w") as told:
+            files = MeshFiles.of(compose_file)
+            return asyncio.run(supervise(Supervisor(compose_file, files, settings, told, Launchers(*preloads), began), files))
+    finally:
+        for one in preloads:
+            one.end()
+
+
+async def supervise(supervisor: Supervisor, files: MeshFiles) -> int:
     """Live until `down`, a signal or a failed `up`; the exit status."""
-    supervisor = Supervisor(compose_file, files, settings, report, launchers)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stopping.set)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -39,7 +57,7 @@ async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
     server = await supervisor.serve_commands()
     started = False
     try:
-        await supervisor.up(number)
+        await _up(supervisor, number)
         started = True
     except DevmeshError as error:
         supervisor.say(event="error", message=error.message, hint=error.hint, status=error.exit_status)
@@ -58,4 +76,19 @@ async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
     supervisor.stopping.set()
     await supervisor.stop()
     server.close()
+    await supervisor.answered()
     return 0 if started else 1
+
+
+async def _up(supervisor: Supervisor, number: int) -> None:
+    """Bring the mesh up; a `down` or a signal meanwhile ends that. Raises DevmeshError."""
+    bringing = asyncio.create_task(supervisor.up(number), name="up")
+    told = asyncio.create_task(supervisor.stopping.wait(), name="told to stop")
+    await asyncio.wait((bringing, told), return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    ended = bringing.cancel()
+    await asyncio.wait((bringing,))
+    supervisor.up_ended.set()
+    if ended:
+        raise DevmeshError("the mesh was taken down before it was ready", "devmesh up")
+    await bringing

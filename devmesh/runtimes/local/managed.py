@@ -17,6 +17,7 @@ class Managed:
     """`kind` decides who starts it again and in what order it is stopped.
 
     `listens`: it is ready only when its ports are open. `held` names the fault that has stopped it.
+    `restart` is an app's policy (restarts.py); `over`: it has ended and is not started again.
     """
 
     name: str
@@ -31,6 +32,8 @@ class Managed:
     status: int | None = None
     listens: bool = False
     held: str = ""
+    restart: str = ""
+    over: bool = False
     request: dict[str, Any] = field(default_factory=dict)
     sockets: list[socket.socket] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -45,11 +48,12 @@ class Managed:
             "restarts": self.restarts,
             "status": self.status,
             "held": self.held,
+            **({"state": "exited"} if self.over else {}),
         }
 
     def begin(self, now: float) -> None:
         """A new process takes the place of the last."""
-        self.born, self.ready, self.status, self.held = now, False, None, ""
+        self.born, self.ready, self.status, self.held, self.over = now, False, None, "", False
 
     def ended(self, status: int) -> None:
         self.ready, self.status, self.held = False, status, ""

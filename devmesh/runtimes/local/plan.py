@@ -9,8 +9,7 @@ from pathlib import Path
 
 from devmesh.config.topology import GATEWAY
 from devmesh.config.topology_types import Topology, Workload
-from devmesh.errors import DevmeshError
-from devmesh.runtimes.local.claims import claim_port
+from devmesh.runtimes.claims import claim_port, claim_usual_port
 from devmesh.runtimes.local.ports import OUTBOUND_PORT, SHIFT
 from devmesh.runtimes.processes import port_in_use
 
@@ -29,11 +28,10 @@ def bind(address: str, port: int, what: str) -> socket.socket:
 
 
 def bind_preferring(address: str, port: int) -> socket.socket:
-    """`port`, or any free one."""
-    try:
-        return bind(address, port, "")
-    except DevmeshError:
-        return bind(address, 0, "a free port")
+    """`port`, or one of its own where another has it, or is about to: what a Docker engine publishes is bound some time after it was chosen."""
+    chosen, held = claim_usual_port(port)
+    with held:
+        return bind(address, chosen, "chosen as free")
 
 
 def port_of(sock: socket.socket) -> int:

@@ -1,45 +1,95 @@
-"""The launcher as its starter holds it. It is started first of all: what it imports takes longer than anything else of `up`."""
+"""The launchers as their starter holds them, until it hands them over to the supervisor that they fork."""
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
 
-from devmesh.runtimes.files import MeshFiles
+from devmesh.runtimes.processes import start_time, stop_all
+
+MAX_WORDS = 64 * 1024
+GRACE = 2.0  # seconds; a launcher has nothing to finish
 
 
 @dataclass(frozen=True, slots=True)
 class Preload:
-    """The process and our end of its channel (devmesh/launch.py)."""
+    """One launcher's process and our end of its channel (devmesh/launch.py)."""
 
-    process: subprocess.Popen[bytes]
+    pid: int
+    started: int
     channel: socket.socket
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
+    @classmethod
+    def of(cls, pid: int, channel: socket.socket) -> Preload:
+        channel.setblocking(False)  # noqa: FBT003 - socket's own signature
+        return cls(pid, start_time(pid) or 0, channel)
 
     def end(self) -> None:
         """Stop it and wait; what it has forked lives on."""
         self.channel.close()
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait()
+        stop_all([(self.pid, self.started)], GRACE)
 
 
-def preload(files: MeshFiles, name: str = "launcher") -> Preload:
-    """Start a launcher, `launcher` or `pods` (devmesh.launch.PRELOAD); it says `loaded` on the channel when it can fork."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with files.log(name).open("ab") as log, theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "devmesh.launch", str(theirs.fileno()), name],
-            pass_fds=(theirs.fileno(),),
+class Preloading:
+    """The process that both launchers come from, imports under way. `began`: monotonic seconds."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self._said = os.memfd_create("launcher")  # until there is a folder to log in
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in ("launcher", "pods")]
+        self._ours = [ours for ours, _ in pairs]
+        theirs = [one for _, one in pairs]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "devmesh.runtimes.local", *(str(one.fileno()) for one in theirs)],
+            pass_fds=[one.fileno() for one in theirs],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=self._said,
+            stderr=self._said,
             start_new_session=True,
         )
-    ours.setblocking(False)  # noqa: FBT003 - socket's own signature
-    return Preload(process, ours)
+        for one in theirs:
+            one.close()
+
+    def supervise(self, compose_file: Path, settings: dict[str, Any], log: Path, own_log: Path) -> IO[str]:
+        """Fork the supervisor and leave the launchers to it; what it tells, a line of JSON each. `own_log` is the launchers'."""
+        report, theirs = socket.socketpair()
+        arguments = {"compose_file": str(compose_file), "settings": settings, "began": self.began}
+        request = {"name": "supervisor", "entry": "supervisor", "arguments": arguments, "log": str(log), "own_log": str(own_log)}
+        pods = settings.get("interception", "auto") != "proxy"
+        self._send(request, [theirs, *self._ours[: 1 + pods]])
+        theirs.close()
+        self._leave()
+        with report:
+            return report.makefile()
+
+    def last_words(self) -> list[str]:
+        """What it said before it was told to supervise."""
+        return os.pread(self._said, MAX_WORDS, 0).decode(errors="replace").splitlines()
+
+    def _send(self, request: dict[str, Any], sockets: Sequence[socket.socket]) -> None:
+        try:
+            socket.send_fds(self._ours[0], [json.dumps(request).encode()], [one.fileno() for one in sockets])
+        except BrokenPipeError:
+            pass  # it has ended already: nobody tells anything, and its last words say why
+
+    def _leave(self) -> None:
+        for one in self._ours:
+            one.close()
+
+    def close(self) -> None:
+        os.close(self._said)
+
+    def give_up(self) -> None:
+        """Another runtime was chosen, or none."""
+        self._leave()
+        self.close()
+        self._process.terminate()
+        self._process.wait()

@@ -6,19 +6,20 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.fetch import fetch
 from devmesh.runtimes.files import MeshFiles, last_lines
+from devmesh.runtimes.local import ahead
 from devmesh.runtimes.local.enter import enter
 from devmesh.runtimes.local.leftovers import clean_up, let_go
 from devmesh.runtimes.local.ports import OUTBOUND_PORT
+from devmesh.runtimes.local.preload import Preloading
 from devmesh.runtimes.runtime import Json, LogQuery, Tell
 
 
@@ -33,21 +34,19 @@ class LocalRuntime:
 
     def up(self, settings: Json, tell: Tell) -> None:
         """Start the supervisor and follow it until the mesh is ready. Raises DevmeshError with what went wrong."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "devmesh.runtimes.local", str(self.compose_file), json.dumps(settings)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, text=True, env=os.environ.copy(),
-        )  # fmt: skip
-        if process.stdout is None:
-            raise AssertionError("a pipe was asked for")
-        for line in process.stdout:
-            event = json.loads(line)
-            tell(event)
-            if event["event"] == "error":
-                raise DevmeshError(event["message"], event["hint"])
-            if event["event"] == "done":
-                process.stdout.close()
-                return
-        lines = "\n".join(last_lines(self.files.log("supervisor")))
+        self.files.make()
+        with closing(ahead.take()) as launchers:
+            self._follow(launchers, settings, tell)
+
+    def _follow(self, launchers: Preloading, settings: Json, tell: Tell) -> None:
+        with launchers.supervise(self.compose_file, settings, self.files.log("supervisor"), self.files.log("launcher")) as told:
+            try:
+                if _is_done(told, tell):
+                    return
+            except KeyboardInterrupt:
+                tell({"event": "note", "message": "interrupted: the mesh goes on coming up. hint: devmesh wait, or devmesh down"})
+                raise
+        lines = "\n".join([*launchers.last_words(), *last_lines(self.files.log("supervisor"))])
         raise DevmeshError(f"the supervisor ended before the mesh was ready:\n{lines}", f"see {self.files.log('supervisor')}")
 
     async def down(self, *, volumes: bool) -> bool:
@@ -140,7 +139,20 @@ class LocalRuntime:
         os.execv(binary, ["curl", "-sS", "--noproxy", "", "--proxy", proxy, *arguments])  # noqa: S606 - no shell on purpose
 
     def execute(self, workload: str, argv: Sequence[str] | None) -> NoReturn:
-        enter(workload, self.files.running_state()["workloads"][workload], argv or [os.environ.get("SHELL") or "/bin/sh"])
+        state = self.files.running_state()["workloads"][workload]
+        enter(workload, state, argv or [os.environ.get("SHELL") or "/bin/sh"], self.files.environment(workload))
+
+
+def _is_done(events: Iterable[str], tell: Tell) -> bool:
+    """Pass on what the supervisor says until the mesh is ready; False when it has ended before. Raises DevmeshError with what it could not do."""
+    for line in events:
+        event = json.loads(line)
+        tell(event)
+        if event["event"] == "error":
+            raise DevmeshError(event["message"], event["hint"])
+        if event["event"] == "done":
+            return True
+    return False
 
 
 def _followed(files: Sequence[Path]) -> Iterator[tuple[str, str]]:

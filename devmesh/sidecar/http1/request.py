@@ -32,6 +32,8 @@ BAD_CODING = (501, b"Not Implemented", "http1.invalid_transfer_encoding")
 NO_VERSION = re.compile(rb"[A-Z]+ /[^ ]*")  # HTTP/0.9
 OTHER_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+KNOWN_HOSTS = 1024  # a client that invents hosts fills no more
+_known_hosts: set[bytes] = set()
 AUTHORITY = re.compile(rb"[0-9A-Za-z!$%&'()*+,\-.:;=@\[\]_~]*")  # what Envoy lets through, asked for every character
 
 
@@ -98,9 +100,16 @@ def parse_request(head: bytes, max_headers: int = 100) -> tuple[RequestHead, Bod
     if hosts != 1 or host is None:
         # RFC 9112 section 3.2: a missing or repeated Host must be answered with 400.
         raise _no_host(method, target, headers) if not hosts else BadRequest(*CODEC_ERROR)
-    if AUTHORITY.fullmatch(host) is None:
+    if host not in _known_hosts and not _is_authority(host):
         raise BadRequest(400, b"Bad Request", "http.invalid_authority")
     return RequestHead(method, target, host, headers, close=close), _request_body(method, length, coding)
+
+
+def _is_authority(host: bytes) -> bool:
+    valid = AUTHORITY.fullmatch(host) is not None
+    if valid and len(_known_hosts) < KNOWN_HOSTS:
+        _known_hosts.add(host)
+    return valid
 
 
 def _read(head: bytes) -> tuple[bytes, bytes, Headers]:

@@ -13,17 +13,18 @@ MAX_HEAD = 96 * 1024
 MAX_HEADERS = 100  # Envoy's max_headers_count
 NO_OPTIONS: frozenset[bytes] = frozenset()
 KNOWN_NAMES = 1024  # an upstream that invents names fills no more
+KNOWN_STARTS = 256
 _known_names: dict[bytes, bytes] = {}
+_known_starts: dict[bytes, tuple[int, bool]] = {}
 
 
 def parse_response(head: bytes) -> tuple[ResponseHead, bool]:
     """The head (with its final empty line) and whether the connection persists afterwards. Raises FramingError."""
     lines = head[:-4].split(b"\r\n")
-    status_line = STATUS_LINE.fullmatch(lines[0])
-    if status_line is None:
-        raise FramingError("malformed status line")
+    known = _known_starts.get(lines[0])
+    status, persists = known if known is not None else _start(lines[0])
     # A CR, LF or NUL elsewhere would begin another line, or end a value, for somebody behind us.
-    if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1 or b"\0" in head:
+    if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1 or head.find(b"\0") >= 0:
         raise FramingError("malformed header line")
     if len(lines) - 1 > MAX_HEADERS:
         raise FramingError("too many header lines")
@@ -41,8 +42,19 @@ def parse_response(head: bytes) -> tuple[ResponseHead, bool]:
         if name == b"connection":
             options |= {option.strip() for option in value.lower().split(b",")}
     # RFC 9112 section 9.3: `close` wins, on whichever line it stands.
-    keep = b"close" not in options and (status_line[1] == b"1" or b"keep-alive" in options)
-    return ResponseHead(int(status_line[2]), headers), keep
+    keep = b"close" not in options and (persists or b"keep-alive" in options)
+    return ResponseHead(status, headers), keep
+
+
+def _start(line: bytes) -> tuple[int, bool]:
+    """The status of a status line, and whether its version persists by itself; the few lines that upstreams send are remembered."""
+    match = STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise FramingError("malformed status line")
+    read = int(match[2]), match[1] == b"1"
+    if len(_known_starts) < KNOWN_STARTS:
+        _known_starts[line] = read
+    return read
 
 
 def _field_name(raw: bytes) -> bytes:

@@ -79,10 +79,13 @@ def text_line(record: Record) -> bytes:
 
 def json_line(record: Record) -> bytes:
     """Keys in the alphabet's order; UTF-8 stays, in a value that is none each byte is a code point (Envoy's JSON formatter)."""
-    found: dict[str, str | int | orjson.Fragment | None] = {**fields(record)}
-    for key, value in found.items():
-        if isinstance(value, str) and not value.isascii():
-            found[key] = _unicode(value)
+    given = fields(record)
+    line = orjson.dumps(given, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+    if line.isascii():
+        return line
+    found: dict[str, str | int | orjson.Fragment | None] = {
+        key: _unicode(value) if isinstance(value, str) and not value.isascii() else value for key, value in given.items()
+    }
     return orjson.dumps(found, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
 

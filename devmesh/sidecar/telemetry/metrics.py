@@ -17,6 +17,7 @@ from devmesh.sidecar.telemetry.spans import flags_text
 
 # Envoy's default histogram buckets; milliseconds and bytes alike.
 BUCKETS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
+AT_ONCE = 64  # values
 SERIES = 10_000  # label sets; callers choose hosts and metadata, so beyond this all go to one set without a peer
 Labels = tuple[str, ...]
 NAMES = (
@@ -29,14 +30,38 @@ NAMES = (
 TCP_NAMES = tuple(name for name in NAMES if name not in ("response_code", "grpc_response_status"))
 
 
-@dataclass(slots=True)
 class Histogram:
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
-    total: float = 0.0
+    """Values are counted some at a time: to find the bucket of each by itself took a tenth of a request's time."""
+
+    __slots__ = ("_counts", "_new", "_total")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BUCKETS) + 1)
+        self._total = 0.0
+        self._new: list[float] = []
 
     def observe(self, value: float) -> None:
-        self.counts[bisect.bisect_left(BUCKETS, value)] += 1
-        self.total += value
+        self._new.append(value)
+        if len(self._new) >= AT_ONCE:
+            self._count()
+
+    def read(self) -> tuple[list[int], float]:
+        """How many values each bucket has, the last one being without a bound, and their sum."""
+        self._count()
+        return self._counts, self._total
+
+    def _count(self) -> None:
+        values = sorted(self._new)
+        self._new.clear()
+        self._total += sum(values)
+        before = 0
+        for index, bound in enumerate(BUCKETS):
+            upto = bisect.bisect_right(values, bound, before)
+            self._counts[index] += upto - before
+            if upto == len(values):
+                return
+            before = upto
+        self._counts[-1] += len(values) - before
 
 
 @dataclass(slots=True)
@@ -81,11 +106,12 @@ class Metrics:
     def request(self, record: Record, cluster: Cluster | None) -> None:
         """Count one exchange; `cluster` is its upstream cluster, for the service's name."""
         named = cluster is not None and bool(cluster.service_name)
+        inbound = record.direction is Direction.INBOUND
         key = (
-            record.direction,
+            inbound,
             record.upstream_cluster,
             named,
-            b"" if named or record.direction is Direction.INBOUND else record.authority,
+            b"" if named or inbound else record.authority,
             record.status,
             record.flags,
             record.mtls,
@@ -215,8 +241,9 @@ def _text(names: Labels, labels: Labels) -> str:
 def _histogram_lines(name: str, labels: str, histogram: Histogram) -> list[str]:
     lines = []
     running = 0
-    for bound, count in zip((*BUCKETS, "+Inf"), histogram.counts, strict=True):
+    counts, total = histogram.read()
+    for bound, count in zip((*BUCKETS, "+Inf"), counts, strict=True):
         running += count
         lines.append(f'{name}_bucket{{{labels},le="{bound}"}} {running}')
     # repr keeps every digit: `rate()` over a rounded sum would be wrong
-    return [*lines, f"{name}_sum{{{labels}}} {histogram.total!r}", f"{name}_count{{{labels}}} {running}"]
+    return [*lines, f"{name}_sum{{{labels}}} {total!r}", f"{name}_count{{{labels}}} {running}"]

@@ -110,7 +110,7 @@ class SpanEncoder:
         self._static = b"".join(attribute(ATTRIBUTES, key, value) for key, value in static)
         self._scope = message(1, message(1, b"devmesh.sidecar"))
         self._shared: dict[tuple[object, ...], _Shared] = {}
-        self._attempts: dict[tuple[object, ...], tuple[bytes, bool]] = {}
+        self._attempts: dict[tuple[object, ...], tuple[bytes, bytes, bool]] = {}
 
     def export(self, spans: list[bytes]) -> bytes:
         """An ExportTraceServiceRequest."""
@@ -154,7 +154,7 @@ class SpanEncoder:
 
     def _of(self, record: Record) -> _Shared:
         key = (
-            record.direction,
+            record.direction is Direction.INBOUND,  # an enum's hash is a call
             record.method,
             record.authority,
             record.status,
@@ -181,9 +181,9 @@ class SpanEncoder:
         if found is None:
             if len(self._attempts) >= SHARED:
                 self._attempts.clear()
-            found = self._attempts[key] = _attempt_attributes(attempt, count)
-        extra, failed = found
-        name = message(5, f"router {attempt.cluster} egress".encode()) + number(6, CLIENT)
+            name = message(5, f"router {attempt.cluster} egress".encode()) + number(6, CLIENT)
+            found = self._attempts[key] = (name, *_attempt_attributes(attempt, count))
+        name, extra, failed = found
         times = (attempt.start_ns, attempt.end_ns or attempt.start_ns)
         return _span(context, attempt.span_id, context.span_id, name, times, request + extra + self._static, failed=failed, remote=False)
 

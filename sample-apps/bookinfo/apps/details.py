@@ -1,7 +1,6 @@
 """details v1: what is known of a book."""
 
-from aiohttp import web
-from common import application, run
+from common import application, run, web
 
 BOOK = {
     "author": "William Shakespeare",

@@ -5,8 +5,7 @@ import json
 import time
 from dataclasses import dataclass
 
-from aiohttp import ClientError, web
-from common import application, get, run
+from common import ClientError, application, get, run, web
 from page import render
 
 SECONDS = 3.0

@@ -1,7 +1,6 @@
 """ratings v1: stars by reviewer; POST changes them for as long as it runs."""
 
-from aiohttp import web
-from common import application, run
+from common import application, run, web
 
 STARS = {"Reviewer1": 5, "Reviewer2": 4}
 changed = {}

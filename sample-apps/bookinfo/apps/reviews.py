@@ -2,8 +2,7 @@
 
 import os
 
-from aiohttp import ClientError, web
-from common import CLUSTER, POD, application, get, run
+from common import CLUSTER, POD, ClientError, application, get, run, web
 
 WITH_RATINGS = os.environ.get("ENABLE_RATINGS", "false") == "true"
 COLOR = os.environ.get("STAR_COLOR", "black")

@@ -1,7 +1,7 @@
 """An app's own spans, joined to what comes in (W3C Trace Context or B3), sent over OTLP/HTTP.
 
-The SDK takes longer to import than the app to start, so it loads in a thread once the app listens; requests before that have no span of their own and
-pass on the trace headers that they brought.
+The SDK loads in a thread once the app listens; requests before that have no span of their own and pass on the trace headers that they brought.
+What sends the spans takes four times as long to load, and waits for the first of them.
 """
 
 import os
@@ -79,10 +79,30 @@ def traceparent_of(headers: Mapping[str, str]) -> str:
     return f"00-{trace.zfill(32)}-{span}-{'01' if sampled in ('1', 'd', 'true') else '00'}" if trace and span else ""
 
 
+class _Sender:
+    """A span exporter that becomes OTLP/HTTP's with the first spans."""
+
+    def __init__(self, url):
+        self._url, self._exporter = url, None
+
+    def export(self, spans):
+        if self._exporter is None:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+            self._exporter = OTLPSpanExporter(self._url, timeout=2)
+        return self._exporter.export(spans)
+
+    def shutdown(self):
+        if self._exporter is not None:
+            self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis=30000):
+        return self._exporter is None or self._exporter.force_flush(timeout_millis)
+
+
 class _Spans:
     def __init__(self, endpoint, name):
         from opentelemetry import trace
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -91,8 +111,8 @@ class _Spans:
         service = os.environ.get("OTEL_SERVICE_NAME", name)
         resource = Resource.create({"service.name": service, "service.instance.id": os.environ.get("POD_NAME", service)})
         self.provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=2)
-        self.provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=200))
+        sender = _Sender(f"{endpoint.rstrip('/')}/v1/traces")
+        self.provider.add_span_processor(BatchSpanProcessor(sender, schedule_delay_millis=200))
         self.failed = trace.Status(trace.StatusCode.ERROR)
         self._trace = trace
         self._tracer = self.provider.get_tracer("sample-apps")

@@ -7,8 +7,7 @@ import random
 import time
 from datetime import UTC, datetime
 
-from aiohttp import web
-from common import POD, application, run
+from common import POD, application, run, web
 
 MAX_DELAY_SECONDS = 10.0
 MAX_BYTES = 100 * 1024

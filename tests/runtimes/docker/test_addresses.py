@@ -1,11 +1,12 @@
 """Subnets and addresses that are decided before anything starts."""
 
+from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.addresses import POOL, Addresses, Subnet, choose_subnets, host_routes
+from devmesh.runtimes.docker.addresses import POOL, Addresses, Subnet, choose_subnets, claim_subnet, host_routes
 
 NET = IPv4Network("10.210.0.0/24")
 
@@ -13,6 +14,24 @@ NET = IPv4Network("10.210.0.0/24")
 def test_subnets_are_the_first_that_nobody_has():
     found = choose_subnets(["a", "b"], [IPv4Network("10.210.0.0/23")], 5)
     assert [str(one.network) for one in found.values()] == ["10.210.2.0/24", "10.210.3.0/24"]
+
+
+def test_a_range_that_cannot_be_claimed_is_left_to_whoever_did():
+    asked: list[str] = []
+    found = choose_subnets(["a"], [NET], 5, lambda one: bool(asked.append(str(one))) or len(asked) == 2)
+    assert (str(found["a"].network), asked) == ("10.210.2.0/24", ["10.210.1.0/24", "10.210.2.0/24"])
+
+
+def test_a_claimed_range_is_nobody_elses_not_even_in_part_until_the_claims_end():
+    large, small = IPv4Network("198.18.4.0/22"), IPv4Network("198.18.6.0/24")  # RFC 2544: not of the pool, whose meshes may be up
+    with ExitStack() as ours, ExitStack() as theirs:
+        assert claim_subnet(ours, small)
+        assert not claim_subnet(theirs, small)
+        assert not claim_subnet(theirs, large)
+        assert claim_subnet(theirs, IPv4Network("198.18.4.0/24")), "what could not be had whole is not held in part"
+        theirs.close()
+        ours.close()
+        assert claim_subnet(theirs, large)
 
 
 def test_many_containers_get_a_larger_subnet():

@@ -6,10 +6,20 @@ from pathlib import Path
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.docker.bring_up import FOLDER_LABEL, compose_failed, ended, has_failed, own_services, process_json, refuse_others
+from devmesh.runtimes.docker.bring_up import (
+    FOLDER_LABEL,
+    BringUp,
+    compose_failed,
+    ended,
+    has_failed,
+    own_services,
+    process_json,
+    refuse_others,
+)
 from devmesh.runtimes.docker.engine import Container
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
 from devmesh.runtimes.docker.project import render, without_waiting
+from devmesh.runtimes.waiting import Lack
 from tests.runtimes.docker.layouts import layout_from
 
 SHOP = "name: shop\nservices:\n  web: {image: web, expose: ['9080']}\n"
@@ -31,6 +41,18 @@ def test_what_an_earlier_up_of_this_folder_left_is_taken_over(tmp_path: Path):
     layout = layout_from(tmp_path, SHOP)
     refuse_others(layout, [container(str(layout.folder))])
     refuse_others(layout, [])
+
+
+async def test_apps_are_waited_for_as_long_as_up_was_told(tmp_path: Path):
+    bring_up = object.__new__(BringUp)  # without an engine
+    bring_up.settings, bring_up._tell = {"wait_timeout": 0.0}, lambda _: None
+    bring_up._last_lines = lambda *_: []
+
+    async def look() -> list[Lack]:
+        return [Lack("web", "its app takes no connections", "web")]
+
+    with pytest.raises(DevmeshError, match="not everything was ready after 0 s"):
+        await bring_up._until_nothing_lacks(layout_from(tmp_path, SHOP), look)
 
 
 JOB = "name: shop\nservices:\n  web: {image: x, expose: ['80'], depends_on: {db: {condition: service_healthy}}}\n  db: {image: x}\n  plain: {image: x, x-devmesh: {inject: false}}\n"

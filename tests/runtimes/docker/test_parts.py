@@ -60,7 +60,7 @@ def test_a_users_service_keeps_its_name_and_ours_gives_way(tmp_path):
 @pytest.fixture
 def with_addons(tmp_path: Path):
     layout = layout_from(tmp_path, TEXT, folder=tmp_path / ".devmesh", addons=("prometheus", "grafana"))
-    write_files(layout, "token", "TEXT", Secrets(gives_away=False))
+    write_files(layout, "token", {}, Secrets(gives_away=False))
     return layout, render(layout)
 
 
@@ -98,6 +98,6 @@ def test_prometheus_is_told_every_sidecar_by_its_address_on_the_control_network(
 def test_a_users_service_called_prometheus_keeps_its_name(tmp_path):
     text = "name: a\nservices: {prometheus: {image: x, expose: ['80']}}\n"
     layout = layout_from(tmp_path, text, folder=tmp_path / ".devmesh", addons=("prometheus", "grafana"))
-    write_files(layout, "token", "TEXT", Secrets(gives_away=False))
+    write_files(layout, "token", {}, Secrets(gives_away=False))
     assert layout.parts["prometheus"] == "mesh-prometheus"
     assert "http://mesh-prometheus:9090" in (layout.part_folder("grafana") / "provisioning/datasources/devmesh.yaml").read_text()

@@ -22,7 +22,7 @@ TOKEN = "the-mesh-token-0123456789"
 @pytest.fixture
 def layout(tmp_path):
     made = layout_from(tmp_path, TEXT, folder=tmp_path / ".devmesh" / "docker")
-    write_files(made, TOKEN, "TEXT", Secrets(gives_away=False))
+    write_files(made, TOKEN, {}, Secrets(gives_away=False))
     return made
 
 
@@ -131,10 +131,17 @@ def test_certificates_beside_the_compose_file_are_given_to_the_gateway_only_and_
     (tmp_path / "certs").mkdir()
     (tmp_path / "certs" / "tls.key").write_text("KEY")
     made = layout_from(tmp_path, "name: a\nservices: {web: {image: b, expose: ['80']}}\n")
-    write_files(made, "token", "TEXT", Secrets(gives_away=False))
+    write_files(made, "token", {}, Secrets(gives_away=False))
     given = made.workload_folder("istio-ingressgateway") / "files" / "certs" / "tls.key"
     assert given.read_text() == "KEY"
     assert not (made.workload_folder("web") / "files").exists()
     (tmp_path / "certs" / "tls.key").unlink()
-    write_files(made, "token", "TEXT", Secrets(gives_away=False))
+    write_files(made, "token", {}, Secrets(gives_away=False))
     assert not given.exists()
+
+
+def test_a_range_that_another_mesh_is_about_to_have_is_left_to_it(tmp_path):
+    first = layout_from(tmp_path, "name: shop\nservices: {web: {image: web, expose: ['80']}}\n")
+    theirs = {one.network for one in first.addresses.subnets.values()}
+    ours = layout_from(tmp_path, "name: shop\nservices: {web: {image: web, expose: ['80']}}\n", claim=lambda one: one not in theirs)
+    assert not theirs & {one.network for one in ours.addresses.subnets.values()}

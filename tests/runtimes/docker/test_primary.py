@@ -93,7 +93,7 @@ def test_the_first_mesh_reaches_its_workloads_on_its_own_network(shop, desk, tmp
 
 
 def test_it_is_given_no_secret_of_the_mesh_but_its_own_tokens(desk):
-    write_files(desk, "the-token", "TEXT", Secrets(gives_away=False), {"caller": "token-of-caller", "reviews-v9": "token-of-reviews"})
+    write_files(desk, "the-token", {}, Secrets(gives_away=False), {"caller": "token-of-caller", "reviews-v9": "token-of-reviews"})
     texts = {path.relative_to(desk.folder).as_posix(): path.read_text() for path in desk.folder.rglob("*") if path.is_file()}
     assert texts["workloads/caller/token"] == "token-of-caller"
     assert not any("the-token" in text for text in texts.values())

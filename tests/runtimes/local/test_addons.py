@@ -9,10 +9,13 @@ from aiohttp import web
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.local.addons import Addon, all_answer, answers, command, environment, find, plan_addons
+from devmesh.runtimes.local.plan import bind_preferring, port_of
 
 
 def addon(name, binary="/usr/bin/x", port=9090):
-    return Addon(name, Path(binary), Path("/mesh") / name, port, None)
+    with socket.socket() as held:
+        pass
+    return Addon(name, Path(binary), Path("/mesh") / name, port, held)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,6 @@ def test_a_taken_port_gives_way_to_one_of_its_own(tmp_path):
             pass  # somebody has it already
         planned = plan_addons({"prometheus": Path("/usr/bin/prometheus")}, tmp_path)["prometheus"]
     assert planned.port != 9090
-    assert planned.held is not None
     planned.held.close()
 
 
@@ -99,16 +101,15 @@ async def test_an_addon_that_does_not_become_ready_is_named_with_its_last_lines(
             await all_answer({"prometheus": lost}, lambda _: True, lambda name: tmp_path / name)
 
 
-def test_its_usual_port_is_nobody_elses_until_it_starts(monkeypatch, tmp_path):
+def test_its_usual_port_is_no_other_meshs_until_it_starts(monkeypatch, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         usual = free.getsockname()[1]
     monkeypatch.setattr("devmesh.runtimes.local.addons.PORTS", {"prometheus": usual})
     planned = plan_addons({"prometheus": Path("prometheus")}, tmp_path)["prometheus"]
     assert planned.port == usual
-    assert planned.held is not None
-    with planned.held, socket.socket() as other, pytest.raises(OSError, match="in use"):
-        other.bind(("127.0.0.1", usual))
+    with planned.held, bind_preferring("127.0.0.1", usual) as other:
+        assert port_of(other) != usual
 
 
 async def test_whoever_has_its_port_and_never_answers_is_not_taken_for_it():

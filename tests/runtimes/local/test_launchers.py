@@ -21,7 +21,8 @@ class Scripted:
         ours, self.channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self.channel.settimeout(5)
-        self.preload = Preload(subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL), ours)
+        self.process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        self.preload = Preload.of(self.process.pid, ours)
 
     def say(self, **event: object) -> None:
         self.channel.send(json.dumps(event).encode())
@@ -29,8 +30,7 @@ class Scripted:
     def end(self) -> None:
         self.preload.end()
         self.channel.close()
-        if self.preload.process.stdin is not None:
-            self.preload.process.stdin.close()
+        self.process.communicate()
 
 
 @pytest.fixture
@@ -61,21 +61,14 @@ async def test_a_pod_is_forked_by_the_pods_launcher_with_its_sockets_and_everyth
     await launchers.end()
 
 
-async def test_events_of_both_are_heard_and_only_our_own_being_loaded_counts(own, pods):
+async def test_events_of_both_are_heard(own, pods):
     heard: asyncio.Queue[dict] = asyncio.Queue()
     launchers = Launchers(own.preload, pods.preload)
     launchers.listen(heard.put_nowait)
-    pods.say(event="loaded")
     pods.say(event="started", name="web-pod", pid=1)
+    own.say(event="started", name="ca", pid=2)
     async with asyncio.timeout(5):
-        assert (await heard.get())["name"] == "web-pod"
-    loaded = asyncio.ensure_future(launchers.loaded())
-    await asyncio.sleep(0)
-    assert not loaded.done()
-    own.say(event="loaded")
-    async with asyncio.timeout(5):
-        await loaded
-    assert heard.empty()
+        assert {(await heard.get())["name"] for _ in range(2)} == {"web-pod", "ca"}
     await launchers.end()
 
 
@@ -83,11 +76,13 @@ async def test_a_launcher_that_died_is_asked_for_nothing_any_more(own):
     launchers = Launchers(own.preload, None)
     heard: asyncio.Queue[dict] = asyncio.Queue()
     launchers.listen(heard.put_nowait)
+    assert not launchers.is_lost
     own.say(event="exited", name="ca", pid=1, status=0)
     own.channel.close()
     async with asyncio.timeout(5):
         await heard.get()
     await asyncio.sleep(0)
+    assert launchers.is_lost
     launchers.fork({"name": "ca"}, [], pod=False)
     launchers.fork({"name": "web-pod"}, [], pod=True)
     assert not launchers.make_pods

@@ -1,3 +1,4 @@
+import random
 import re
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from devmesh.sidecar.config import Cluster
 from devmesh.sidecar.record import Flag
 from devmesh.sidecar.telemetry import metrics
-from devmesh.sidecar.telemetry.metrics import BUCKETS, Metrics, Service
+from devmesh.sidecar.telemetry.metrics import AT_ONCE, BUCKETS, Histogram, Metrics, Service
 from devmesh.sidecar.telemetry.peer import PeerLabels, encode
 from tests.sidecar.telemetry.records import CLUSTER, inbound, outbound
 
@@ -195,3 +196,19 @@ def test_one_cluster_name_may_become_a_service_later():
     found.request(outbound(), REVIEWS)
     services = {dict(pairs)["destination_service"] for name, pairs in samples(found) if name == "istio_requests_total"}
     assert services == {"reviews", "reviews.default.svc.cluster.local"}
+
+
+@pytest.mark.parametrize("many", [0, 1, AT_ONCE - 1, AT_ONCE, 3 * AT_ONCE + 5])
+def test_a_histogram_has_each_value_in_the_first_bucket_that_holds_it_whenever_it_is_read(many):
+    rng = random.Random(many)
+    values = [rng.choice([0, 0.5, 1, 24.9, 25, 25.1, 3_600_000, 3_600_001, rng.uniform(0, 5000)]) for _ in range(many)]
+    histogram = Histogram()
+    for index, value in enumerate(values):
+        histogram.observe(value)
+        if index % 50 == 0:
+            histogram.read()
+    counts, total = histogram.read()
+    bounds = [*BUCKETS, float("inf")]
+    expected = [sum(1 for value in values if next(bound for bound in bounds if value <= bound) == wanted) for wanted in bounds]
+    assert counts == expected
+    assert total == pytest.approx(sum(values))

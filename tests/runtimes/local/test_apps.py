@@ -1,0 +1,71 @@
+"""The user's processes: how one that fails at its start is told of."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from devmesh.runtimes.files import MeshFiles
+from devmesh.runtimes.local.apps import Apps
+from devmesh.runtimes.local.children import UP_TIMEOUT, Children
+from devmesh.runtimes.local.managed import Managed
+from devmesh.runtimes.local.pods import Pods
+from tests.runtimes.local.scripted import ScriptedLaunchers, plan
+from tests.support.virtual_time import in_virtual_time, now
+
+
+def apps(tmp_path, limit=UP_TIMEOUT):
+    files = MeshFiles.of(tmp_path / "compose.yaml")
+    files.make()
+    children = Children(files, ScriptedLaunchers(), None, lambda: None, limit)
+    return Apps(files, children, Pods(files, lambda *_: None)), children, files
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(3, "web exits at start (status 3)"), (None, "web does not listen on its port 8080, 9090 after 30 s")]
+)
+def test_an_app_that_failed_is_named_with_how_and_its_last_words(tmp_path, status, words):
+    started, children, files = apps(tmp_path)
+    children.processes["web"] = Managed("web", "app", status=status)
+    files.log("web").write_text("no database here\n")
+    error = started.failed_at_start([plan("web", 8080, 9090)])
+    assert error.message == f"{words}; its last lines:\nno database here\nThe rest of the mesh runs."
+    assert error.hint == "devmesh logs web"
+
+
+async def test_an_app_that_ends_before_it_listens_is_named_at_once(tmp_path):
+    started, children, _ = apps(tmp_path)
+    children.processes["web"] = Managed("web", "app", status=3, listens=True)
+    assert await started.listens(plan("web", 8080)) == "web"
+
+
+async def test_nobody_waits_for_an_app_without_ports(tmp_path):
+    started, children, _ = apps(tmp_path)
+    children.processes["job"] = Managed("job", "app")
+    assert await started.listens(plan("job")) is None
+
+
+async def test_an_app_beside_its_sidecar_is_awaited_until_its_port_is_open(tmp_path):
+    started, children, _ = apps(tmp_path)
+    process = children.processes["web"] = Managed("web", "app", listens=True)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        waiting = asyncio.create_task(started.listens(plan("web", sock.getsockname()[1])))
+        await asyncio.sleep(0)
+        assert not process.ready
+        sock.listen()
+        assert await waiting is None
+    assert process.ready
+
+
+@in_virtual_time
+async def test_an_app_in_a_pod_that_never_listens_is_waited_for_as_long_as_up_was_told(tmp_path):
+    started, children, _ = apps(tmp_path, 2.0)
+    children.processes["web"] = Managed("web", "app", listens=True)
+    web = plan("web", 80)
+    web.interception = "namespace"
+    assert await started.listens(web) == "web"
+    assert now() == pytest.approx(2.0)
+    assert "after 2 s" in started.failed_at_start([web]).message

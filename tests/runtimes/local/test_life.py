@@ -1,0 +1,55 @@
+"""A supervisor's `up` as its life has it: it comes to its end, or is ended."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from devmesh.errors import DevmeshError
+from devmesh.runtimes.local.life import _up
+from tests.support.virtual_time import in_virtual_time, now, settled
+
+
+class ScriptedSupervisor:
+    """One whose `up` takes so many seconds, and may fail then."""
+
+    def __init__(self, seconds: float, fails: bool = False) -> None:
+        self.stopping, self.up_ended = asyncio.Event(), asyncio.Event()
+        self._seconds, self._fails = seconds, fails
+        self.cancelled = False
+
+    async def up(self, _number: int) -> None:
+        try:
+            await asyncio.sleep(self._seconds)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        if self._fails:
+            raise DevmeshError("web does not become ready", "devmesh logs web")
+
+
+@in_virtual_time
+async def test_a_down_ends_an_up_at_once_and_says_so():
+    supervisor = ScriptedSupervisor(30)
+    going = asyncio.create_task(_up(supervisor, 1))
+    await settled()
+    supervisor.stopping.set()
+    with pytest.raises(DevmeshError, match="taken down before it was ready"):
+        await going
+    assert (now() < 1, supervisor.cancelled, supervisor.up_ended.is_set()) == (True, True, True)
+
+
+@in_virtual_time
+async def test_an_up_that_comes_to_its_end_is_left_alone():
+    supervisor = ScriptedSupervisor(3)
+    await _up(supervisor, 1)
+    assert (now(), supervisor.cancelled, supervisor.up_ended.is_set()) == (3, False, True)
+
+
+@in_virtual_time
+async def test_what_an_up_fails_with_is_passed_on():
+    supervisor = ScriptedSupervisor(3, fails=True)
+    with pytest.raises(DevmeshError, match="does not become ready"):
+        await _up(supervisor, 1)
+    assert supervisor.up_ended.is_set()

@@ -1,0 +1,78 @@
+"""`up` as its command line sees it: what the supervisor says until it is done, and what is said to who does not wait for that."""
+
+import io
+import json
+
+import pytest
+
+from devmesh.errors import DevmeshError
+from devmesh.runtimes.files import MeshFiles
+from devmesh.runtimes.local import ahead
+from devmesh.runtimes.local.runtime import LocalRuntime
+
+
+class Interrupted(io.StringIO):
+    """What comes from the supervisor when somebody presses Ctrl-C after its first line."""
+
+    def __next__(self):
+        if line := self.readline():
+            return line
+        raise KeyboardInterrupt
+
+
+class ScriptedLaunchers:
+    def __init__(self, said):
+        self.said, self.closed = said, False
+
+    def supervise(self, *_):
+        return self.said
+
+    def last_words(self):
+        return ["out of memory"]
+
+    def close(self):
+        self.closed = True
+
+
+def up(tmp_path, monkeypatch, said):
+    """What was told; the exception of `up` follows."""
+    told = []
+    files = MeshFiles.of(tmp_path / "compose.yaml")
+    files.make()
+    launchers = ScriptedLaunchers(said)
+    monkeypatch.setattr(ahead, "take", lambda: launchers)
+    try:
+        LocalRuntime(tmp_path / "compose.yaml", files).up({}, told.append)
+    except (DevmeshError, KeyboardInterrupt) as error:
+        return told, error
+    finally:
+        assert launchers.closed
+    return told, None
+
+
+def lines(*events):
+    return "".join(json.dumps(one) + "\n" for one in events)
+
+
+def test_up_returns_when_the_supervisor_is_done(tmp_path, monkeypatch):
+    told, error = up(tmp_path, monkeypatch, io.StringIO(lines({"event": "phase"}, {"event": "done"}, {"event": "late"})))
+    assert ([one["event"] for one in told], error) == (["phase", "done"], None)
+
+
+def test_who_interrupts_up_is_told_that_the_mesh_goes_on_and_what_to_do(tmp_path, monkeypatch):
+    told, error = up(tmp_path, monkeypatch, Interrupted(lines({"event": "phase"})))
+    assert isinstance(error, KeyboardInterrupt)
+    assert told[-1]["message"] == "interrupted: the mesh goes on coming up. hint: devmesh wait, or devmesh down"
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (lines({"event": "error", "message": "no", "hint": "mend"}), "no"),
+        ("", "the supervisor ended before the mesh was ready:\nout of memory"),
+    ],
+)
+def test_what_went_wrong_is_raised(tmp_path, monkeypatch, said, message):
+    _, error = up(tmp_path, monkeypatch, io.StringIO(said))
+    assert isinstance(error, DevmeshError)
+    assert error.message.startswith(message)
