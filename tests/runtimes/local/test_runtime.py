@@ -7,7 +7,7 @@ import pytest
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.files import MeshFiles
-from devmesh.runtimes.local import runtime
+from devmesh.runtimes.local import ahead
 from devmesh.runtimes.local.runtime import LocalRuntime
 
 
@@ -20,21 +20,33 @@ class Interrupted(io.StringIO):
         raise KeyboardInterrupt
 
 
-class Supervisor:
-    def __init__(self, stdout):
-        self.stdout = stdout
+class ScriptedLaunchers:
+    def __init__(self, said):
+        self.said, self.closed = said, False
+
+    def supervise(self, *_):
+        return self.said
+
+    def last_words(self):
+        return ["out of memory"]
+
+    def close(self):
+        self.closed = True
 
 
-def up(tmp_path, monkeypatch, stdout):
+def up(tmp_path, monkeypatch, said):
     """What was told; the exception of `up` follows."""
     told = []
     files = MeshFiles.of(tmp_path / "compose.yaml")
     files.make()
-    monkeypatch.setattr(runtime.subprocess, "Popen", lambda *_, **__: Supervisor(stdout))
+    launchers = ScriptedLaunchers(said)
+    monkeypatch.setattr(ahead, "take", lambda: launchers)
     try:
         LocalRuntime(tmp_path / "compose.yaml", files).up({}, told.append)
     except (DevmeshError, KeyboardInterrupt) as error:
         return told, error
+    finally:
+        assert launchers.closed
     return told, None
 
 
@@ -55,7 +67,10 @@ def test_who_interrupts_up_is_told_that_the_mesh_goes_on_and_what_to_do(tmp_path
 
 @pytest.mark.parametrize(
     ("said", "message"),
-    [(lines({"event": "error", "message": "no", "hint": "mend"}), "no"), ("", "the supervisor ended before the mesh was ready")],
+    [
+        (lines({"event": "error", "message": "no", "hint": "mend"}), "no"),
+        ("", "the supervisor ended before the mesh was ready:\nout of memory"),
+    ],
 )
 def test_what_went_wrong_is_raised(tmp_path, monkeypatch, said, message):
     _, error = up(tmp_path, monkeypatch, io.StringIO(said))
