@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from devmesh.errors import DevmeshError
@@ -27,12 +29,22 @@ def live(compose_file: Path, report: socket.socket, launchers: list[tuple[int, s
     """
     preloads = [Preload.of(*one) for one in launchers]
     try:
-        with report, report.makefile() as given, report.makefile("w") as told:
+        with report, report.makefile() as given, _heard_or_not(report.makefile("w")) as told:
             settings, files = json.loads(given.readline()), MeshFiles.of(compose_file)
             return asyncio.run(supervise(Supervisor(compose_file, files, settings, told, Launchers(*preloads), began), files))
     finally:
         for one in preloads:
             one.end()
+
+
+@contextlib.contextmanager
+def _heard_or_not(report: IO[str]) -> Iterator[IO[str]]:
+    """What was said last may be on its way to somebody who has gone."""
+    try:
+        yield report
+    finally:
+        with contextlib.suppress(OSError):
+            report.close()
 
 
 async def supervise(supervisor: Supervisor, files: MeshFiles) -> int:
