@@ -10,6 +10,7 @@ import socket
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.claims import claim_mesh_number
