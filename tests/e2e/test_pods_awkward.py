@@ -150,9 +150,9 @@ def test_without_iptables_pods_are_refused_with_the_name_of_its_package(tmp_path
     script = (
         "import devmesh.pods.preflight as p; p.TOOLS = {'nowhere-restore': 'iptables'}; "
         "import json, socket, sys; from pathlib import Path; from devmesh.runtimes.files import MeshFiles; from devmesh.runtimes.local.life import live; "
-        "compose = Path(sys.argv[1]); MeshFiles.of(compose).make(); ours, theirs = socket.socketpair(); "
+        'compose = Path(sys.argv[1]); MeshFiles.of(compose).make(); ours, theirs = socket.socketpair(); ours.sendall(b\'{"interception": "namespace"}\\n\'); '
         "channels = [socket.socketpair()[0] for _ in range(2)]; "
-        "status = live(compose, {'interception': 'namespace'}, theirs, [(2**22, one) for one in channels], 0.0); "
+        "status = live(compose, theirs, [(2**22, one) for one in channels], 0.0); "
         "print(ours.makefile().read()); sys.exit(status)"
     )
     done = subprocess.run(

@@ -47,7 +47,7 @@ def supervisor(launcher: int, pods: int) -> Entry:
         ready()
         report, *channels = sockets
         launchers = list(zip((launcher, pods), channels, strict=False))
-        sys.exit(live(Path(arguments["compose_file"]), arguments["settings"], report, launchers, arguments["began"]))
+        sys.exit(live(Path(arguments["compose_file"]), report, launchers, arguments["began"]))
 
     return run
 

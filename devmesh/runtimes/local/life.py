@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import signal
 import socket
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.claims import claim_mesh_number
@@ -19,21 +22,30 @@ from devmesh.runtimes.local.preload import Preload
 from devmesh.runtimes.local.supervisor import Supervisor
 
 
-def live(
-    compose_file: Path, settings: dict[str, Any], report: socket.socket, launchers: list[tuple[int, socket.socket]], began: float
-) -> int:
+def live(compose_file: Path, report: socket.socket, launchers: list[tuple[int, socket.socket]], began: float) -> int:
     """Be the supervisor; the exit status.
 
-    `report` is told what happens; the launchers (pid, channel) are ours, then that of pods; `up` began at that monotonic second.
+    `report` gives the settings, a line of JSON, and is told what happens; the launchers (pid, channel) are ours, then that of pods; `up`
+    began at that monotonic second.
     """
     preloads = [Preload.of(*one) for one in launchers]
     try:
-        with report, report.makefile("w") as told:
-            files = MeshFiles.of(compose_file)
+        with report, report.makefile() as given, _heard_or_not(report.makefile("w")) as told:
+            settings, files = json.loads(given.readline()), MeshFiles.of(compose_file)
             return asyncio.run(supervise(Supervisor(compose_file, files, settings, told, Launchers(*preloads), began), files))
     finally:
         for one in preloads:
             one.end()
+
+
+@contextlib.contextmanager
+def _heard_or_not(report: IO[str]) -> Iterator[IO[str]]:
+    """What was said last may be on its way to somebody who has gone."""
+    try:
+        yield report
+    finally:
+        with contextlib.suppress(OSError):
+            report.close()
 
 
 async def supervise(supervisor: Supervisor, files: MeshFiles) -> int:

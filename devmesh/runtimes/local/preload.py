@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -61,13 +62,17 @@ class Preloading:
     def supervise(self, compose_file: Path, settings: dict[str, Any], log: Path, own_log: Path) -> IO[str]:
         """Fork the supervisor and leave the launchers to it; what it tells, a line of JSON each. `own_log` is the launchers'."""
         report, theirs = socket.socketpair()
-        arguments = {"compose_file": str(compose_file), "settings": settings, "began": self.began}
+        arguments = {"compose_file": str(compose_file), "began": self.began}
         request = {"name": "supervisor", "entry": "supervisor", "arguments": arguments, "log": str(log), "own_log": str(own_log)}
         pods = settings.get("interception", "auto") != "proxy"
         self._send(request, [theirs, *self._ours[: 1 + pods]])
         theirs.close()
         self._leave()
         with report:
+            with suppress(ConnectionError):  # who has ended reads nothing
+                report.sendall(
+                    json.dumps(settings).encode() + b"\n"
+                )  # not in the request: a datagram has a greatest size, settings have none
             return report.makefile()
 
     def last_words(self) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
@@ -53,3 +55,27 @@ async def test_what_an_up_fails_with_is_passed_on():
     with pytest.raises(DevmeshError, match="does not become ready"):
         await _up(supervisor, 1)
     assert supervisor.up_ended.is_set()
+
+
+PROGRAM = """
+import socket, sys
+from pathlib import Path
+from devmesh.runtimes.files import MeshFiles
+from devmesh.runtimes.local.life import live
+
+compose = Path(sys.argv[1])
+files = MeshFiles.of(compose)
+files.make()
+ours, theirs = socket.socketpair()
+ours.sendall(b"{}\\n")
+ours.close()
+with files.lock():
+    sys.exit(live(compose, theirs, [(2**22, socket.socketpair()[0])], 0.0))
+"""
+
+
+def test_a_supervisor_whom_nobody_hears_any_more_ends_with_its_status_and_no_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "compose.yaml")], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (1, "")

@@ -78,7 +78,9 @@ async def test_the_pods_launcher_goes_when_nobody_holds_its_channel(started):
 def test_the_supervisor_tells_what_happens_and_keeps_no_launcher_when_it_ends(files, tmp_path):
     (tmp_path / "compose.yaml").write_text("services: {web: {image: nobody/has-this}}\n")
     preloading = Preloading()
-    with preloading.supervise(tmp_path / "compose.yaml", {"runtime": "local"}, files.log("supervisor"), files.log("launcher")) as report:
+    with preloading.supervise(
+        tmp_path / "compose.yaml", {"runtime": "local", "more": "x" * 300_000}, files.log("supervisor"), files.log("launcher")
+    ) as report:
         events = [json.loads(line) for line in report]
     assert events[-1]["event"] == "error"
     assert "web" in events[-1]["message"]
