@@ -69,8 +69,15 @@ class RunningMesh:
         """Stop everything, with `volumes` forget what the mesh kept; False when nothing ran."""
         stopped = await self.runtime.down(volumes=volumes)
         if volumes:
-            await asyncio.to_thread(shutil.rmtree, self.files.root, ignore_errors=True)
+            await asyncio.to_thread(self._forget)
         return stopped
+
+    def _forget(self) -> None:
+        """Of meshes that were up before this one, too, whatever their runtime. Raises DevmeshError, with everything still there."""
+        kept = self.files.read_kept()
+        if kept is not None:
+            runtime_of(kept["runtime"], self.compose_file, self.files).forget(kept)
+        shutil.rmtree(self.files.root, ignore_errors=True)
 
     def manifest(self, settings: Json) -> str:
         """The project that the Docker runtime makes of the compose file under these settings of `up`. Raises DevmeshError."""

@@ -78,7 +78,8 @@ def down(
     """Stop everything that `up` started."""
     mesh = RunningMesh.of(file)
     stopped = asyncio.run(mesh.down(volumes=volumes))
-    output.note("stopped" if stopped else f"nothing is up in {mesh.compose_file.parent}")
+    forgotten = "; what it had kept is gone" if volumes else ""
+    output.note(("stopped" if stopped else f"nothing is up in {mesh.compose_file.parent}") + forgotten)
 
 
 def logs(

@@ -89,6 +89,18 @@ class MeshFiles:
             return None
         return state
 
+    @property
+    def kept(self) -> Path:
+        """Where a mesh that is down has something outside of this folder: its `runtime`, and what that needs to find it."""
+        return self.root / "kept.json"
+
+    def read_kept(self) -> dict[str, Any] | None:
+        try:
+            kept: dict[str, Any] = json.loads(self.kept.read_text())
+        except (OSError, ValueError):
+            return None
+        return kept
+
     def keeper_lives(self) -> bool:
         """Whether the process that keeps the mesh does: `supervisor` in the state, pid and start time."""
         one = (self.read_state() or {}).get("supervisor")

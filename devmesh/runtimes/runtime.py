@@ -39,6 +39,10 @@ class Runtime(Protocol):
         """Stop everything; with `volumes` forget what was kept. False when nothing ran."""
         ...
 
+    def forget(self, kept: Json) -> None:
+        """Remove what `kept.json` says that earlier meshes of this folder have left outside of it. Raises DevmeshError."""
+        ...
+
     async def state(self) -> Json:
         """The state with each process as it is now."""
         ...

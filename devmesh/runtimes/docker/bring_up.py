@@ -100,6 +100,7 @@ class BringUp:
             refuse_others(layout, self.engine.containers(layout.project))
             tokens = await primary.tokens(layout.topology.workloads) if primary else None
             self.project, self._layout = self._write(layout, tokens), layout
+            write_private(self.files.kept, json.dumps({"runtime": "docker", "project": layout.project}).encode(), durable=False)
             self.files.write_state({**(self.files.read_state() or {}), **self.state(containers=False)})
         filling = primary.join(primary.told(layout.topology), scrape_targets(layout)) if primary else self._fill(layout, resources)
         await self._start(layout, self.project, filling)

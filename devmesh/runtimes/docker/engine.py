@@ -113,6 +113,12 @@ class Engine:
             found = self._client.containers.list(all=True, filters={"network": network}, ignore_removed=True)
         return {project for one in found if (project := (one.labels or {}).get(PROJECT_LABEL, ""))}
 
+    def remove_volumes(self, project: str) -> None:
+        """Whatever volumes compose has made for a project, also for files that it was made from before."""
+        with reaching():
+            for volume in self._client.volumes.list(filters={"label": f"{PROJECT_LABEL}={project}"}):
+                volume.remove()
+
     def has_image(self, name: str) -> bool:
         with reaching():
             try:

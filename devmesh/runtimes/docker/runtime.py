@@ -109,6 +109,9 @@ class DockerRuntime:
         self.files.state.unlink(missing_ok=True)
         return "project" in state
 
+    def forget(self, kept: Json) -> None:
+        Engine.connect().remove_volumes(kept["project"])
+
     # -- looking
 
     def _containers(self) -> dict[str, Container]:

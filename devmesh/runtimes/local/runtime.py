@@ -50,7 +50,7 @@ class LocalRuntime:
         raise DevmeshError(f"the supervisor ended before the mesh was ready:\n{lines}", f"see {self.files.log('supervisor')}")
 
     async def down(self, *, volumes: bool) -> bool:
-        del volumes  # everything that is kept lies in .devmesh, which is the caller's
+        del volumes  # see `forget`
         if self.is_up():
             await self.command({"command": "down"}, within=30)
             return True
@@ -62,6 +62,9 @@ class LocalRuntime:
 
             await leave_primary(LocalPrimary, state, self.files)
         return found
+
+    def forget(self, kept: Json) -> None:
+        """Nothing is: all of it lies in .devmesh, which is the caller's."""
 
     async def command(self, command: Json, within: float = 15) -> Json:
         """Ask the supervisor."""
