@@ -160,7 +160,8 @@ class Mesh(RunningMesh):
     def _workload(self, name: str, one: Json, processes: dict[str, Json], proxy: Json) -> Json:
         sidecar = processes.get(one.get("sidecar", f"{name}-sidecar"), {})
         app = None if one["gateway"] else processes.get(name)
-        done = app is not None and app.get("state") == "exited" and app["status"] == 0
+        # a server that was stopped is not: its sidecar finds nobody at its ports
+        done = app is not None and app.get("state") == "exited" and app["status"] == 0 and bool(proxy.get("healthy"))
         return {
             "name": name,
             "service": one["service"],

@@ -28,6 +28,23 @@ class Runtime:
         return json.dumps({"ca": {"error": "the CA does not answer"}})
 
 
+@pytest.mark.parametrize(
+    ("app", "healthy", "shown"),
+    [
+        ({"ready": True, "status": None}, True, (True, False)),
+        ({"ready": False, "status": 0, "state": "exited"}, True, (True, True)),
+        ({"ready": False, "status": 0, "state": "exited"}, False, (False, False)),
+        ({"ready": False, "status": 1, "state": "exited"}, True, (False, False)),
+        ({"ready": False, "status": 0}, True, (False, False)),
+    ],
+    ids=["runs", "job done", "server stopped", "job failed", "starts again"],
+)
+def test_a_job_that_has_ended_well_is_done_and_all_else_that_has_ended_is_not_ready(tmp_path, app, healthy, shown):
+    processes = {"web-v1": {"restarts": 0} | app, "web-v1-sidecar": {"ready": True, "restarts": 0}}
+    workload = Mesh(tmp_path / "compose.yaml")._workload("web-v1", WEB, processes, {"healthy": healthy})
+    assert (workload["ready"], workload["done"]) == shown
+
+
 @pytest.mark.parametrize(("ends", "why"), [("2999-01-01T00:00:00.000Z", ""), ("2020-01-01T00:00:00.000Z", "the CA does not answer")])
 async def test_a_registry_that_is_away_is_told_whatever_the_certificates_are(tmp_path, monkeypatch, ends, why):
     with socket.socket() as nobody:

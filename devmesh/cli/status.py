@@ -98,12 +98,10 @@ def _condition(one: dict[str, Any]) -> str:
     """What is not as it should be, else "ready", or "done" of a job that has ended well."""
     if one["held"]:
         return "paused"
-    if one["done"] and one["ready"] and one["synced"]:
-        return "done"
     wrong = [
         name for name, is_so in (("not ready", one["ready"]), ("unhealthy", one["healthy"]), ("not in sync", one["synced"])) if not is_so
     ]
-    return ", ".join(wrong) or "ready"
+    return ", ".join(wrong) or ("done" if one["done"] else "ready")
 
 
 def wait(compose_file: ComposeFile = None, timeout: Timeout = "30s") -> None:

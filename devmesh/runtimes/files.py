@@ -23,8 +23,18 @@ class MeshFiles:
         return MeshFiles(compose_file.resolve().parent / ".devmesh")
 
     def make(self) -> None:
-        for path in (self.root, self.logs, self.root / "workloads", self.root / "registry", self.root / "ca"):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Raises DevmeshError where that is not ours to make."""
+        try:
+            for path in (self.root, self.logs, self.root / "workloads", self.root / "registry", self.root / "ca"):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._not_ours(error) from error
+
+    def _not_ours(self, error: OSError) -> DevmeshError:
+        """Another user's folder, or another user's mesh: whoever called `up` with sudo once has made it root's."""
+        return DevmeshError(
+            f"{self.root} cannot be used: {error.strerror}", f"be the user who owns it (ls -ld {self.root.parent} {self.root} says who)"
+        )
 
     @property
     def state(self) -> Path:
@@ -70,8 +80,11 @@ class MeshFiles:
         return self.token.read_text().strip()
 
     def read_state(self) -> dict[str, Any] | None:
+        """None where there is none. Raises DevmeshError for another user's."""
         try:
             state: dict[str, Any] = json.loads(self.state.read_text())
+        except PermissionError as error:
+            raise self._not_ours(error) from error
         except (OSError, ValueError):
             return None
         return state

@@ -364,10 +364,13 @@ def test_whatever_of_the_mesh_is_killed_comes_back_and_traffic_flows(five, name)
 def traffic(address: str) -> Iterator[None]:
     """Some 20 requests a second, each of which must be answered with 200."""
     program = (
-        "import sys, time, urllib.request\n"
+        "import sys, time, urllib.error, urllib.request\n"
         "print('begun', flush=True)\n"
         "while not sys.stdin in __import__('select').select([sys.stdin], [], [], 0.05)[0]:\n"
-        "    with urllib.request.urlopen(sys.argv[1], timeout=20) as response: assert response.status == 200\n"
+        "    try:\n"
+        "        with urllib.request.urlopen(sys.argv[1], timeout=20) as response: assert response.status == 200\n"
+        "    except urllib.error.HTTPError as error:\n"
+        "        sys.exit(f'{error}: {error.read()} {error.headers}')\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

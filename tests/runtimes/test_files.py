@@ -1,7 +1,9 @@
 """What a mesh keeps, and who may read it."""
 
+import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +38,19 @@ def test_a_state_that_is_missing_or_damaged_is_none(files):
     assert files.read_state() is None
     files.write_state({"ports": {"control": 1}})
     assert files.read_state() == {"ports": {"control": 1}}
+
+
+def test_a_folder_that_cannot_be_ours_is_an_error_that_says_how_to_see_whose_it_is(tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    files = MeshFiles(tmp_path / ".devmesh")
+    for name, work in (("mkdir", files.make), ("read_text", files.read_state)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, denied)
+            with pytest.raises(DevmeshError, match="cannot be used: Permission denied") as caught:
+                work()
+        assert "ls -ld" in (caught.value.hint or "")
 
 
 def test_the_second_supervisor_is_told_that_the_mesh_is_up(files):

@@ -28,6 +28,10 @@ async def test_before_its_certificate_it_is_not_ready_and_says_why(tmp_path):
         status, text = await ports.call("health", "/healthz/ready")
         assert (status, text.partition(":")[0]) == (503, "no certificate yet")
         assert (await ports.call("admin", "/ready"))[0] == 503
+        async with asyncio.timeout(5):
+            while not (said := (await ports.json("/server_info"))["ca"]["error"]):
+                pass
+        assert "no workload token" in said, "what `devmesh status` shows when a certificate has ended"
 
 
 class MeshOfOne:

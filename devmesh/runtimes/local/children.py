@@ -145,7 +145,7 @@ class Children:
 
     async def _restart(self, process: Managed, wait: float) -> None:
         await asyncio.sleep(wait)
-        if not process.wanted or self.stopping.is_set():
+        if not process.wanted or self.stopping.is_set() or process.status is None:  # somebody has started it meanwhile
             return
         process.restarts += 1
         if process.kind in ("app", "pod"):

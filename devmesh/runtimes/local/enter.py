@@ -51,6 +51,8 @@ def app_environment(file: Path | None) -> dict[str, str]:
 def enter(name: str, workload: Mapping[str, Any], argv: Sequence[str], environment: Path | None = None) -> NoReturn:
     """Replace this process; `environment` is the file with the app's own. Raises DevmeshError for a workload without a pod, or whose pod is gone."""
     init_pid = workload.get("init_pid")
+    if workload.get("gateway"):
+        raise DevmeshError(f"{name} is a gateway: it has no app and no pod", f"devmesh logs {name}, or devmesh proxy-config routes {name}")
     if not init_pid:
         raise DevmeshError(
             f"{name} runs in no pod: interception is {workload.get('interception', 'proxy')}",

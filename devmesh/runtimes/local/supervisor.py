@@ -422,6 +422,8 @@ class Supervisor:
         names = [name for name, plan in self.plans.items() if command.get("target") in (name, plan.workload.service)]
         if not names:
             return {"error": f"no workload or service {command.get('target')!r}"}
+        if not any(name in self.processes for name in names):
+            return {"error": f"{', '.join(names)} is a gateway: there is no app to {command['command']}"}
         if command["command"] == "kill":
             killed = [name for name in names if await kill_app(self.processes[name], self._pods)]
             return {"workloads": killed} if killed else {"error": f"{', '.join(names)} does not run"}
@@ -430,6 +432,8 @@ class Supervisor:
         return {"workloads": names}
 
     async def _act(self, action: str, process: Managed) -> None:
+        if action == "start" and process.runs:
+            return
         process.wanted = False
         if action in ("stop", "restart") and process.pid:
             await asyncio.to_thread(stop_all, [(process.pid, process.started)], GRACE)

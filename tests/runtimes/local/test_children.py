@@ -95,6 +95,20 @@ async def test_an_app_that_died_is_started_by_whoever_knows_how_and_not_by_a_lau
 
 
 @in_virtual_time
+async def test_an_app_that_somebody_starts_while_it_waits_for_its_restart_is_not_started_twice(tmp_path):
+    again = []
+
+    async def start(process):
+        again.append(process.name)
+
+    children, _ = born(tmp_path, "web", kind="app", again=start)
+    children.exited(children.processes["web"], 1)
+    children.processes["web"].begin(0)
+    await pass_time(60)
+    assert again == []
+
+
+@in_virtual_time
 async def test_an_app_whose_pod_has_died_waits_for_the_pod(tmp_path):
     children, launchers = born(tmp_path, "web", kind="app")
     children.processes["web-pod"] = Managed("web-pod", "pod", status=-9)

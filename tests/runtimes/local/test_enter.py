@@ -66,6 +66,7 @@ def test_who_ends_devmesh_exec_ends_its_command(entering):
     ("workload", "said", "hint"),
     [
         ({"interception": "proxy"}, "runs in no pod", "--interception namespace"),
+        ({"interception": "proxy", "gateway": True}, "is a gateway", "devmesh logs web"),
         ({"init_pid": 2**22 + 1}, "is gone", "devmesh logs web-pod"),
     ],
 )

@@ -28,6 +28,22 @@ async def test_a_command_for_nobody_is_answered_with_an_error(tmp_path):
     assert await supervisor._run_command({"command": "stop", "target": "nobody"}) == {"error": "no workload or service 'nobody'"}
 
 
+@pytest.mark.parametrize("command", ["stop", "start", "restart", "kill"])
+async def test_a_gateway_has_no_app_to_do_anything_to(tmp_path, command):
+    supervisor = supervisor_of(tmp_path)
+    supervisor.plans["gateway"] = plan("gateway")
+    answer = await supervisor._run_command({"command": command, "target": "gateway"})
+    assert answer == {"error": f"gateway is a gateway: there is no app to {command}"}
+
+
+async def test_an_app_that_runs_is_not_started_a_second_time(tmp_path):
+    supervisor = supervisor_of(tmp_path)
+    supervisor.plans["web"] = plan("web")
+    process = supervisor.processes["web"] = Managed("web", "app", pid=1, request={"argv": ["false"], "environment": {}})
+    assert await supervisor._run_command({"command": "start", "target": "web"}) == {"workloads": ["web"]}
+    assert (process.pid, process.status, process.wanted) == (1, None, True)
+
+
 def test_whoever_listened_may_be_gone(tmp_path):
     supervisor = supervisor_of(tmp_path)
     supervisor._report.close()
