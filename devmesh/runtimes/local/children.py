@@ -119,6 +119,14 @@ class Children:
 
     # -- ended -----------------------------------------------------------------------------------------------------
 
+    async def ended(self, process: Managed) -> None:
+        """Until we have been told that it has: told after the next one runs, that one would be taken for it and started once more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FORK_SECONDS):
+                while process.status is None:
+                    process.changed.clear()
+                    await process.changed.wait()
+
     def exited(self, process: Managed, status: int) -> None:
         process.ended(status)
         if not process.wanted or self.stopping.is_set():

@@ -437,6 +437,7 @@ class Supervisor:
         process.wanted = False
         if action in ("stop", "restart") and process.pid:
             await asyncio.to_thread(stop_all, [(process.pid, process.started)], GRACE)
+            await self._children.ended(process)
         if action in ("start", "restart"):
             process.wanted = True
             await self._app_again(process)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 
 import pytest
 
@@ -12,6 +13,7 @@ from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.supervisor import Supervisor
 from tests.runtimes.local.scripted import ScriptedLaunchers, plan
+from tests.support.waiting import until
 
 
 def supervisor_of(tmp_path, settings=None):
@@ -73,3 +75,22 @@ async def test_whoever_told_it_to_end_has_an_answer_when_it_ends(tmp_path, monke
     assert asyncio.all_tasks() == {ourselves}, "what is left would be cancelled"
     assert json.loads(await reader.readline()) == {"stopped": True}
     writer.close()
+
+
+async def test_an_app_that_is_restarted_runs_once(tmp_path):
+    supervisor = supervisor_of(tmp_path)
+    supervisor.plans["job"] = plan("job")
+    request = {"argv": ["sleep", "600"], "environment": dict(os.environ), "cwd": str(tmp_path)}
+    process = supervisor.processes["job"] = Managed("job", "app", request=request)
+    await supervisor._children.spawn(process)
+    first = process.pid
+
+    def tasks(about):
+        return [task for task in supervisor._children._tasks if task.get_name() == f"{about} job"]
+
+    assert await supervisor._run_command({"command": "restart", "target": "job"}) == {"workloads": ["job"]}
+    await until(lambda: len(tasks("wait for")) == 1)  # the first one's end is known
+    assert process.pid != first
+    assert tasks("restart") == []
+    assert await supervisor._run_command({"command": "stop", "target": "job"}) == {"workloads": ["job"]}
+    assert process.status is not None
