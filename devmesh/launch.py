@@ -16,8 +16,10 @@ import random
 import select
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,23 @@ MODULES: Mapping[str, Sequence[str]] = {
 }
 
 
+@contextmanager
+def without_authorities() -> Iterator[None]:
+    """aiohttp and requests read the machine's certificate authorities as they are imported: 40 ms each where they are in one file.
+
+    For imports alone: a sidecar that originates TLS does read them (sidecar/tls.py).
+    """
+    names = ("load_default_certs", "set_default_verify_paths")
+    kept = [(name, getattr(ssl.SSLContext, name)) for name in names]
+    for name in names:
+        setattr(ssl.SSLContext, name, lambda *_: None)
+    try:
+        yield
+    finally:
+        for name, method in kept:
+            setattr(ssl.SSLContext, name, method)
+
+
 class Launcher:
     """`modules` are imported between requests, the one that a request needs before it."""
 
@@ -137,7 +156,8 @@ class Launcher:
 
     def _import(self, entry: str) -> None:
         for name in self._to_import.pop(entry, ()):
-            module = importlib.import_module(name)
+            with without_authorities():
+                module = importlib.import_module(name)
             if hasattr(module, "warm_up"):
                 module.warm_up()
 

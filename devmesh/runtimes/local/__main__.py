@@ -8,10 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
-import ssl
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +16,6 @@ from devmesh.launch import ENTRIES, MODULES, Entry, Launcher, Ready, Sockets
 
 SUPERVISOR = {"supervisor": ("devmesh.runtimes.local.life",)}
 PODS = {"pod": ("devmesh.pods.init",)}
-
-
-@contextmanager
-def without_authorities() -> Iterator[None]:
-    """aiohttp and requests read the machine's certificate authorities as they are imported: 40 ms each where they are in one file.
-
-    Nothing that is forked from here trusts them: its own authority is the mesh's CA.
-    """
-    names = ("load_default_certs", "set_default_verify_paths")
-    kept = [(name, getattr(ssl.SSLContext, name)) for name in names]
-    for name in names:
-        setattr(ssl.SSLContext, name, lambda *_: None)
-    try:
-        yield
-    finally:
-        for name, method in kept:
-            setattr(ssl.SSLContext, name, method)
 
 
 def supervisor(launcher: int, pods: int) -> Entry:
@@ -69,8 +49,7 @@ def main() -> None:
     channel, pods = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:])
     pods_pid = fork_pods_launcher(pods, channel)
     entries: dict[str, Entry] = {**ENTRIES, "supervisor": supervisor(os.getpid(), pods_pid)}
-    with without_authorities():
-        Launcher(channel, entries, {**SUPERVISOR, **MODULES}).serve()
+    Launcher(channel, entries, {**SUPERVISOR, **MODULES}).serve()
 
 
 if __name__ == "__main__":
