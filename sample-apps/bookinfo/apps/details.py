@@ -1,6 +1,7 @@
 """details v1: what is known of a book."""
 
-from common import application, run, web
+from aiohttp import web
+from common import application, run
 
 BOOK = {
     "author": "William Shakespeare",

@@ -5,7 +5,8 @@ import json
 import time
 from dataclasses import dataclass
 
-from common import ClientError, application, get, run, web
+from aiohttp import ClientError, web
+from common import application, get, run
 from page import render
 
 SECONDS = 3.0

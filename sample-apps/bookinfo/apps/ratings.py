@@ -1,6 +1,7 @@
 """ratings v1: stars by reviewer; POST changes them for as long as it runs."""
 
-from common import application, run, web
+from aiohttp import web
+from common import application, run
 
 STARS = {"Reviewer1": 5, "Reviewer2": 4}
 changed = {}

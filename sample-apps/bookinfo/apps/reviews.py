@@ -2,7 +2,8 @@
 
 import os
 
-from common import CLUSTER, POD, ClientError, application, get, run, web
+from aiohttp import ClientError, web
+from common import CLUSTER, POD, application, get, run
 
 WITH_RATINGS = os.environ.get("ENABLE_RATINGS", "false") == "true"
 COLOR = os.environ.get("STAR_COLOR", "black")

@@ -4,30 +4,11 @@ import asyncio
 import os
 import signal
 import socket
-import ssl
 import sys
-from contextlib import contextmanager
 
 import tracing
-
-
-@contextmanager
-def _without_authorities():
-    """aiohttp reads the machine's certificate authorities as it is imported, a third of all that an app's start takes; nothing here calls https."""
-    names = ("load_default_certs", "set_default_verify_paths")
-    kept = [(name, getattr(ssl.SSLContext, name)) for name in names]
-    for name in names:
-        setattr(ssl.SSLContext, name, lambda *_: None)
-    try:
-        yield
-    finally:
-        for name, method in kept:
-            setattr(ssl.SSLContext, name, method)
-
-
-with _without_authorities():
-    from aiohttp import ClientError, ClientSession, ClientTimeout, web  # noqa: F401 - for the services too: they import it from here
-    from yarl import URL
+from aiohttp import ClientSession, ClientTimeout, web
+from yarl import URL
 
 # What Bookinfo passes on so that a trace stays one tree and a session one session (istio.io, "Trace context propagation").
 FORWARDED = (

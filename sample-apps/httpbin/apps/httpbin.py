@@ -7,7 +7,8 @@ import random
 import time
 from datetime import UTC, datetime
 
-from common import POD, application, run, web
+from aiohttp import web
+from common import POD, application, run
 
 MAX_DELAY_SECONDS = 10.0
 MAX_BYTES = 100 * 1024
