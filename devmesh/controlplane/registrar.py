@@ -53,7 +53,7 @@ class Registrar:
 
     def report(self, name: str, *, healthy: bool, detail: str) -> None:
         """Take what a sidecar says of its app; only its last word is passed on."""
-        self._state.reported[name] = healthy
+        self._state.trust.reported[name] = healthy
         self._details[name] = detail
         self._enqueue(name)
 
@@ -67,10 +67,11 @@ class Registrar:
             tasks.create_task(self._returning(), name="register again")
 
     async def _returning(self) -> None:
-        """Register everybody connected again whenever the registry has lost us."""
+        """Tell of everybody connected again when the registry is back, whose checks may have run out; register them when it has lost us."""
         while True:
             if self._watch.link is Link.LOST:
                 self._registered.clear()
+            if self._watch.link in (Link.LOST, Link.SYNCED):
                 for proxy in self._pushes.connected():
                     self._enqueue(proxy.workload)
             await self._watch.link_changed.wait()
@@ -99,7 +100,7 @@ class Registrar:
         if name not in self._registered and not await self._register(name):
             return
         if name in self._details:
-            tell = self._registry.ttl_pass if self._state.reported[name] else self._registry.ttl_fail
+            tell = self._registry.ttl_pass if self._state.trust.reported[name] else self._registry.ttl_fail
             if not await tell(f"service:{name}", self._details[name]):
                 await self._register(name)
                 await tell(f"service:{name}", self._details[name])
@@ -108,7 +109,7 @@ class Registrar:
         topology, workload = self._state.topology, self._state.workload(name)
         if topology is None or workload is None:
             return False
-        healthy = self._state.reported.get(name, name in self._state.healthy())
+        healthy = self._state.trust.reported.get(name, name in self._state.healthy())
         entry = registration(topology, workload, healthy=healthy, ttl=self._state.ttl)
         await self._registry.register(entry)
         self._watch.refetch(entry.service)

@@ -10,8 +10,8 @@ from devmesh.config.loader import load_value
 from devmesh.config.model import Diagnostic, Resource
 from devmesh.config.topology import Topology, Workload
 from devmesh.controlplane.push import Generation, Pushes
+from devmesh.controlplane.trust import Trust
 from devmesh.controlplane.watch import Configuration, RegistryWatch
-from devmesh.registry.client import Instance
 from devmesh.registry.resources import StoredResource
 from devmesh.telemetry_setup import Telemetry
 from devmesh.xds.snapshot import Snapshot
@@ -88,9 +88,8 @@ class State:
         self._resources = Resources()
         self._last: CompileInput | None = None
         self._parsed: tuple[Configuration, Topology, tuple[Resource, ...], tuple[Diagnostic, ...]] | None = None
-        self._grace_ends = clock() + ttl
         self.ttl = ttl
-        self.reported: dict[str, bool] = {}
+        self.trust = Trust(watch, pushes, ttl, clock)
         self.topology: Topology | None = None
         self.diagnostics: tuple[Diagnostic, ...] = ()
         self.compiles = 0
@@ -100,7 +99,7 @@ class State:
     async def run(self) -> None:
         """Compile at every change until cancelled; one compile runs at a time and takes all changes so far."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._end_of_grace(), name="end of grace")
+            tasks.create_task(self.trust.run(), name="trust in the registry")
             while True:
                 await self._watch.changed.wait()
                 await asyncio.sleep(DEBOUNCE_SECONDS)
@@ -108,10 +107,6 @@ class State:
                 configuration = self._watch.configuration
                 if configuration is not None and self._watch.instances_known:
                     await self._update(configuration)
-
-    async def _end_of_grace(self) -> None:
-        await asyncio.sleep(max(0.0, self._grace_ends - self._clock()))
-        self._watch.changed.set()
 
     async def _update(self, configuration: Configuration) -> None:
         started = self._clock()
@@ -172,23 +167,17 @@ class State:
     # Health
 
     def healthy(self) -> frozenset[str]:
-        """Who may get traffic. For one TTL after our start the registry's silence about an instance we found there is our own silence."""
-        in_grace = self._clock() < self._grace_ends
+        """Who may get traffic."""
         return frozenset(
             instance.id
             for instances in self._watch.instances.values()
             for instance in instances.values()
-            if self._is_healthy(instance, in_grace=in_grace)
+            if self.trust.is_healthy(instance)
         )
 
     def given_out(self) -> frozenset[str]:
         """Who was healthy at the last compile: a proxy that has acknowledged everything sends traffic to all of these."""
         return self._last.healthy if self._last else frozenset()
-
-    def _is_healthy(self, instance: Instance, *, in_grace: bool) -> bool:
-        if instance.status != "critical":
-            return True
-        return in_grace and instance.id in self._watch.inherited and instance.id not in self.reported
 
     def workload(self, name: str) -> Workload | None:
         return self.topology.workload(name) if self.topology else None

@@ -5,6 +5,7 @@ A registry that is gone changes nothing here; one that came back without `devmes
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ class RegistryWatch:
         self.life = 0
         self.changed = asyncio.Event()
         self.link_changed = asyncio.Event()
+        self.returned = -math.inf  # when the registry came back last; it was away, or had lost our mesh
         self._seen: dict[str, frozenset[tuple[str, str]]] = {}
         self._stale: set[str] = set()
 
@@ -190,6 +192,8 @@ class RegistryWatch:
     def _set_link(self, link: Link, problem: str) -> None:
         if link is not self.link:
             log.log(logging.INFO if link is Link.SYNCED else logging.WARNING, "registry %s %s", link.value, problem)
+            if link is Link.SYNCED and self.instances_known:
+                self.returned = self._clock()
             self.link = link
             self.link_changed.set()
             self.link_changed = asyncio.Event()
