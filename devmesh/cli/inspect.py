@@ -51,12 +51,16 @@ def proxy_status(compose_file: ComposeFile = None, form: Output = Format.table) 
 
 
 def _workload(mesh: Mesh, name: str) -> str:
-    """A workload, or a service's first one."""
-    workloads = mesh.state()["workloads"]
-    for workload, one in workloads.items():
-        if name in (workload, one["service"]):
-            return str(workload)
-    raise DevmeshError(f"no workload or service {name!r}", f"one of: {', '.join(workloads)}")
+    """A workload, or a service's first one, which is then named where there are several."""
+    workloads: dict[str, Any] = mesh.state()["workloads"]
+    if name in workloads:
+        return name
+    found = [workload for workload, one in workloads.items() if one["service"] == name]
+    if not found:
+        raise DevmeshError(f"no workload or service {name!r}", f"one of: {', '.join(workloads)}")
+    if len(found) > 1:
+        output.note(f"{name} has {len(found)} workloads, this is {found[0]}; the others: {', '.join(found[1:])}")
+    return found[0]
 
 
 def proxy_config(kind: str, service: str, compose_file: ComposeFile = None, form: Output = Format.table) -> None:
