@@ -24,6 +24,7 @@ from devmesh.registry.resources import (
     StoredResource,
     apply_resources,
     delete_resources,
+    in_force,
     list_resources,
     read_topology,
     write_resources,
@@ -205,9 +206,9 @@ class Mesh(RunningMesh):
         async with self.registry() as registry:
             present = await list_resources(registry)
         new = {resource.key for resource in resources}
-        in_force = [
+        others = [
             found
-            for one in present
+            for one in in_force(present)
             if one.owner != "fault" and one.key not in new
             for found in load_value(
                 one.document, one.file, one.key.namespace, owner=one.owner, lines=one.lines, columns=one.columns
@@ -215,7 +216,7 @@ class Mesh(RunningMesh):
         ]
         mine = {resource.file for resource in resources}
         topology = (await self.topology()).with_h2(seen_h2(await self._proxies()))
-        return [d for d in analyze([*in_force, *resources], topology) if d.where is None or d.where.file in mine]
+        return [d for d in analyze([*others, *resources], topology) if d.where is None or d.where.file in mine]
 
     async def apply(self, resources: Sequence[Resource], timeout: float) -> Applied:  # noqa: ASYNC109 - the user's --timeout
         started = time.monotonic()

@@ -21,6 +21,7 @@ from devmesh.config.model import COMPILER_FAILED, Diagnostic
 from devmesh.config.topology import Gateways, load_topology
 from devmesh.errors import DevmeshError, InternalError
 from devmesh.mesh import Applied, Mesh
+from devmesh.registry.resources import in_force
 from devmesh.running import find_compose_file
 from devmesh.runtimes.docker.compose import merged
 
@@ -118,7 +119,7 @@ def get(
 ) -> None:
     """Resources in force, with owner and place."""
     found = [
-        one for one in asyncio.run(Mesh.of(compose_file).resources())
+        one for one in in_force(asyncio.run(Mesh.of(compose_file).resources()))
         if (kind is None or _same_kind(kind, one.key.kind)) and (name is None or one.key.name == name)
     ]  # fmt: skip
     if form is not Format.table:

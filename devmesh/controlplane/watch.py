@@ -26,8 +26,8 @@ from devmesh.registry.resources import (
     ROOT,
     TOPOLOGY,
     StoredResource,
-    age,
     decode,
+    in_force,
     unsealed,
 )
 
@@ -80,7 +80,7 @@ def read_configuration(pairs: list[Pair], index: int, life: int = 0, token: str 
         life=life,
         topology=orjson.loads(values.get(TOPOLOGY) or b"{}"),
         settings=orjson.loads(values.get(MESH_CONFIG) or b"{}"),
-        resources=tuple(sorted(resources, key=age)),
+        resources=tuple(in_force(resources)),
         broken=tuple(broken),
         remotes=tuple(orjson.loads(pair.value) for pair in pairs if pair.key.startswith(REMOTES)),
     )

@@ -123,6 +123,20 @@ def age(stored: StoredResource) -> tuple[int, int, ResourceKey]:
     return stored.created, stored.order, stored.key
 
 
+def in_force(resources: Iterable[StoredResource]) -> list[StoredResource]:
+    """What counts, oldest first: what was applied stands in the place, and has the age, of what the mesh's own folder has under its name.
+
+    So it is in Kubernetes, where a name is there once and an update keeps `creationTimestamp`; deleting goes for both.
+    """
+    oldest_first = sorted(resources, key=age)
+    applied = {one.key: one for one in oldest_first if one.owner == "apply"}
+    out: dict[tuple[str, ResourceKey], StoredResource] = {}
+    for one in oldest_first:
+        chosen = applied.get(one.key, one) if one.owner in ("apply", "mesh") else one
+        out.setdefault((chosen.owner, chosen.key), chosen)
+    return list(out.values())
+
+
 async def list_resources(registry: Registry, owner: str | None = None) -> list[StoredResource]:
     """Read all resources, or one owner's, oldest first (as Istio orders them), and as their files did where of one age."""
     _, pairs = await registry.kv_list(RESOURCES + (f"{owner}/" if owner else ""))

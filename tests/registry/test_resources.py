@@ -18,6 +18,7 @@ from devmesh.registry.resources import (
     decode,
     delete_resources,
     encode,
+    in_force,
     kv_key,
     list_resources,
     parse_kv_key,
@@ -98,6 +99,18 @@ async def test_a_name_that_two_owners_have_is_a_conflict(registry):
     done = await replace_owner(registry, "mesh", [stored("same", "mesh")])
     assert [key.name for key in done.conflicts] == ["same"]
     assert done.deleted == ()
+
+
+async def test_what_is_applied_takes_the_place_of_what_the_mesh_has_under_its_name(registry):
+    await replace_owner(registry, "mesh", [stored("a", "mesh"), stored("b", "mesh")])
+    await apply_resources(registry, [stored("c"), stored("a", x=1)])
+    found = in_force(await list_resources(registry))
+    assert [(one.owner, one.key.name) for one in found] == [("apply", "a"), ("mesh", "b"), ("apply", "c")], "with the age of the first"
+    await replace_owner(registry, "mesh", [stored("c", "mesh"), stored("d", "mesh")])  # another `up`
+    found = in_force(await list_resources(registry))
+    assert {one.key.name: one.owner for one in found} == {"a": "apply", "c": "apply", "d": "mesh"}
+    await delete_resources(registry, [("apply", stored("c").key)])
+    assert [(one.owner, one.key.name) for one in in_force(await list_resources(registry)) if one.key.name == "c"] == [("mesh", "c")]
 
 
 async def test_deleting_names_a_generation_too(registry):
