@@ -192,7 +192,7 @@ class RegistryWatch:
     def _set_link(self, link: Link, problem: str) -> None:
         if link is not self.link:
             log.log(logging.INFO if link is Link.SYNCED else logging.WARNING, "registry %s %s", link.value, problem)
-            if link is Link.SYNCED and self.instances_known:
+            if link is Link.SYNCED and self.configuration is not None:  # not at the beginning
                 self.returned = self._clock()
             self.link = link
             self.link_changed.set()

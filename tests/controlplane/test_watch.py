@@ -1,6 +1,7 @@
 """What the two blocking queries make of the registry."""
 
 import asyncio
+import math
 
 import pytest
 from aiohttp.test_utils import TestServer
@@ -8,7 +9,7 @@ from aiohttp.test_utils import TestServer
 from devmesh.controlplane.watch import Link, RegistryWatch, read_configuration
 from devmesh.registry.client import Pair, Registration, Registry
 from devmesh.registry.embedded.server import EmbeddedRegistry
-from devmesh.registry.resources import write_mesh, write_resources
+from devmesh.registry.resources import MESH_ID, write_mesh, write_resources
 
 TOKEN = "t0ken"
 
@@ -98,3 +99,21 @@ async def test_a_registry_that_does_not_answer_is_unreachable_and_tried_again():
         assert not task.done()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_registry_whose_mesh_is_written_after_our_start_has_not_been_away(registry, watch):
+    await registry.register(workload())
+    await until(watch, lambda: watch.instances_known)
+    await write_mesh(registry, "m1", {}, {})
+    await write_resources(registry, ())
+    await until(watch, lambda: watch.configuration is not None)
+    assert watch.returned == -math.inf
+    await registry.kv_delete(MESH_ID)
+    async with asyncio.timeout(5):
+        while watch.link is not Link.LOST:
+            await watch.link_changed.wait()
+    await write_mesh(registry, "m1", {}, {})
+    async with asyncio.timeout(5):
+        while watch.link is not Link.SYNCED:
+            await watch.link_changed.wait()
+    assert watch.returned > -math.inf
