@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from devmesh.compiler.clusters import cluster_name
 from devmesh.compiler.gateways import GatewayServer, intersection
-from devmesh.compiler.routes import MESH, gateway_name, mesh_services
+from devmesh.compiler.routes import MESH, gateway_name, gateways_of, mesh_services
 from devmesh.compiler.shared import Json, config_path, tcp_proxy
 from devmesh.compiler.world import World, matches, per_world
 from devmesh.config.istio_networking import Destination, L4MatchAttributes, RouteDestination, TCPRoute, TLSMatchAttributes, VirtualService
@@ -64,7 +64,7 @@ def bound_services(world: World, one: GatewayServer) -> list[tuple[Resource, Vir
     out = []
     for resource, spec in world.virtual_services():
         namespace = resource.key.namespace
-        if one.gateway not in {gateway_name(name, namespace) for name in spec.gateways}:
+        if one.gateway not in gateways_of(resource, spec):
             continue
         hosts = [expand_host(host, namespace) for host in spec.hosts]
         if intersection(hosts, one.hosts_for(namespace)):

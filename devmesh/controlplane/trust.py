@@ -45,7 +45,7 @@ class Trust:
         await self._sleep_until(self._started + self._ttl)
         while True:
             self._watch.changed.set()
-            while self._clock() >= self._doubted_until() or self._doubted_until() == math.inf:
+            while not self._clock() < self._doubted_until() < math.inf:
                 await self._watch.link_changed.wait()
             await self._sleep_until(self._doubted_until())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,10 @@ class MeshFiles:
 
     def log(self, process: str) -> Path:
         return self.logs / f"{process}.log"
+
+    def open_log(self, process: str) -> int:
+        """A file descriptor that appends to it, for a child to inherit."""
+        return os.open(self.log(process), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def access_log(self, workload: str) -> Path:
         return self.logs / f"{workload}.access.log"

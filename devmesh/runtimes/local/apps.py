@@ -56,7 +56,7 @@ class Apps:
 
     def _start_in_pod(self, process: Managed) -> None:
         process.begin(time.monotonic())
-        fd = os.open(self._files.log(process.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        fd = self._files.open_log(process.name)
         try:
             self._pods.start_app(process.name, process.request, fd)
         except OSError:  # the pod has just ended: the app starts with the next one

@@ -98,7 +98,7 @@ class Children:
         """Start what `process.request` says; one that cannot be started has ended with 127, as a shell says it."""
         process.begin(time.monotonic())
         argv, directory = process.request["argv"], Path(process.request.get("cwd", self._files.root))
-        fd = os.open(self._files.log(process.name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        fd = self._files.open_log(process.name)
         try:
             child = await asyncio.create_subprocess_exec(
                 *argv, env=process.request["environment"], cwd=directory, stdin=asyncio.subprocess.DEVNULL, stdout=fd, stderr=fd,
