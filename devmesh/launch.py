@@ -2,7 +2,8 @@
 
 It has no thread and no event loop when it forks. Requests are datagrams on a socketpair: JSON, with the child's sockets as SCM_RIGHTS;
 answers say `started`, `ready` and `exited`. A request does not wait until everything is imported, only for what its own entry needs.
-When the supervisor dies it stays, as the parent of what still serves.
+A request to `keep` starts nothing: its sockets stay open here and in every later child. When the supervisor dies the launcher stays, as the
+parent of what still serves.
 """
 
 from __future__ import annotations
@@ -134,6 +135,7 @@ class Launcher:
         self._to_import = dict(modules)
         self._names: dict[int, str] = {}
         self._ready: dict[int, str] = {}
+        self._kept: list[int] = []
 
     def serve(self) -> None:
         wake_read, wake_write = os.pipe()
@@ -169,6 +171,9 @@ class Launcher:
         if not message:
             return False
         request = json.loads(message)
+        if request.get("keep"):
+            self._kept += fds
+            return True
         if "own_log" in request:
             _log_to(request["own_log"])
         self._import(request["entry"])

@@ -7,6 +7,8 @@ import ssl
 import subprocess
 import sys
 
+import pytest
+
 from devmesh.ca.authority import Authority
 from devmesh.launch import without_authorities
 
@@ -54,6 +56,33 @@ def test_a_request_waits_for_what_its_entry_needs_and_the_rest_is_imported_after
             told.close()
             ours.shutdown(socket.SHUT_RDWR)
             assert process.wait(30) == 0
+
+
+def test_what_it_keeps_is_open_until_the_last_of_its_children_has_ended(tmp_path):
+    program = """
+import signal, socket, sys
+from devmesh.launch import Launcher
+
+Launcher(socket.socket(fileno=int(sys.argv[1])), {"child": lambda arguments, sockets, ready: (sockets[0].send(b"on"), sockets[0].recv(1))}, {}).serve()
+"""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    kept, keeper = socket.socketpair()
+    heard, told = socket.socketpair()
+    with ours, kept, heard, subprocess.Popen([sys.executable, "-c", program, str(theirs.fileno())], pass_fds=[theirs.fileno()]) as process:
+        theirs.close()
+        socket.send_fds(ours, [json.dumps({"keep": True}).encode()], [keeper.fileno()])
+        keeper.close()
+        ask(ours, "child", told, tmp_path)
+        told.close()
+        assert heard.recv(2) == b"on"
+        process.kill()  # the supervisor, this test, holds none of it either
+        process.wait()
+        kept.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            kept.recv(1)
+        kept.settimeout(30)
+        heard.close()  # the child ends
+        assert kept.recv(1) == b""
 
 
 def ask(channel, entry, sock, folder):

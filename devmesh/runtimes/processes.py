@@ -6,6 +6,8 @@ import contextlib
 import os
 import select
 import signal
+import socket
+import sys
 import time
 from pathlib import Path
 
@@ -53,9 +55,9 @@ def _await_ends(processes: list[tuple[int, int]], deadline: float) -> None:
             os.close(fd)
 
 
-def owner_of_port(port: int) -> str:
-    """Who listens on a local TCP port, as far as /proc lets us read."""
-    inode = _inode_of(port)
+def owner_of_port(address: str, port: int) -> str:
+    """Who listens where `address`:`port` would, as far as /proc lets us read."""
+    inode = _inode_of(address, port)
     if inode is None:
         return "another process"
     for directory in Path("/proc").glob("[0-9]*/fd"):
@@ -66,15 +68,26 @@ def owner_of_port(port: int) -> str:
     return "another process"
 
 
-def _inode_of(port: int) -> str | None:
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[3] == "0A" and int(fields[1].partition(":")[2], 16) == port:
-            return fields[9]
+def _inode_of(address: str, port: int) -> str | None:
+    """proc(5), /proc/net/tcp: addresses as 32-bit words in the machine's byte order, state 0A is LISTEN."""
+    wanted = _in_proc(address)
+    in_the_way = [f"{one}:{port:04X}" for one in (wanted, "0" * 8, f"{_MAPPED}{wanted}", "0" * 32)]
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for fields in (line.split() for line in Path("/proc/net", table).read_text().splitlines()[1:]):
+                if fields[3] == "0A" and fields[1] in in_the_way:
+                    return fields[9]
     return None
+
+
+def _in_proc(address: str) -> str:
+    return f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}"
+
+
+_MAPPED = "0" * 16 + f"{int.from_bytes(bytes.fromhex('0000ffff'), sys.byteorder):08X}"  # ::ffff:0:0/96 (RFC 4291, 2.5.5.2)
 
 
 def port_in_use(address: str, port: int, what: str) -> DevmeshError:
     return DevmeshError(
-        f"{address}:{port} ({what}) is in use by {owner_of_port(port)}", "stop it, or publish another port in the compose file"
+        f"{address}:{port} ({what}) is in use by {owner_of_port(address, port)}", "stop it, or publish another port in the compose file"
     )

@@ -60,10 +60,19 @@ def test_a_reused_pid_is_left_alone(started):
     assert process.poll() is None
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::", "::ffff:127.0.0.1"])
+def test_the_owner_of_a_port_is_found_at_every_address_that_is_in_the_way(address):
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
+        sock.bind((address, 0))
+        sock.listen()
+        assert f"(pid {os.getpid()})" in owner_of_port("127.0.0.1", sock.getsockname()[1])
+
+
 def test_a_port_in_use_names_its_owner():
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-        assert f"(pid {os.getpid()})" in owner_of_port(port)
+        assert f"(pid {os.getpid()})" in owner_of_port("127.0.0.1", port)
+        assert owner_of_port("127.0.0.2", port) == "another process", "who listens elsewhere is in nobody's way"
         error = port_in_use("127.0.0.1", port, "published by web")
     assert error.message.startswith(f"127.0.0.1:{port} (published by web) is in use by ")
     assert error.hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import Callable, Sequence
@@ -58,6 +59,11 @@ class Launchers:
         launcher = self._pods if pod else self._own
         if launcher is not None and launcher.channel in self._alive:
             socket.send_fds(launcher.channel, [json.dumps(request).encode()], [sock.fileno() for sock in sockets])
+
+    def keep(self, sock: socket.socket) -> None:
+        """Have it open in the launcher of our own processes and in all that it forks from now on: until the last of them has ended."""
+        with contextlib.suppress(OSError):  # one that is gone forks nothing, and whoever forks through it is told
+            socket.send_fds(self._own.channel, [json.dumps({"keep": True}).encode()], [sock.fileno()])
 
     async def end(self) -> None:
         """Stop them; what they have forked lives on."""

@@ -58,6 +58,7 @@ async def supervise(supervisor: Supervisor, files: MeshFiles) -> int:
         if clean_up(files):
             supervisor.say(event="note", message="stopped what a killed supervisor had left running")
         mesh_number, mesh_lock = claim_mesh_number()
+        supervisor.keep(mesh_lock)  # what a killed supervisor leaves still listens on the number's addresses
     except DevmeshError as error:
         supervisor.say(event="error", message=error.message, hint=error.hint, status=error.exit_status)
         return error.exit_status

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine
@@ -122,6 +123,10 @@ class Supervisor:
         while True:
             await asyncio.sleep(PATIENCE_SECONDS)
             awaited.see(name for name, process in self.processes.items() if process.kind == kind and not process.ready)
+
+    def keep(self, claim: socket.socket) -> None:
+        """Held until the last of the mesh's processes has ended, whatever becomes of this one."""
+        self._launchers.keep(claim)
 
     async def up(self, number: int) -> None:
         topology = load_topology(self.compose_file, number, merged=merged(self.compose_file), gateways=Gateways.of(self.settings))

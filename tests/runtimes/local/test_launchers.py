@@ -61,6 +61,16 @@ async def test_a_pod_is_forked_by_the_pods_launcher_with_its_sockets_and_everyth
     await launchers.end()
 
 
+def test_what_is_to_be_kept_goes_to_the_launcher_of_our_own_processes(own, pods):
+    launchers = Launchers(own.preload, pods.preload)
+    left, right = socket.socketpair()
+    with left, right:
+        launchers.keep(left)
+    message, fds, _, _ = socket.recv_fds(own.channel, 1000, 4)
+    assert (json.loads(message), len(fds)) == ({"keep": True}, 1)
+    os.close(fds[0])
+
+
 async def test_events_of_both_are_heard(own, pods):
     heard: asyncio.Queue[dict] = asyncio.Queue()
     launchers = Launchers(own.preload, pods.preload)
