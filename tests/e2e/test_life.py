@@ -70,10 +70,12 @@ def test_what_a_killed_supervisor_left_serves_on_and_is_stopped_by_down(tmp_path
     state = mesh.state()
     os.kill(state["supervisor"]["pid"], signal.SIGKILL)
     until(lambda: start_time(state["supervisor"]["pid"]) != state["supervisor"]["started"])
-    assert "PublisherA" in mesh.page()
-    with running(copy_sample("bookinfo", tmp_path / "second")) as second:  # the addresses of what still serves are not its own
-        assert "PublisherA" in second.page()
-    mesh.devmesh("down")
+    try:
+        assert "PublisherA" in mesh.page()
+        with running(copy_sample("bookinfo", tmp_path / "second")) as second:  # the addresses of what still serves are not its own
+            assert "PublisherA" in second.page()
+    finally:
+        mesh.devmesh("down")
     assert [one["name"] for one in state["processes"] if start_time(one["pid"]) == one["started"]] == []
 
 
