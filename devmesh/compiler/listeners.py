@@ -6,6 +6,7 @@ from typing import Any
 
 from devmesh.compiler.downstream_tls import server_tls
 from devmesh.compiler.gateways import GatewayServer, MergedServers
+from devmesh.compiler.inspectors import inspectors
 from devmesh.compiler.l4 import gateway_tcp_filter, gateway_tls_chains, outbound_chains
 from devmesh.compiler.security import downstream_tls, mtls_mode, ports_of_their_own
 from devmesh.compiler.shared import HTTP_INSPECTOR, TLS_INSPECTOR, TYPE, Json, ads, http_manager, socket_address, tcp_proxy
@@ -120,7 +121,6 @@ class Listeners:
 
     def inbound(self) -> Json:
         ports = [(s, p) for s in self.world.services_of(self.proxy) for p in s.ports]
-        http = [p.target_port for _, p in ports if p.protocol in ("http", "http2")]
         chains = [
             {
                 "filter_chain_match": {"destination_port": 15006},
@@ -135,20 +135,11 @@ class Listeners:
             chains += self._passthrough_chains(number)
         for service, port in ports:
             chains += self._service_chains(service, port)
-        modes = {number: mtls_mode(self.world, self.proxy, number) for number in [*served, *named]}
-        plain = [number for number, mode in modes.items() if mode == "DISABLE"]
-        everywhere = mtls_mode(self.world, self.proxy, 0)
-        strict = everywhere == "STRICT"
-        inspectors = [ORIGINAL_DST]
-        if everywhere != "DISABLE" or len(plain) < len(modes):
-            inspectors.append({**TLS_INSPECTOR, "filter_disabled": _disabled_at([*sorted(plain), 15006])})
-        if not strict or any(p.protocol == "auto" for _, p in ports) or any(modes[number] != "STRICT" for number in named):
-            inspectors.append({**HTTP_INSPECTOR, "filter_disabled": _disabled_at([*([0] if strict else []), *sorted(http), 15006])})
         return {
             "name": "virtualInbound",
             "address": socket_address("0.0.0.0", 15006),
             "filter_chains": chains,
-            "listener_filters": inspectors,
+            "listener_filters": [ORIGINAL_DST, *inspectors(chains)],
             **SNIFFED,
             "traffic_direction": "INBOUND",
             "max_connections_to_accept_per_socket_event": 1,
@@ -221,10 +212,10 @@ class Listeners:
             chains.append(_chain(_port_match(port, "tls", alpn), tcp, label, ["istio-peer-exchange", "h2", "http/1.1"]))
         elif sniffed:
             chains.append(_chain(_port_match(port, "raw_buffer", ["http/1.1", "h2c"]), http, label, None))
-        if mode != "STRICT":
-            chains.append(_chain(_port_match(port, "raw_buffer", None), tcp, label, None))
-        if mode == "PERMISSIVE":
-            chains.append(_chain(_port_match(port, "tls", None), tcp, label, None))
+        plain = ["raw_buffer"] if mode != "STRICT" else []
+        one_way = ["tls"] if mode == "PERMISSIVE" else []
+        for transport in plain + one_way if sniffed else one_way + plain:
+            chains.append(_chain(_port_match(port, transport, None), tcp, label, None))
         return chains
 
     def _http_chains(self, service: Service, port: ServicePort, mode: str) -> list[Json]:
@@ -298,12 +289,6 @@ def _server_chain(one: GatewayServer, network: Json) -> Json:
         if one.sni_hosts:
             chain["filter_chain_match"] = {"server_names": one.sni_hosts}
     return chain
-
-
-def _disabled_at(ports: list[int]) -> Json:
-    """A ListenerFilterChainMatchPredicate for these ports."""
-    rules = [{"destination_port_range": {**({"start": port} if port else {}), "end": port + 1}} for port in ports]
-    return {"or_match": {"rules": rules}} if len(rules) > 1 else rules[0]
 
 
 def _port_match(port: ServicePort, transport: str, protocols: list[str] | None) -> Json:

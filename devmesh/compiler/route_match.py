@@ -15,10 +15,10 @@ def string_matcher(match: StringMatch) -> Json:
 
 
 def catch_all(match: HTTPMatchRequest | None) -> bool:
-    """Whether it restricts nothing that reaches the proxy."""
+    """Whether istiod takes it for one behind which no other route is reached (IsCatchAllRoute)."""
     if match is None:
         return True
-    if match.uri is not None and not (match.uri.prefix == "/" or (match.uri.regex == "*")):
+    if match.uri is not None and match.uri.prefix != "/" and match.uri.regex != ".*":
         return False
     return not (match.headers or match.without_headers or match.query_params or match.method or match.authority or match.scheme)
 
@@ -29,6 +29,7 @@ def translate(match: HTTPMatchRequest | None) -> Json:
     out: Json = _path(match.uri) if match.uri is not None else {"prefix": "/"}
     headers = [header(name, value) for name, value in sorted(match.headers.items())]
     headers += [header(name, value, inverted=True) for name, value in sorted(match.without_headers.items())]
+    headers.sort(key=lambda one: str(one["name"]))
     for name, value in ((":method", match.method), (":authority", match.authority), (":scheme", match.scheme)):
         if value is not None:
             headers.append(header(name, value))
@@ -63,7 +64,7 @@ def header(name: str, match: StringMatch, *, inverted: bool = False) -> Json:
 
 
 def _empty(match: StringMatch) -> bool:
-    return (match.exact is None and match.prefix is None and match.regex is None) or match.regex == "*" or match.prefix == ""
+    return (match.exact is None and match.prefix is None and match.regex is None) or match.regex == "*"
 
 
 def _query(name: str, match: StringMatch) -> Json:

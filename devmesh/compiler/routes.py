@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from devmesh.compiler import route_match
@@ -21,6 +21,7 @@ from devmesh.config.istio_networking import (
     HTTPRedirect,
     HTTPRetry,
     HTTPRoute,
+    HTTPRouteDestination,
     Percent,
     VirtualService,
 )
@@ -96,11 +97,11 @@ def _chosen(spec: VirtualService, seen: Seen, proxy: Workload, namespace: str) -
 
 
 def _applies(match: HTTPMatchRequest, seen: Seen, proxy: Workload, namespace: str) -> bool:
-    """What only this proxy's table can say: port, sourceLabels, sourceNamespace, gateways."""
-    if match.gateways and seen.gateways.isdisjoint(gateway_name(name, namespace) for name in match.gateways):
-        return False
+    """What only this proxy's table can say: port, and gateways or, without them, sourceLabels and sourceNamespace."""
     if match.port and match.port != seen.port:
         return False
+    if match.gateways:
+        return not seen.gateways.isdisjoint(gateway_name(name, namespace) for name in match.gateways)
     if match.source_labels and not matches(match.source_labels, proxy.labels):
         return False
     return not match.source_namespace or match.source_namespace == seen.namespace
@@ -131,7 +132,7 @@ class RouteBuilder:
         out: Json = {"match": route_match.translate(match)}
         name = http.name
         if match is not None and match.name:
-            name = f"{name}.{match.name}" if name else match.name
+            name = f"{name}.{match.name}"
         if name:
             out["name"] = name
         config = config_path("networking.istio.io", "v1", self.namespace, "virtual-service", self.resource.key.name)
@@ -143,17 +144,18 @@ class RouteBuilder:
             out["direct_response"] = _direct_response(http.direct_response)
         else:
             self._forward(out, http)
-        out["decorator"] = {"operation": self._operation(http, match)}
+        out["decorator"] = {"operation": self._operation(out)}
         self._edits(out, http.headers)
         filters = self._filters(http)
         if filters:
             out["typed_per_filter_config"] = filters
-        if match is not None and match.stat_prefix and "route" in out:
+        if match is not None and match.stat_prefix:
             out["stat_prefix"] = match.stat_prefix
         return out
 
     def _forward(self, out: Json, http: HTTPRoute) -> None:
         action: Json = {"timeout": format_duration(http.timeout) if http.timeout is not None else "0s"}
+        self._rewrite(action, http)
         destinations = [one for one in http.route if len(http.route) == 1 or one.weight > 0]
         if len(http.route) == 1:
             only = destinations[0]
@@ -161,12 +163,11 @@ class RouteBuilder:
             self._destination_headers(out, action, only.headers)
         else:
             action["weighted_clusters"] = {"clusters": [self._weighted(one.destination, one.weight, one.headers) for one in destinations]}
-        hashing = self._hash_policies(http)
+        hashing = self._hash_policies(destinations)
         retries = http.retries or self.world.settings.default_http_retry_policy
         if retries is None or retries.attempts > 0:
             action["retry_policy"] = retry_policy(retries, hashed=bool(hashing) and len(http.route) == 1)
         action["max_grpc_timeout"] = action["timeout"]
-        self._rewrite(action, http)
         mirrors = self._mirrors(http)
         if mirrors:
             action["request_mirror_policies"] = mirrors
@@ -174,15 +175,15 @@ class RouteBuilder:
             action["hash_policy"] = hashing
         out["route"] = action
 
-    def _operation(self, http: HTTPRoute, match: HTTPMatchRequest | None) -> str:
-        """What tracing names: the only destination, else the VirtualService's first host as written."""
-        only = http.route[0].destination if len(http.route) == 1 and http.redirect is None and http.direct_response is None else None
-        host = self._host(only) if only is not None else self.spec.hosts[0]
-        path = "/*"
-        if match is not None and match.uri is not None:
-            uri = match.uri
-            path = uri.exact if uri.exact is not None else f"{uri.prefix}*" if uri.prefix is not None else str(uri.regex)
-        return f"{host}:{self._port(only) if only is not None else self.port}{path}"
+    def _operation(self, out: Json) -> str:
+        """What tracing names: the only destination, else the VirtualService (istiod's GetRouteOperation)."""
+        match = out["match"]
+        path = f"{match['prefix']}*" if "prefix" in match else match["path"] if "path" in match else match["safe_regex"]["regex"]
+        _, _, cluster = out.get("route", {}).get("cluster", "").partition("|")
+        if cluster:
+            port, _, host = cluster.split("|")
+            return f"{host}:{port}{path}"
+        return f"{self.resource.key.name}:{self.port}{path}"
 
     def _host(self, destination: Destination | None) -> str:
         return expand_host(destination.host, self.namespace) if destination is not None else ""
@@ -213,7 +214,7 @@ class RouteBuilder:
             return
         _header_operations(out, headers)
         host = _host_header(headers)
-        if host:
+        if host and "host_rewrite_literal" not in action:
             action["host_rewrite_literal"] = host
 
     def _edits(self, out: Json, headers: Headers | None) -> None:
@@ -223,21 +224,18 @@ class RouteBuilder:
         _header_operations(own, headers)
         for key, value in own.items():
             out[key] = [*value, *out.get(key, [])]
-        host = _host_header(headers)
-        if host and "route" in out and "host_rewrite_literal" not in out["route"]:
-            out["route"]["host_rewrite_literal"] = host
 
     def _rewrite(self, action: Json, http: HTTPRoute) -> None:
+        """The rewrite's authority comes before that of the route's headers, which comes before a destination's."""
         rewrite = http.rewrite
-        if rewrite is None:
-            return
-        if rewrite.uri:
-            action["prefix_rewrite"] = rewrite.uri
-        elif rewrite.uri_regex_rewrite is not None:
+        if rewrite is not None and rewrite.uri_regex_rewrite is not None:
             regex = rewrite.uri_regex_rewrite
             action["regex_rewrite"] = {"pattern": {"regex": regex.match}, "substitution": regex.rewrite}
-        if rewrite.authority:
-            action["host_rewrite_literal"] = rewrite.authority
+        elif rewrite is not None and rewrite.uri:
+            action["prefix_rewrite"] = rewrite.uri
+        authority = (rewrite.authority if rewrite is not None else "") or (_host_header(http.headers) if http.headers is not None else "")
+        if authority:
+            action["host_rewrite_literal"] = authority
 
     def _mirrors(self, http: HTTPRoute) -> list[Json]:
         out = []
@@ -262,20 +260,21 @@ class RouteBuilder:
             "disable_shadow_host_suffix_append": True,
         }
 
-    def _hash_policies(self, http: HTTPRoute) -> list[Json]:
-        for one in http.route:
+    def _hash_policies(self, destinations: Iterable[HTTPRouteDestination]) -> list[Json]:
+        """One of each destination that has one, in their order, as istiod appends them."""
+        out = []
+        for one in destinations:
             service = self.world.service_by_host(self._host(one.destination))
             if service is not None and one.destination is not None:
                 found = hash_policy(self.world, service, self._port(one.destination), one.destination.subset, self.seen.namespace)
-                if found:
-                    return [found]
-        return []
+                out += [found] if found else []
+        return out
 
     def _redirect(self, redirect: HTTPRedirect) -> Json:
         out: Json = {}
         if redirect.authority:
             out["host_redirect"] = redirect.authority
-        if redirect.prefix_rewrite and not redirect.uri:
+        if redirect.prefix_rewrite:
             out["prefix_rewrite"] = redirect.prefix_rewrite
         else:
             out["path_redirect"] = redirect.uri
@@ -302,9 +301,14 @@ class RouteBuilder:
 
 
 def gateway_name(name: str, namespace: str) -> str:
+    """`<namespace>/<name>` for a Gateway as a VirtualService of this namespace names it (istiod's resolveGatewayName, old forms included)."""
     if name == "mesh":
         return name
-    return name if "/" in name else f"{namespace}/{name}"
+    if "/" in name:
+        own, _, rest = name.partition("/")
+        return f"{namespace if own == '.' else own}/{rest}"
+    short, _, rest = name.partition(".")
+    return f"{rest.partition('.')[0] or namespace}/{short}"
 
 
 def gateways_of(resource: Resource, spec: VirtualService) -> frozenset[str]:

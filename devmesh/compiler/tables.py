@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
 from devmesh.compiler.clusters import cluster_name
 from devmesh.compiler.entries import EntryService
 from devmesh.compiler.faults import fault_routes
@@ -46,56 +49,47 @@ class Tables:
     def __init__(self, world: World, proxy: Workload) -> None:
         self.world, self.proxy = world, proxy
         self.origins: dict[str, str] = {}
+        self._built_hosts: dict[int, list[Json]] = {}
 
     def outbound(self, port: int) -> Json:
-        services = self.world.services(self.proxy.namespace)
-        hosts = _distinct([host for service in services if (host := self._service_host(service, port)) is not None])
-        if port == 80:  # where istiod puts hosts that no registry knows
-            hosts += self._foreign_hosts(port, {host["name"] for host in hosts})
-        hosts.sort(key=lambda host: host["name"])
+        hosts = sorted(self._hosts(port), key=lambda host: str(host["name"]))
         return _table(str(port), [*hosts, self._catch_all()])
 
     def auto(self, service: Service, port: ServicePort) -> Json:
         """The table of a port whose protocol is sniffed: named `<host>:<port>`."""
-        host = self._service_host(service, port.port)
-        found = [] if host is None else [{**host, "domains": ["*"]}]
-        return _table(f"{service.hostname}:{port.port}", found)
+        found = [host for host in self._hosts(port.port) if service.hostname in host["domains"]]
+        return _table(f"{service.hostname}:{port.port}", [{**found[0], "domains": ["*"]}] if len(found) == 1 else found)
 
-    def _service_host(self, service: Service, port: int) -> Json | None:
-        service_port = next((p for p in service.ports if p.port == port and p.protocol in HTTP_PROTOCOLS), None)
-        if service_port is None:
-            return None
-        routes = self._mesh_routes(service.hostname, port)
-        if not routes:
-            name = cluster_name(service.hostname, port, "")
-            route = default_route(name, f"{service.hostname}:{port}/*", self.world.settings.default_http_retry_policy)
-            hashing = hash_policy(self.world, service, port, "", self.proxy.namespace)
-            if hashing is not None:
-                route["route"]["hash_policy"] = [hashing]
-            routes = [route]
-        return _host(f"{service.hostname}:{port}", domains(service, self.proxy), routes)
+    def _hosts(self, port: int) -> list[Json]:
+        """Virtual hosts of VirtualServices and, of services that none has routes for, the default ones; a name or domain is the first one's."""
+        if port not in self._built_hosts:
+            seen: set[str] = set()
+            self._built_hosts[port] = [host for host in self._all_hosts(port) if _takes(host, seen)]
+        return self._built_hosts[port]
 
-    def _mesh_routes(self, hostname: str, port: int) -> list[Json]:
-        """Routes of the VirtualService for the mesh that names this host most specifically; the oldest of equals."""
-        found = _closest(self.world, hostname, self.proxy.namespace)
-        return self._build(*found, port, MESH) if found is not None else []
+    def _all_hosts(self, port: int) -> Iterator[Json]:
+        bound, registry = bound_at(self.world, self.proxy.namespace, port)
+        rest = dict(registry)
+        for one in bound:
+            routes = self._build(one.resource, one.spec, port, MESH)
+            if not routes:
+                continue
+            for name in one.foreign:
+                yield _host(f"{name}:{port}", [name], routes)
+            for service in one.services:
+                rest.pop(service.hostname, None)
+                yield _host(f"{service.hostname}:{port}", domains(service, self.proxy), routes)
+        for service in rest.values():
+            if _http_at(service, port):
+                yield _host(f"{service.hostname}:{port}", domains(service, self.proxy), [self._default_route(service, port)])
 
-    def _foreign_hosts(self, port: int, known: set[str]) -> list[Json]:
-        """VirtualServices for hosts that no service has at this port."""
-        out = []
-        services = {
-            service.hostname for service in self.world.services(self.proxy.namespace) if any(one.port == port for one in service.ports)
-        }
-        for resource, spec in mesh_services(self.world, self.proxy.namespace):
-            for host in spec.hosts:
-                name = expand_host(host, resource.key.namespace)
-                if any(host_matches(name, service) for service in services) or f"{name}:{port}" in known:
-                    continue
-                known.add(f"{name}:{port}")
-                routes = self._build(resource, spec, port, MESH)
-                if routes:
-                    out.append(_host(f"{name}:{port}", [name], routes))
-        return out
+    def _default_route(self, service: Service, port: int) -> Json:
+        name = cluster_name(service.hostname, port, "")
+        route = default_route(name, f"{service.hostname}:{port}/*", self.world.settings.default_http_retry_policy)
+        hashing = hash_policy(self.world, service, port, "", self.proxy.namespace)
+        if hashing is not None:
+            route["route"]["hash_policy"] = [hashing]
+        return route
 
     def _build(self, resource: Resource, spec: VirtualService, port: int, gateways: frozenset[str]) -> list[Json]:
         routes, origins = routes_of(self.world, self.proxy, resource, spec, port, gateways)
@@ -191,27 +185,73 @@ def _is_catch_all(route: Json) -> bool:
     return everything and not match.get("headers") and not match.get("query_parameters")
 
 
+class Bound(NamedTuple):
+    """A VirtualService at a port: its hosts that no service there has, and the services that its routes are for."""
+
+    resource: Resource
+    spec: VirtualService
+    foreign: list[str]
+    services: list[Service]
+
+
 @per_world
-def _closest(world: World, hostname: str, namespace: str) -> tuple[Resource, VirtualService] | None:
-    """Whose pattern covers the host most specifically; the oldest of equals."""
-    naming = [(size, one) for one in mesh_services(world, namespace) if (size := _specificity(*one, hostname))]
-    return max(naming, key=lambda found: found[0])[1] if naming else None
+def bound_at(world: World, namespace: str, port: int) -> tuple[list[Bound], dict[str, Service]]:
+    """What a sidecar of a namespace sees at a port, and all services there by host (istiod's buildSidecarVirtualHostsForVirtualService).
+
+    Hosts that no service has matter at port 80 only, or beside a service of the same VirtualService.
+    """
+    registry = {service.hostname: service for service in world.services(namespace) if any(one.port == port for one in service.ports)}
+    bound = []
+    for resource, spec in mesh_services(world, namespace):
+        foreign, found = _split(world, resource, spec, registry, namespace)
+        services = [service for service in found if _http_at(service, port)]
+        if services or port == 80:
+            bound.append(Bound(resource, spec, foreign, services))
+    return bound, registry
 
 
-def _specificity(resource: Resource, spec: VirtualService, hostname: str) -> int:
-    """How closely a VirtualService names a host: the length of its longest pattern that covers it, 0 for none."""
-    patterns = [expand_host(host, resource.key.namespace) for host in spec.hosts]
-    return max((len(pattern) for pattern in patterns if host_matches(pattern, hostname)), default=0)
+def _split(
+    world: World, resource: Resource, spec: VirtualService, registry: Mapping[str, Service], namespace: str
+) -> tuple[list[str], list[Service]]:
+    """Exact hosts first; a wildcard has the services for which no other VirtualService names the host more closely."""
+    names = [expand_host(host, resource.key.namespace).lower() for host in spec.hosts]
+    exact = [name for name in names if not name.startswith("*")]
+    foreign = [name for name in exact if name not in registry]
+    services = [registry[name] for name in exact if name in registry]
+    for name in names:
+        if not name.startswith("*"):
+            continue
+        covered = [service for host, service in registry.items() if host_matches(name, host)]
+        services += [one for one in covered if closest(world, namespace, one.hostname) == resource.key]
+        foreign += [] if covered else [name]
+    return foreign, services
 
 
-def _distinct(hosts: list[Json]) -> list[Json]:
-    """A host with several addresses is known by the last one, unless another host has it: Envoy takes a name and a domain once (istiod's dedupe)."""
-    kept = {host["name"]: host for host in hosts}
-    seen: set[str] = set()
-    for host in kept.values():
-        host["domains"] = [domain for domain in host["domains"] if domain not in seen]
-        seen |= set(host["domains"])
-    return list(kept.values())
+@per_world
+def closest(world: World, namespace: str, hostname: str) -> ResourceKey | None:
+    """The VirtualService that names a host most closely; the oldest of equals."""
+    found: ResourceKey | None = None
+    size = 0
+    for resource, spec in mesh_services(world, namespace):
+        for host in spec.hosts:
+            pattern = expand_host(host, resource.key.namespace)
+            if len(pattern) > size and host_matches(pattern, hostname):
+                found, size = resource.key, len(pattern)
+    return found
+
+
+def _http_at(service: Service, port: int) -> bool:
+    return any(one.port == port and one.protocol in HTTP_PROTOCOLS for one in service.ports)
+
+
+def _takes(host: Json, seen: set[str]) -> bool:
+    """Whether anything is left of a virtual host: Envoy takes a name and a domain once (istiod's dedupeDomains)."""
+    name = f"name {host['name']}"
+    if name in seen:
+        return False
+    host["domains"] = [domain for domain in host["domains"] if domain.lower() not in seen]
+    seen |= {name, *(domain.lower() for domain in host["domains"])}
+    return bool(host["domains"])
 
 
 def _host(name: str, names: list[str], routes: list[Json]) -> Json:

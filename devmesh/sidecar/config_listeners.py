@@ -79,15 +79,26 @@ def _switched_off(listener: Json, inspector: str) -> tuple[tuple[int, int], ...]
 
 
 def _ports(listener: str, predicate: Json) -> list[tuple[int, int]]:
-    """A ListenerFilterChainMatchPredicate as Istio writes it: ranges, or any of several."""
+    """A ListenerFilterChainMatchPredicate as Istio writes it: ranges, any of several, or all others."""
     if "destination_port_range" in predicate:
         ports = predicate["destination_port_range"]
         return [(int(ports.get("start", 0)), int(ports.get("end", 0)))]
     if "or_match" in predicate:
         return [ports for rule in predicate["or_match"]["rules"] for ports in _ports(listener, rule)]
+    if "not_match" in predicate:
+        return _others(_ports(listener, predicate["not_match"]))
     if predicate.get("any_match"):
         return [(0, 65536)]
     raise ConfigError(listener, f"listener filter predicate {sorted(predicate)} is not supported")
+
+
+def _others(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The ports outside of all these [start, end)."""
+    out, free = [], 0
+    for start, end in sorted(ranges):
+        out += [(free, start)] if start > free else []
+        free = max(free, end)
+    return [*out, (free, 65536)] if free < 65536 else out
 
 
 def _chain(owner: Json, chain: Json, tables: Mapping[str, RouteTable]) -> FilterChain:
