@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from devmesh.compiler.downstream_tls import CA_SUFFIX, credential
-from devmesh.compiler.entries import EntryService, is_empty, resolve
-from devmesh.compiler.security import namespace_mode
+from devmesh.compiler.entries import EntryService, as_addressed, is_empty, resolve
+from devmesh.compiler.policies import Policy, at_port, passes_through, subset_policy
+from devmesh.compiler.security import has_sidecar, namespace_mode
 from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, file_secret, secret
 from devmesh.compiler.world import ROOT_NAMESPACE, MeshSettings, World, per_world
 from devmesh.config.durations import format_duration
@@ -18,7 +18,6 @@ from devmesh.config.istio_destination import (
     LoadBalancerSettings,
     OutlierDetection,
     TCPSettings,
-    TrafficPolicy,
 )
 from devmesh.config.model import Resource
 from devmesh.config.names import expand_host, host_matches
@@ -28,16 +27,6 @@ HTTP2: Json = {"explicit_http_config": {"http2_protocol_options": {}}}
 LB_POLICIES = {"LEAST_CONN": "LEAST_REQUEST", "LEAST_REQUEST": "LEAST_REQUEST", "RANDOM": "RANDOM", "ROUND_ROBIN": "ROUND_ROBIN"}
 TLS_PARAMS: Json = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
 DOWNSTREAM_PROTOCOL: Json = {"use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}}}
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What a DestinationRule says of one port, host and subset merged field by field."""
-
-    load_balancer: LoadBalancerSettings | None = None
-    connection_pool: ConnectionPoolSettings | None = None
-    outlier_detection: OutlierDetection | None = None
-    tls: ClientTLSSettings | None = None
 
 
 @per_world
@@ -63,30 +52,6 @@ def _joined(rules: list[tuple[Resource, DestinationRule]]) -> tuple[Resource, De
     return resource, joined
 
 
-def policy_for(policy: TrafficPolicy | None, port: int) -> Policy:
-    """portLevelSettings replace the whole policy of their port, as istiod does."""
-    if policy is None:
-        return Policy()
-    for one in policy.port_level_settings:
-        if one.port is not None and one.port.number == port:
-            return Policy(one.load_balancer, one.connection_pool, one.outlier_detection, one.tls)
-    return Policy(policy.load_balancer, policy.connection_pool, policy.outlier_detection, policy.tls)
-
-
-def merged(base: TrafficPolicy | None, over: TrafficPolicy | None) -> TrafficPolicy | None:
-    """A subset's policy over the host's: each part that the subset gives replaces the host's part."""
-    if base is None or over is None:
-        return over or base
-    given = {name: getattr(over, name) for name in TrafficPolicy.model_fields if getattr(over, name)}
-    return base.model_copy(update=given)
-
-
-def subset_policy(rule: DestinationRule, subset: str, port: int) -> Policy:
-    """What holds for one port of a subset; "" or a name that the rule does not have is the host's own."""
-    own = next((one.traffic_policy for one in rule.subsets if one.name == subset), None)
-    return policy_for(merged(rule.traffic_policy, own), port)
-
-
 @per_world
 def service_clusters(world: World, service: Service, port: ServicePort, namespace: str, *, at_gateway: bool = False) -> list[Json]:
     """The default cluster of a port, then its subsets."""
@@ -97,11 +62,12 @@ def service_clusters(world: World, service: Service, port: ServicePort, namespac
     subsets = ["", *(subset.name for subset in rule.subsets)]
     return [
         _cluster(
-            world, service, port, name, subset_policy(rule, name, port.port), resource, subset_labels(rule, name), at_gateway=at_gateway
+            world, service, port, name, subset_policy(rule, name, port.port), resource, subset_labels(rule, name), at_gateway=at_gateway,
+            direct=passes_through(rule, name, port.port),
         )
         for name in subsets
-        if not is_empty(service, subset_labels(rule, name))
-    ]
+        if passes_through(rule, name, port.port) or not is_empty(service, subset_labels(rule, name))
+    ]  # fmt: skip
 
 
 def subset_labels(rule: DestinationRule | None, subset: str) -> dict[str, str]:
@@ -122,7 +88,9 @@ def _cluster(
     labels: dict[str, str],
     *,
     at_gateway: bool,
+    direct: bool = False,
 ) -> Json:
+    """`direct`: it goes where the client addressed it, whatever the policy merged for a subset says."""
     name = cluster_name(service.hostname, port.port, subset)
     istio: Json = {"services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]}
     if resource is not None:
@@ -143,9 +111,12 @@ def _cluster(
         "metadata": {"filter_metadata": {"istio": istio}},
     }
     _protocol(cluster, port)
-    _load_balancer(cluster, policy.load_balancer)
-    if isinstance(service, EntryService):
+    if direct and subset:
+        as_addressed(cluster)
+    elif isinstance(service, EntryService):
         resolve(cluster, service, port, labels, at_gateway=at_gateway)
+    if cluster["type"] != "ORIGINAL_DST":
+        _load_balancer(cluster, policy.load_balancer)
     _connection_pool(cluster, policy.connection_pool)
     _outlier(cluster, policy.outlier_detection)
     _tls(world, cluster, service, port, subset, policy.tls, at_gateway=at_gateway)
@@ -178,8 +149,7 @@ def _load_balancer(cluster: Json, settings: LoadBalancerSettings | None) -> None
         if cluster["lb_policy"] == "ROUND_ROBIN":
             del cluster["lb_policy"]  # the enum's zero, which proto-JSON leaves out
     elif settings.simple == "PASSTHROUGH":
-        cluster["type"], cluster["lb_policy"] = "ORIGINAL_DST", "CLUSTER_PROVIDED"
-        del cluster["eds_cluster_config"]
+        as_addressed(cluster)
     hashing = settings.consistent_hash
     if hashing is not None and hashing.maglev is not None:
         cluster["lb_policy"] = "MAGLEV"
@@ -187,8 +157,9 @@ def _load_balancer(cluster: Json, settings: LoadBalancerSettings | None) -> None
             cluster["maglev_lb_config"] = {"table_size": str(hashing.maglev.table_size)}
     elif hashing is not None:
         cluster["lb_policy"] = "RING_HASH"
-        size = hashing.ring_hash.minimum_ring_size if hashing.ring_hash is not None else hashing.minimum_ring_size
-        cluster["ring_hash_lb_config"] = {"minimum_ring_size": str(size or 1024)}
+        size = hashing.ring_hash.minimum_ring_size if hashing.ring_hash is not None else hashing.minimum_ring_size or 1024
+        if size:
+            cluster["ring_hash_lb_config"] = {"minimum_ring_size": str(size)}
 
 
 def _connection_pool(cluster: Json, pool: ConnectionPoolSettings | None) -> None:
@@ -255,9 +226,9 @@ def _outlier(cluster: Json, outlier: OutlierDetection | None) -> None:
     if outlier is None:
         return
     out: Json = {"enforcing_success_rate": 0}
-    five = outlier.consecutive_5xx_errors if outlier.consecutive_5xx_errors is not None else (outlier.consecutive_errors or None)
+    five = outlier.consecutive_5xx_errors
     if five is not None:
-        out["consecutive_5xx"] = min(five, UNLIMITED)
+        out["consecutive_5xx"] = five
         out["enforcing_consecutive_5xx"] = 100 if five else 0
     gateway = outlier.consecutive_gateway_errors
     if gateway is not None:
@@ -287,9 +258,7 @@ def _tls(
     """Auto mTLS without `tls`; else what the mode says. Only gateways are served Secrets: of a sidecar's rule a credentialName means no TLS."""
     if tls is not None and tls.mode == "DISABLE":
         return
-    if tls is None and (
-        namespace_mode(world, service.namespace) == "DISABLE" or (isinstance(service, EntryService) and service.is_external)
-    ):
+    if tls is None and not _by_itself(world, cluster, service):
         return
     if tls is not None and tls.mode in ("SIMPLE", "MUTUAL"):
         cluster["metadata"]["filter_metadata"]["istio"]["alpn_override"] = "false"
@@ -321,6 +290,20 @@ def _tls(
             },
         },
     ]
+
+
+def _by_itself(world: World, cluster: Json, service: Service) -> bool:
+    """Whether it is spoken to in mTLS with no DestinationRule that says so.
+
+    Where the client chooses the endpoint, all of them have to take it (istiod's BestEffortInferServiceMTLSMode).
+    """
+    if namespace_mode(world, service.namespace) == "DISABLE":
+        return False
+    direct = cluster["type"] == "ORIGINAL_DST"
+    if isinstance(service, EntryService):
+        return not (service.is_external or direct or service.entry.resolution == "NONE")
+    workloads = world.workloads_of(service)
+    return not direct or (bool(workloads) and all(has_sidecar(one) for one in workloads))
 
 
 def _service_sans(world: World, service: Service) -> list[str]:
@@ -418,7 +401,7 @@ def inbound(world: World, service: Service, port: ServicePort) -> Json:
     if found is not None and found[1].traffic_policy is not None:
         resource, rule = found
         cluster["metadata"]["filter_metadata"]["istio"]["config"] = _config(resource)
-        _connection_pool(cluster, policy_for(rule.traffic_policy, port.port).connection_pool)
+        _connection_pool(cluster, at_port(rule.traffic_policy, port.port)[0].connection_pool)
     return cluster
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from devmesh.compiler import clusters, endpoints, entries
 from devmesh.compiler.access_log import with_access_logs
-from devmesh.compiler.clusters import rule_for, subset_labels, subset_policy
+from devmesh.compiler.clusters import rule_for, subset_labels
 from devmesh.compiler.entries import EntryService, entry_names
 from devmesh.compiler.faults import cut_off
 from devmesh.compiler.gateways import merge_servers
 from devmesh.compiler.listeners import Listeners
+from devmesh.compiler.policies import tls_mode
 from devmesh.compiler.secrets import gateway_secrets
 from devmesh.compiler.shared import Json
 from devmesh.compiler.tables import Tables, http_ports
@@ -91,9 +92,8 @@ def _assignment(world: World, service: Service, port: ServicePort, cluster: Json
     labels = subset_labels(rule[1] if rule is not None else None, subset)
     if isinstance(service, EntryService):
         return entries.assignment(cluster["name"], service, port, labels)
-    tls = subset_policy(rule[1], subset, port.port).tls if rule is not None else None
-    plaintext = tls is not None and tls.mode != "ISTIO_MUTUAL"
-    return endpoints.assignment(world, cluster["name"], service, port, labels, proxy, plaintext=plaintext)
+    mode = tls_mode(rule[1], subset, port.port) if rule is not None else None
+    return endpoints.assignment(world, cluster["name"], service, port, labels, proxy, mode)
 
 
 def names(world: World, proxy: Workload) -> Json:

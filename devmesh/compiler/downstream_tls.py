@@ -10,15 +10,15 @@ VERSIONS = {"TLSV1_0": "TLSv1_0", "TLSV1_1": "TLSv1_1", "TLSV1_2": "TLSv1_2", "T
 CREDENTIAL, CA_SUFFIX = "kubernetes://", "-cacert"
 
 
-def server_tls(tls: ServerTLSSettings) -> Json:
-    """istiod's buildGatewayListenerTLSContext; a `credentialName` is a secret that the control plane itself serves."""
+def server_tls(tls: ServerTLSSettings, *, http: bool) -> Json:
+    """istiod's buildGatewayListenerTLSContext; `http`: requests are read behind it. A `credentialName` is a secret that the control plane itself serves."""
     common: Json = {}
     params = _params(tls)
     if params:
         common["tls_params"] = params
     common["tls_certificate_sds_secret_configs"] = _certificates(tls)
     common |= _validation(tls)
-    common["alpn_protocols"] = ALPN
+    common["alpn_protocols"] = ALPN if http or tls.mode != "ISTIO_MUTUAL" else ["istio-peer-exchange", *ALPN]
     return {
         "name": "envoy.transport_sockets.tls",
         "typed_config": {

@@ -81,13 +81,19 @@ def resolve(cluster: Json, service: EntryService, port: ServicePort, labels: Map
     """How a cluster finds its endpoints: as they stand (EDS), by DNS, or as the client addressed them, which nobody does at a gateway."""
     kind = service.entry.resolution
     if kind == "NONE" and not at_gateway:
-        cluster["type"], cluster["lb_policy"] = "ORIGINAL_DST", "CLUSTER_PROVIDED"
-        del cluster["eds_cluster_config"]
-    elif kind in RESOLVED and cluster["type"] == "EDS":
+        as_addressed(cluster)
+    elif kind in RESOLVED:
         cluster["type"] = RESOLVED[kind]
         del cluster["eds_cluster_config"]
         cluster["load_assignment"] = assignment(cluster["name"], service, port, labels)
         cluster.update(DNS_SETTINGS)
+
+
+def as_addressed(cluster: Json) -> None:
+    """Its endpoints are what clients addressed."""
+    cluster["type"], cluster["lb_policy"] = "ORIGINAL_DST", "CLUSTER_PROVIDED"
+    for discovery in ("eds_cluster_config", "load_assignment"):
+        cluster.pop(discovery, None)
 
 
 def is_empty(service: Service, labels: Mapping[str, str]) -> bool:

@@ -63,9 +63,10 @@ class GatewayServer:
         return [host.rpartition("/")[2] for host in self.server.hosts]
 
     @property
-    def sni_hosts(self) -> list[str]:
-        """What a filter chain matches: nothing where one of the hosts is "*"."""
-        return [] if "*" in self.hosts else self.hosts
+    def bound_hosts(self) -> list[str]:
+        """With their namespaces, as istiod has them: the domains of what redirects to HTTPS and has no route."""
+        own = self.resource.key.namespace
+        return [(f"{own}{host[1:]}" if host.startswith("./") else host.removeprefix("*/")).lower() for host in self.server.hosts]
 
     def hosts_for(self, namespace: str) -> list[str]:
         """The hosts that VirtualServices of a namespace may bind; "." is the Gateway's own."""

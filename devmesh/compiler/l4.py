@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from devmesh.compiler.clusters import cluster_name
 from devmesh.compiler.gateways import GatewayServer, intersection
-from devmesh.compiler.routes import MESH, gateway_name, gateways_of, mesh_services
-from devmesh.compiler.shared import Json, config_path, tcp_proxy
+from devmesh.compiler.routes import MESH, gateway_name, gateways_of, is_visible, mesh_services
+from devmesh.compiler.shared import Json, config_path, server_names, tcp_proxy
 from devmesh.compiler.world import World, matches, per_world
 from devmesh.config.istio_networking import Destination, L4MatchAttributes, RouteDestination, TCPRoute, TLSMatchAttributes, VirtualService
 from devmesh.config.model import Resource
@@ -59,12 +59,12 @@ def applies(match: L4Match, port: int, proxy: Workload, bound: frozenset[str], n
     return not match.source_namespace or match.source_namespace == proxy.namespace
 
 
-def bound_services(world: World, one: GatewayServer) -> list[tuple[Resource, VirtualService]]:
+def bound_services(world: World, one: GatewayServer, proxy: Workload) -> list[tuple[Resource, VirtualService]]:
     """VirtualServices that name the server's Gateway and one of its hosts."""
     out = []
     for resource, spec in world.virtual_services():
         namespace = resource.key.namespace
-        if one.gateway not in gateways_of(resource, spec):
+        if one.gateway not in gateways_of(resource, spec) or not is_visible(resource, spec, proxy.namespace):
             continue
         hosts = [expand_host(host, namespace) for host in spec.hosts]
         if intersection(hosts, one.hosts_for(namespace)):
@@ -74,7 +74,7 @@ def bound_services(world: World, one: GatewayServer) -> list[tuple[Resource, Vir
 
 def gateway_tcp_filter(world: World, proxy: Workload, one: GatewayServer) -> Json | None:
     """The first `tcp` route for what a server lets through; None leaves the server without a filter chain."""
-    for resource, spec in bound_services(world, one):
+    for resource, spec in bound_services(world, one, proxy):
         for tcp in spec.tcp:
             if _fits(tcp, one, proxy, resource.key.namespace):
                 return tcp_filter(world, resource, tcp.route, one.number)
@@ -88,7 +88,7 @@ def _fits(tcp: TCPRoute, one: GatewayServer, proxy: Workload, namespace: str) ->
 def gateway_tls_chains(world: World, proxy: Workload, one: GatewayServer, known: set[str]) -> list[Json]:
     """A chain for each `tls` match of a PASSTHROUGH server: Envoy takes a server name once, so the first has it. `known` is extended."""
     chains = []
-    for resource, spec in bound_services(world, one):
+    for resource, spec in bound_services(world, one, proxy):
         for tls in spec.tls:
             for match in tls.match:
                 names = {name.lower() for name in match.sni_hosts}
@@ -97,7 +97,7 @@ def gateway_tls_chains(world: World, proxy: Workload, one: GatewayServer, known:
                 known |= names
                 chains.append(
                     {
-                        "filter_chain_match": {"server_names": list(match.sni_hosts)},
+                        **server_names(match.sni_hosts),
                         "filters": [tcp_filter(world, resource, tls.route, one.number)],
                         "transport_socket_connect_timeout": "15s",
                     }
@@ -118,7 +118,7 @@ def outbound_chains(world: World, proxy: Workload, service: Service, port: Servi
                 if applies(match, port.port, proxy, MESH, resource.key.namespace) and match.sni_hosts not in seen:
                     seen.add(match.sni_hosts)
                     chain = _routed(resource, tcp_filter(world, resource, tls.route, port.port))
-                    chains.append({"filter_chain_match": {"server_names": list(match.sni_hosts)}, **chain})
+                    chains.append({**server_names(match.sni_hosts), **chain})
     return chains or [_own_chain(service, port)]
 
 
@@ -151,5 +151,5 @@ def _routed(resource: Resource, network: Json) -> Json:
 def _own_chain(service: Service, port: ServicePort) -> Json:
     """TLS to a service without an address is told by its host's name."""
     name = cluster_name(service.hostname, port.port, "")
-    match = {"filter_chain_match": {"server_names": [service.hostname]}} if port.is_tls and not service.cluster_ip else {}
+    match = server_names([service.hostname]) if port.is_tls and not service.cluster_ip else {}
     return {**match, "filters": [tcp_proxy(name, name)], "transport_socket_connect_timeout": "15s"}

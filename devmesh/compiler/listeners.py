@@ -9,7 +9,7 @@ from devmesh.compiler.gateways import GatewayServer, MergedServers
 from devmesh.compiler.inspectors import inspectors
 from devmesh.compiler.l4 import gateway_tcp_filter, gateway_tls_chains, outbound_chains
 from devmesh.compiler.security import downstream_tls, mtls_mode, ports_of_their_own
-from devmesh.compiler.shared import HTTP_INSPECTOR, TLS_INSPECTOR, TYPE, Json, ads, http_manager, socket_address, tcp_proxy
+from devmesh.compiler.shared import HTTP_INSPECTOR, TLS_INSPECTOR, TYPE, Json, ads, http_manager, server_names, socket_address, tcp_proxy
 from devmesh.compiler.tables import Tables
 from devmesh.compiler.world import World
 from devmesh.config.topology_types import Service, ServicePort, Workload
@@ -262,7 +262,7 @@ class Listeners:
 
     def _gateway_http_chain(self, one: GatewayServer) -> Json:
         manager = self._manager(
-            f"outbound_0.0.0.0_{one.port};",
+            (one.server.name if one.terminates_tls else "") or f"outbound_0.0.0.0_{one.port};",
             {"rds": {"config_source": ads(), "route_config_name": one.table}},
             http_protocol_options={},
             server_name="istio-envoy",
@@ -285,9 +285,8 @@ def _both_by_sni(known: Json, other: Json) -> bool:
 def _server_chain(one: GatewayServer, network: Json) -> Json:
     chain: Json = {"filters": [network], "transport_socket_connect_timeout": "15s"}
     if one.terminates_tls and one.server.tls is not None:
-        chain["transport_socket"] = server_tls(one.server.tls)
-        if one.sni_hosts:
-            chain["filter_chain_match"] = {"server_names": one.sni_hosts}
+        chain["transport_socket"] = server_tls(one.server.tls, http=one.is_http)
+        chain |= server_names(one.hosts)
     return chain
 
 

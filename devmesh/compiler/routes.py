@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from devmesh.compiler import route_match
-from devmesh.compiler.clusters import cluster_name, rule_for, subset_policy
+from devmesh.compiler.clusters import cluster_name, rule_for
+from devmesh.compiler.policies import destination_hash, service_hash
 from devmesh.compiler.shared import TYPE, Json, config_path, million
 from devmesh.compiler.world import World, matches, per_world
 from devmesh.config.durations import format_duration
 from devmesh.config.istio_networking import (
+    ConsistentHashLB,
     CorsPolicy,
     Destination,
     HeaderOperations,
@@ -64,10 +66,10 @@ def default_retry() -> Json:
 
 
 def routes_of(
-    world: World, proxy: Workload, resource: Resource, spec: VirtualService, port: int, gateways: frozenset[str]
+    world: World, proxy: Workload, resource: Resource, spec: VirtualService, port: int, gateways: frozenset[str], *, tls: bool = False
 ) -> tuple[list[Json], Mapping[str, str]]:
     """Routes of one VirtualService as one proxy sees them at one listener port, and the origin of each rule."""
-    seen = Seen(proxy.namespace, proxy.gateway, port, gateways)
+    seen = Seen(proxy.namespace, proxy.gateway, port, gateways, tls)
     return _built(world, resource, spec, seen, tuple(_chosen(spec, seen, proxy, resource.key.namespace)))
 
 
@@ -78,6 +80,7 @@ class Seen(NamedTuple):
     at_gateway: bool
     port: int
     gateways: frozenset[str]
+    tls: bool  # a gateway's server has tls settings, if only to redirect
 
 
 Chosen = tuple[int, int]  # an HTTPRoute's index, and its match's; -1: it has none
@@ -265,8 +268,9 @@ class RouteBuilder:
         out = []
         for one in destinations:
             service = self.world.service_by_host(self._host(one.destination))
-            if service is not None and one.destination is not None:
-                found = hash_policy(self.world, service, self._port(one.destination), one.destination.subset, self.seen.namespace)
+            rule = rule_for(self.world, service, self.seen.namespace) if service is not None else None
+            if rule is not None and one.destination is not None:
+                found = hash_policy(destination_hash(rule[1], one.destination))
                 out += [found] if found else []
         return out
 
@@ -284,7 +288,7 @@ class RouteBuilder:
             out["port_redirect"] = redirect.port
         elif redirect.derive_port == "FROM_REQUEST_PORT":
             out["port_redirect"] = self.port
-        if out.get("port_redirect") == DEFAULT_PORTS[redirect.scheme or "http"]:
+        if out.get("port_redirect") == DEFAULT_PORTS.get(redirect.scheme or ("https" if self.seen.tls else "http")):
             del out["port_redirect"]
         code = REDIRECT_CODES.get(redirect.redirect_code or 301)
         if code is not None:
@@ -321,21 +325,22 @@ def mesh_services(world: World, namespace: str) -> list[tuple[Resource, VirtualS
     """Those for sidecars that one of this namespace sees."""
     services = world.virtual_services()
     return [
-        (resource, spec) for resource, spec in services if "mesh" in gateways_of(resource, spec) and _visible(resource, spec, namespace)
+        (resource, spec) for resource, spec in services if "mesh" in gateways_of(resource, spec) and is_visible(resource, spec, namespace)
     ]
 
 
-def _visible(resource: Resource, spec: VirtualService, namespace: str) -> bool:
-    return not spec.export_to or "*" in spec.export_to or namespace in spec.export_to or resource.key.namespace == namespace
+def is_visible(resource: Resource, spec: VirtualService, namespace: str) -> bool:
+    """Whether exportTo lets proxies of a namespace see it; "." is its own."""
+    return not spec.export_to or "*" in spec.export_to or namespace in [resource.key.namespace if to == "." else to for to in spec.export_to]
 
 
-def hash_policy(world: World, service: Service, port: int, subset: str, namespace: str) -> Json | None:
+def service_hash_policy(world: World, service: Service, port: int, namespace: str) -> Json | None:
+    rule = rule_for(world, service, namespace)
+    return hash_policy(service_hash(rule[1], port)) if rule is not None else None
+
+
+def hash_policy(hashing: ConsistentHashLB | None) -> Json | None:
     """consistentHash lands on routes (RouteAction.hash_policy)."""
-    found = rule_for(world, service, namespace)
-    if found is None:
-        return None
-    balancer = subset_policy(found[1], subset, port).load_balancer
-    hashing = balancer.consistent_hash if balancer is not None else None
     if hashing is None:
         return None
     if hashing.http_header_name:
@@ -347,8 +352,8 @@ def hash_policy(world: World, service: Service, port: int, subset: str, namespac
         if hashing.http_cookie.path:
             cookie["path"] = hashing.http_cookie.path
         return {"cookie": cookie}
-    if hashing.use_source_ip:
-        return {"connection_properties": {"source_ip": True}}
+    if hashing.use_source_ip is not None:
+        return {"connection_properties": {"source_ip": True} if hashing.use_source_ip else {}}
     if hashing.http_query_parameter_name:
         return {"query_parameter": {"name": hashing.http_query_parameter_name}}
     return None
@@ -392,9 +397,8 @@ def retry_policy(retries: HTTPRetry | None, *, hashed: bool = False) -> Json:
 def fault(injection: HTTPFaultInjection) -> Json:
     out: Json = {"@type": f"{TYPE}envoy.extensions.filters.http.fault.v3.HTTPFault"}
     if injection.delay is not None:
-        delay = _percentage(injection.delay.percentage)
-        if not delay and injection.delay.percent:
-            delay = {"percentage": {"numerator": injection.delay.percent}}  # the deprecated whole-number form
+        whole = {"numerator": injection.delay.percent} if injection.delay.percent else {}  # the deprecated form
+        delay: Json = _percentage(injection.delay.percentage) or {"percentage": whole}
         if injection.delay.fixed_delay is not None:
             delay["fixed_delay"] = format_duration(injection.delay.fixed_delay)
         out["delay"] = delay

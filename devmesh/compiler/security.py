@@ -68,9 +68,14 @@ def _selector(spec: PeerAuthentication) -> dict[str, str]:
     return dict(spec.selector.match_labels) if spec.selector is not None else {}
 
 
-def accepts_mtls(world: World, workload: Workload, port: int) -> bool:
-    """Whether a client should speak mTLS to this port: the endpoint's tlsMode."""
-    return workload.labels.get(TLS_MODE_LABEL, "istio") == "istio" and mtls_mode(world, workload, port) != "DISABLE"
+def has_sidecar(workload: Workload) -> bool:
+    """Whether it can speak mTLS at all."""
+    return workload.labels.get(TLS_MODE_LABEL, "istio") == "istio"
+
+
+def takes_mtls(world: World, workload: Workload, port: int, mode: str | None) -> bool:
+    """Whether a client should speak mTLS to this port, the endpoint's tlsMode; `mode` is what its DestinationRule says, if anything."""
+    return has_sidecar(workload) and (mode == "ISTIO_MUTUAL" if mode is not None else mtls_mode(world, workload, port) != "DISABLE")
 
 
 def downstream_tls(alpn: list[str]) -> Json:

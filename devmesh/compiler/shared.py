@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 Json = dict[str, Any]
@@ -34,6 +35,12 @@ def file_secret(name: str) -> Json:
 
 def socket_address(address: str, port: int) -> Json:
     return {"socket_address": {"address": address, "port_value": port}}
+
+
+def server_names(hosts: Iterable[str]) -> Json:
+    """A filter chain's match for these, sorted as istiod sorts them; nothing where one is "*"."""
+    names = sorted(hosts)
+    return {} if "*" in names else {"filter_chain_match": {"server_names": names}}
 
 
 def million(percent: float) -> Json:

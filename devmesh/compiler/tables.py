@@ -9,7 +9,7 @@ from devmesh.compiler.clusters import cluster_name
 from devmesh.compiler.entries import EntryService
 from devmesh.compiler.faults import fault_routes
 from devmesh.compiler.gateways import GatewayServer, by_specificity, intersection
-from devmesh.compiler.routes import MESH, default_route, gateways_of, hash_policy, mesh_services, routes_of
+from devmesh.compiler.routes import MESH, default_route, gateways_of, is_visible, mesh_services, routes_of, service_hash_policy
 from devmesh.compiler.shared import Json
 from devmesh.compiler.world import World, per_world
 from devmesh.config.istio_networking import VirtualService
@@ -86,13 +86,13 @@ class Tables:
     def _default_route(self, service: Service, port: int) -> Json:
         name = cluster_name(service.hostname, port, "")
         route = default_route(name, f"{service.hostname}:{port}/*", self.world.settings.default_http_retry_policy)
-        hashing = hash_policy(self.world, service, port, "", self.proxy.namespace)
+        hashing = service_hash_policy(self.world, service, port, self.proxy.namespace)
         if hashing is not None:
             route["route"]["hash_policy"] = [hashing]
         return route
 
-    def _build(self, resource: Resource, spec: VirtualService, port: int, gateways: frozenset[str]) -> list[Json]:
-        routes, origins = routes_of(self.world, self.proxy, resource, spec, port, gateways)
+    def _build(self, resource: Resource, spec: VirtualService, port: int, gateways: frozenset[str], *, tls: bool = False) -> list[Json]:
+        routes, origins = routes_of(self.world, self.proxy, resource, spec, port, gateways, tls=tls)
         self.origins.update(origins)
         return routes
 
@@ -131,17 +131,17 @@ class Tables:
         built: dict[tuple[str, ResourceKey], list[Json]] = {}
         for one in servers:
             for resource, spec in self.world.virtual_services():
-                if one.gateway not in gateways_of(resource, spec):
+                if one.gateway not in gateways_of(resource, spec) or not is_visible(resource, spec, self.proxy.namespace):
                     continue
                 names = [expand_host(host, resource.key.namespace) for host in spec.hosts]
                 for name in intersection(names, one.hosts_for(resource.key.namespace)):
                     key = (one.gateway, resource.key)
                     if key not in built:
-                        built[key] = self._build(resource, spec, one.number, frozenset({one.gateway}))
+                        built[key] = self._build(resource, spec, one.number, frozenset({one.gateway}), tls=one.server.tls is not None)
                     if built[key]:  # a VirtualService without an HTTP route for this server binds no host of it
                         _add_routes(hosts, name.lower(), one, built[key])
             if _redirects(one):
-                for name in one.hosts:
+                for name in one.bound_hosts:
                     hosts.setdefault(name, _host(f"{name}:{one.number}", [name], []))["require_tls"] = "ALL"
         listed = sorted(_collapsed(hosts), key=lambda host: host["name"])
         if not listed:

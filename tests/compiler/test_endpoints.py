@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from devmesh.compiler.security import accepts_mtls
+from devmesh.compiler.security import takes_mtls
 from tests.compiler.worlds import compiled, destination_rule, peer_authentication, world
 
 API_V1 = world().topology.workload("api-v1")
@@ -48,7 +48,7 @@ def test_a_subset_may_decline_mtls_alone():
 
 def test_a_workload_whose_label_says_so_is_called_in_plain_text():
     assert [
-        accepts_mtls(world(), workload, 8000) for workload in (API_V1, replace(API_V1, labels={"security.istio.io/tlsMode": "disabled"}))
+        takes_mtls(world(), workload, 8000, None) for workload in (API_V1, replace(API_V1, labels={"security.istio.io/tlsMode": "disabled"}))
     ] == [
         True,
         False,
