@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from devmesh.compiler import route_match
-from devmesh.compiler.clusters import cluster_name, rule_for, subset_policy
+from devmesh.compiler.clusters import cluster_name
+from devmesh.compiler.destination_rules import Client, client_of, rule_for, subset_policy
 from devmesh.compiler.shared import TYPE, Json, config_path, million
 from devmesh.compiler.world import World, matches, per_world
 from devmesh.config.durations import format_duration
@@ -15,6 +16,7 @@ from devmesh.config.istio_networking import (
     Destination,
     HeaderOperations,
     Headers,
+    HTTPCookieAttribute,
     HTTPDirectResponse,
     HTTPFaultInjection,
     HTTPMatchRequest,
@@ -66,14 +68,14 @@ def routes_of(
     world: World, proxy: Workload, resource: Resource, spec: VirtualService, port: int, gateways: frozenset[str]
 ) -> tuple[list[Json], Mapping[str, str]]:
     """Routes of one VirtualService as one proxy sees them at one listener port, and the origin of each rule."""
-    seen = Seen(proxy.namespace, proxy.gateway, port, gateways)
+    seen = Seen(client_of(world, proxy), proxy.gateway, port, gateways)
     return _built(world, resource, spec, seen, tuple(_chosen(spec, seen, proxy, resource.key.namespace)))
 
 
 class Seen(NamedTuple):
     """From where a VirtualService is looked at: what its routes depend on besides which of them a proxy gets."""
 
-    namespace: str
+    client: Client
     at_gateway: bool
     port: int
     gateways: frozenset[str]
@@ -103,7 +105,7 @@ def _applies(match: HTTPMatchRequest, seen: Seen, proxy: Workload, namespace: st
         return False
     if match.source_labels and not matches(match.source_labels, proxy.labels):
         return False
-    return not match.source_namespace or match.source_namespace == seen.namespace
+    return not match.source_namespace or match.source_namespace == seen.client.namespace
 
 
 @per_world
@@ -266,7 +268,7 @@ class RouteBuilder:
         for one in http.route:
             service = self.world.service_by_host(self._host(one.destination))
             if service is not None and one.destination is not None:
-                found = hash_policy(self.world, service, self._port(one.destination), one.destination.subset, self.seen.namespace)
+                found = hash_policy(self.world, service, self._port(one.destination), one.destination.subset, self.seen.client)
                 if found:
                     return [found]
         return []
@@ -325,12 +327,12 @@ def _visible(resource: Resource, spec: VirtualService, namespace: str) -> bool:
     return not spec.export_to or "*" in spec.export_to or namespace in spec.export_to or resource.key.namespace == namespace
 
 
-def hash_policy(world: World, service: Service, port: int, subset: str, namespace: str) -> Json | None:
+def hash_policy(world: World, service: Service, port: int, subset: str, client: Client) -> Json | None:
     """consistentHash lands on routes (RouteAction.hash_policy)."""
-    found = rule_for(world, service, namespace)
+    found = rule_for(world, service, client)
     if found is None:
         return None
-    balancer = subset_policy(found[1], subset, port).load_balancer
+    balancer = subset_policy(found.spec, subset, port).load_balancer
     hashing = balancer.consistent_hash if balancer is not None else None
     if hashing is None:
         return None
@@ -342,12 +344,18 @@ def hash_policy(world: World, service: Service, port: int, subset: str, namespac
             cookie["ttl"] = format_duration(hashing.http_cookie.ttl)
         if hashing.http_cookie.path:
             cookie["path"] = hashing.http_cookie.path
+        if hashing.http_cookie.attributes:
+            cookie["attributes"] = [_attribute(one) for one in hashing.http_cookie.attributes]
         return {"cookie": cookie}
     if hashing.use_source_ip:
         return {"connection_properties": {"source_ip": True}}
     if hashing.http_query_parameter_name:
         return {"query_parameter": {"name": hashing.http_query_parameter_name}}
     return None
+
+
+def _attribute(attribute: HTTPCookieAttribute) -> Json:
+    return {"name": attribute.name, **({"value": attribute.value} if attribute.value else {})}
 
 
 def retry_policy(retries: HTTPRetry | None, *, hashed: bool = False) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from devmesh.compiler.clusters import cluster_name
+from devmesh.compiler.destination_rules import client_of
 from devmesh.compiler.entries import EntryService
 from devmesh.compiler.faults import fault_routes
 from devmesh.compiler.gateways import GatewayServer, by_specificity, intersection
@@ -69,7 +70,7 @@ class Tables:
         if not routes:
             name = cluster_name(service.hostname, port, "")
             route = default_route(name, f"{service.hostname}:{port}/*", self.world.settings.default_http_retry_policy)
-            hashing = hash_policy(self.world, service, port, "", self.proxy.namespace)
+            hashing = hash_policy(self.world, service, port, "", client_of(self.world, self.proxy))
             if hashing is not None:
                 route["route"]["hash_policy"] = [hashing]
             routes = [route]

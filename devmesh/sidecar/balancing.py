@@ -51,11 +51,15 @@ def request_hash(policies: tuple[HashPolicy, ...], head: RequestHead, source_ip:
     return Hash(total, made)
 
 
+def source_hash(ip: str) -> int:
+    return xxhash.xxh64_intdigest(ip.encode())
+
+
 def _digest(policy: HashPolicy, head: RequestHead, source_ip: str, rng: random.Random) -> tuple[int | None, bytes | None]:
     if policy.kind == "header":
         return _header_digest(head, policy.name), None
     if policy.kind == "source_ip":
-        return xxhash.xxh64_intdigest(source_ip.encode()), None
+        return source_hash(source_ip), None
     if policy.kind == "query":
         value = query_value(head.target.partition(b"?")[2], policy.name)
         return (None if value is None else xxhash.xxh64_intdigest(value)), None

@@ -249,6 +249,8 @@ class TcpProxy:
     clusters: tuple[WeightedCluster, ...]
     total_weight: int
     idle_timeout: float | None = 3600.0
+    max_duration: float | None = None
+    by_source: bool = False  # hash_policy source_ip
     access_log: bool = False
     recorded: bool = True  # False: what passes unseen (excluded destinations)
 
@@ -323,6 +325,7 @@ class CircuitBreakers:
     max_retries: int = 3
     retry_budget_percent: float | None = None
     retry_budget_min: int = 3
+    retry_budget_interval: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +354,15 @@ class TransportChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class Keepalive:
+    """SO_KEEPALIVE; None leaves the system's own number."""
+
+    probes: int | None = None
+    time: int | None = None  # seconds
+    interval: int | None = None  # seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     name: str
     kind: str  # EDS | STATIC | STRICT_DNS | LOGICAL_DNS | ORIGINAL_DST
@@ -364,6 +376,8 @@ class Cluster:
     panic_threshold: float = 50.0
     max_requests_per_connection: int | None = None
     idle_timeout: float | None = 3600.0
+    max_connection_duration: float | None = None
+    keepalive: Keepalive | None = None
     least_request_choices: int = 2
     ring_hash: tuple[int, int] = (1024, 8 * 1024 * 1024)
     maglev_table_size: int = 65537

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from devmesh.sidecar.config import CircuitBreakers, Cluster, ConfigError, Endpoint, OutlierDetection, TlsContext, TransportChoice
+from devmesh.sidecar.config import CircuitBreakers, Cluster, ConfigError, Endpoint, Keepalive, OutlierDetection, TlsContext, TransportChoice
 from devmesh.sidecar.config_common import Json, limit, optional_number, refuse, seconds
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -47,6 +47,8 @@ def parse_cluster(cluster: Json, assignments: Mapping[str, Json]) -> Cluster:
         panic_threshold=_panic(name, cluster.get("common_lb_config", {})),
         max_requests_per_connection=optional_number(common.get("max_requests_per_connection", cluster.get("max_requests_per_connection"))),
         idle_timeout=limit(common.get("idle_timeout"), 3600.0),
+        max_connection_duration=limit(common.get("max_connection_duration"), None),
+        keepalive=_keepalive(cluster.get("upstream_connection_options", {})),
         least_request_choices=int(cluster.get("least_request_lb_config", {}).get("choice_count", 2)),
         ring_hash=_ring(name, cluster.get("ring_hash_lb_config", {})),
         maglev_table_size=int(cluster.get("maglev_lb_config", {}).get("table_size", 65537)),
@@ -117,19 +119,34 @@ def _endpoint(host: Json, priority: int) -> Endpoint:
     )
 
 
+def _keepalive(options: Json) -> Keepalive | None:
+    """A 0 switches all of it off (config.core.v3.TcpKeepalive; asked of Envoy 1.40)."""
+    given = options.get("tcp_keepalive")
+    if given is None:
+        return None
+    numbers = [optional_number(given.get(f"keepalive_{name}")) for name in ("probes", "time", "interval")]
+    return None if 0 in numbers else Keepalive(*numbers)
+
+
 def _breakers(breakers: Json) -> CircuitBreakers:
     for threshold in breakers.get("thresholds", ()):
         if threshold.get("priority", "DEFAULT") == "DEFAULT":
-            budget = threshold.get("retry_budget")
+            budget = threshold.get("retry_budget", {})
             return CircuitBreakers(
                 int(threshold.get("max_connections", 1024)),
                 int(threshold.get("max_pending_requests", 1024)),
                 int(threshold.get("max_requests", 1024)),
                 int(threshold.get("max_retries", 3)),
-                float(budget.get("budget_percent", {}).get("value", 20.0)) if budget is not None else None,
-                int(budget.get("min_retry_concurrency", 3)) if budget is not None else 3,
+                _percent(budget, "budget_percent", 20.0) if "retry_budget" in threshold else None,
+                int(budget.get("min_retry_concurrency", 3)),
+                limit(budget.get("budget_interval"), None),
             )
     return CircuitBreakers()
+
+
+def _percent(message: Json, name: str, default: float) -> float:
+    """A type.v3.Percent, whose 0 proto-JSON leaves out."""
+    return float(message[name].get("value", 0.0)) if name in message else default
 
 
 def _outlier(outlier: Json) -> OutlierDetection:

@@ -66,6 +66,8 @@ class Pool:
     def connected(self, connection: UpstreamConnection) -> None:
         self.connecting -= 1
         self.open.add(connection)
+        if (limit := self.target.cluster.max_connection_duration) is not None:
+            connection.last(limit)
         self._serve(connection)
 
     def connect_failed(self, details: str) -> None:
@@ -90,6 +92,8 @@ class Pool:
 
     def _start(self, connection: UpstreamConnection, caller: Caller, method: bytes) -> None:
         self.load.requests += 1
+        if self.load.recent is not None:
+            self.load.recent.began(self.upstreams.now())
         connection.begin(caller, method)
         caller.connected(connection)
 

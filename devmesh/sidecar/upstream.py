@@ -10,9 +10,10 @@ from collections.abc import Callable
 from devmesh.sidecar.balancing import Balancer, key_of
 from devmesh.sidecar.config import Cluster, Endpoint
 from devmesh.sidecar.dialer import Dialer
+from devmesh.sidecar.keepalive import keep_alive
 from devmesh.sidecar.partition import Partitions
 from devmesh.sidecar.pool import Pool
-from devmesh.sidecar.resilience import ClusterLoad, OutlierDetector
+from devmesh.sidecar.resilience import ClusterLoad, OutlierDetector, Recent
 from devmesh.sidecar.routing import without_port
 from devmesh.sidecar.seam import Handler
 from devmesh.sidecar.target import Target, http_target
@@ -60,6 +61,11 @@ class Upstreams:
                 detector.keep(key_of(e) for e in cluster.endpoints)
             else:
                 self._detectors.pop(name, None)
+            interval = cluster.breakers.retry_budget_interval
+            if interval is not None or name in self._loads:
+                load = self.load(name)
+                if interval != (load.recent.interval if load.recent is not None else None):
+                    load.recent = Recent(interval) if interval is not None else None
             known = self._balancers.get(name)
             if known is None or known.cluster != cluster:
                 self._balancers[name] = Balancer(cluster, self.ejected(name))
@@ -190,7 +196,9 @@ class Upstreams:
             async with asyncio.timeout(target.cluster.connect_timeout):
                 await self.partitions.passable(address)
                 original = target.cluster.kind == "ORIGINAL_DST"
-                await self._dialer.connect(lambda: self.partitions.first(address, inner()), host, port, bind, original=original)
+                transport = await self._dialer.connect(lambda: self.partitions.first(address, inner()), host, port, bind, original=original)
+            if (wanted := target.cluster.keepalive) is not None:
+                keep_alive(transport, wanted)
         except TimeoutError:
             self._dialer.missed(host, port)
             failed("connection_timeout")
