@@ -40,8 +40,6 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (L4MatchAttributes, "destination_subnets"): "a service here has one address",
     (TLSMatchAttributes, "destination_subnets"): "a service here has one address",
     (L4MatchAttributes, "source_subnet"): "all workloads of this mesh are in one place",
-    (LoadBalancerSettings, "warmup"): "new endpoints take their full share at once",
-    (LoadBalancerSettings, "warmup_duration_secs"): "new endpoints take their full share at once",
     (TLSCertificate, "ca_certificates"): "the server's own caCertificates hold for all its certificates",
     (EntryEndpoint, "network"): _ONE_MACHINE,
     (EntryEndpoint, "locality"): _ONE_MACHINE,

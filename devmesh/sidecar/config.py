@@ -363,6 +363,13 @@ class Keepalive:
 
 
 @dataclass(frozen=True, slots=True)
+class SlowStart:
+    window: float  # seconds
+    aggression: float = 1.0  # above 0
+    min_weight: float = 0.1  # of 1
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     name: str
     kind: str  # EDS | STATIC | STRICT_DNS | LOGICAL_DNS | ORIGINAL_DST
@@ -379,6 +386,7 @@ class Cluster:
     max_connection_duration: float | None = None
     keepalive: Keepalive | None = None
     least_request_choices: int = 2
+    slow_start: SlowStart | None = None
     ring_hash: tuple[int, int] = (1024, 8 * 1024 * 1024)
     maglev_table_size: int = 65537
     overprovisioning: int = 140  # percent; ClusterLoadAssignment.policy

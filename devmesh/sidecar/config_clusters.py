@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from devmesh.sidecar.config import CircuitBreakers, Cluster, ConfigError, Endpoint, Keepalive, OutlierDetection, TlsContext, TransportChoice
+from devmesh.sidecar.config import (
+    CircuitBreakers,
+    Cluster,
+    ConfigError,
+    Endpoint,
+    Keepalive,
+    OutlierDetection,
+    SlowStart,
+    TlsContext,
+    TransportChoice,
+)
 from devmesh.sidecar.config_common import Json, limit, optional_number, refuse, seconds
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+SLOW_STARTING = frozenset({"ROUND_ROBIN", "LEAST_REQUEST"})
 KINDS = frozenset({"EDS", "STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST"})
 POLICIES = frozenset({"ROUND_ROBIN", "LEAST_REQUEST", "RING_HASH", "RANDOM", "MAGLEV", "CLUSTER_PROVIDED"})
 UNREAD_CLUSTER = ("cluster_type", "load_balancing_policy", "health_checks", "lb_subset_config", "transport_socket_matcher")
@@ -50,6 +61,7 @@ def parse_cluster(cluster: Json, assignments: Mapping[str, Json]) -> Cluster:
         max_connection_duration=limit(common.get("max_connection_duration"), None),
         keepalive=_keepalive(cluster.get("upstream_connection_options", {})),
         least_request_choices=int(cluster.get("least_request_lb_config", {}).get("choice_count", 2)),
+        slow_start=_slow_start(name, cluster, policy),
         ring_hash=_ring(name, cluster.get("ring_hash_lb_config", {})),
         maglev_table_size=int(cluster.get("maglev_lb_config", {}).get("table_size", 65537)),
         overprovisioning=int(assignment.get("policy", {}).get("overprovisioning_factor", 140)),
@@ -70,6 +82,18 @@ def _protocol(http: Json) -> str:
     if "auto_config" in http:
         return "auto"
     return "http2" if "http2_protocol_options" in http.get("explicit_http_config", {}) else "http1"
+
+
+def _slow_start(name: str, cluster: Json, policy: str) -> SlowStart | None:
+    """Another policy's configuration means nothing (istiod leaves it beside a hash)."""
+    config: Json | None = cluster.get(f"{policy.lower()}_lb_config", {}).get("slow_start_config") if policy in SLOW_STARTING else None
+    window = limit(config.get("slow_start_window"), None) if config is not None else None
+    if config is None or window is None:
+        return None
+    aggression = float(config.get("aggression", {}).get("default_value", 1.0))
+    if aggression <= 0:
+        raise ConfigError(name, f"slow_start_config.aggression {aggression:g} is not above 0")
+    return SlowStart(window, aggression, _percent(config, "min_weight_percent", 10.0) / 100)
 
 
 def _panic(name: str, common: Json) -> float:

@@ -16,6 +16,7 @@ from devmesh.sidecar.pool import Pool
 from devmesh.sidecar.resilience import ClusterLoad, OutlierDetector, Recent
 from devmesh.sidecar.routing import without_port
 from devmesh.sidecar.seam import Handler
+from devmesh.sidecar.slow_start import Warming
 from devmesh.sidecar.target import Target, http_target
 from devmesh.sidecar.tls import Contexts, Peer, TlsTransport
 from devmesh.sidecar.upstream_connection import Announce, UpstreamConnection
@@ -41,6 +42,7 @@ class Upstreams:
         self._loads: dict[str, ClusterLoad] = {}
         self._detectors: dict[str, OutlierDetector] = {}
         self._balancers: dict[str, Balancer] = {}
+        self._warming: dict[str, Warming] = {}
         self._active: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.draining = False
@@ -54,6 +56,7 @@ class Upstreams:
 
     def configure(self, clusters: dict[str, Cluster]) -> None:
         """Keep what stays the same; idle connections of pools that are gone close."""
+        self._warming = {name: warming for name, warming in self._warming.items() if name in clusters}
         for name, cluster in clusters.items():
             if cluster.outlier is not None:
                 detector = self._detectors.setdefault(name, OutlierDetector(cluster.outlier))
@@ -68,7 +71,7 @@ class Upstreams:
                     load.recent = Recent(interval) if interval is not None else None
             known = self._balancers.get(name)
             if known is None or known.cluster != cluster:
-                self._balancers[name] = Balancer(cluster, self.ejected(name))
+                self._balancers[name] = Balancer(cluster, self.ejected(name), self._warm(cluster))
         keys = {name: {key_of(e) for e in cluster.endpoints} for name, cluster in clusters.items() if cluster.kind != "ORIGINAL_DST"}
         for key, pool in list(self._pools.items()):
             current = clusters.get(key[0])
@@ -97,8 +100,18 @@ class Upstreams:
         balancer = self._balancers.get(cluster.name)
         ejected = self.ejected(cluster.name)
         if balancer is None or balancer.ejected != ejected or (balancer.cluster is not cluster and balancer.cluster != cluster):
-            balancer = self._balancers[cluster.name] = Balancer(cluster, ejected)
+            balancer = self._balancers[cluster.name] = Balancer(cluster, ejected, self._warm(cluster))
         return balancer.choose(hash_value, self.active, self._rng, tried, tries)
+
+    def _warm(self, cluster: Cluster) -> Warming | None:
+        """Who of its endpoints is new, where that matters."""
+        if cluster.slow_start is None:
+            self._warming.pop(cluster.name, None)
+            return None
+        warming = self._warming.setdefault(cluster.name, Warming(cluster.slow_start, self.now))
+        warming.settings = cluster.slow_start
+        warming.keep(key_of(e) for e in cluster.endpoints if e.healthy)
+        return warming
 
     def active(self, key: str) -> int:
         return self._active.get(key, 0)
