@@ -138,7 +138,7 @@ class RouteBuilder:
             out["name"] = name
         config = config_path("networking.istio.io", "v1", self.namespace, "virtual-service", self.resource.key.name)
         out["metadata"] = {"filter_metadata": {"istio": {"config": config}}}
-        self.origins.setdefault(f"{config}#{index}", str(self.resource.position(f"spec.http[{index}]")))
+        self.origins.setdefault(f"{config}#{index}", str(self.world.http_position(self.resource, index)))
         if http.redirect is not None:
             out["redirect"] = self._redirect(http.redirect)
         elif http.direct_response is not None:
@@ -177,9 +177,9 @@ class RouteBuilder:
         out["route"] = action
 
     def _operation(self, http: HTTPRoute, match: HTTPMatchRequest | None) -> str:
-        """What tracing names: the only destination, else the VirtualService's first host as written."""
+        """What tracing names: the only destination, else the VirtualService (istiod's GetRouteOperation)."""
         only = http.route[0].destination if len(http.route) == 1 and http.redirect is None and http.direct_response is None else None
-        host = self._host(only) if only is not None else self.spec.hosts[0]
+        host = self._host(only) if only is not None else self.resource.key.name
         path = "/*"
         if match is not None and match.uri is not None:
             uri = match.uri
