@@ -17,6 +17,7 @@ from devmesh.config.istio_destination import (
     ConsistentHashLB,
     LoadBalancerSettings,
     OutlierDetection,
+    ProxyProtocol,
     RetryBudget,
     TCPSettings,
 )
@@ -24,6 +25,8 @@ from devmesh.config.model import Resource
 from devmesh.config.topology_types import Service, ServicePort
 
 HTTP2: Json = {"explicit_http_config": {"http2_protocol_options": {}}}
+RAW_BUFFER = f"{TYPE}envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+WITH_PROXY = f"{TYPE}envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"
 SLOW_STARTING = {"ROUND_ROBIN": "round_robin_lb_config", "LEAST_REQUEST": "least_request_lb_config"}
 LB_POLICIES = {"LEAST_CONN": "LEAST_REQUEST", "LEAST_REQUEST": "LEAST_REQUEST", "RANDOM": "RANDOM", "ROUND_ROBIN": "ROUND_ROBIN"}
 TLS_PARAMS: Json = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
@@ -96,7 +99,22 @@ def _cluster(
     _retry_budget(cluster, policy.retry_budget)
     _outlier(cluster, policy.outlier_detection)
     _tls(world, cluster, service, port, subset, policy.tls, at_gateway=at_gateway)
+    if policy.proxy_protocol is not None:
+        _proxy_protocol(cluster, policy.proxy_protocol)
     return cluster
+
+
+def _proxy_protocol(cluster: Json, protocol: ProxyProtocol) -> None:
+    """A header before whatever the transport sockets do."""
+    matches = cluster.get("transport_socket_matches", ())
+    if not matches:
+        cluster.setdefault("transport_socket", {"name": "raw_buffer", "typed_config": {"@type": RAW_BUFFER}})
+    for holder in matches or (cluster,):
+        config: Json = {"config": {"version": "V2"} if protocol.version == "V2" else {}, "transport_socket": holder["transport_socket"]}
+        holder["transport_socket"] = {
+            "name": "envoy.transport_sockets.upstream_proxy_protocol",
+            "typed_config": {"@type": WITH_PROXY, **config},
+        }
 
 
 def _options(cluster: Json) -> Json:
@@ -304,7 +322,7 @@ def _tls(
             "match": {},
             "transport_socket": {
                 "name": "envoy.transport_sockets.raw_buffer",
-                "typed_config": {"@type": f"{TYPE}envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"},
+                "typed_config": {"@type": RAW_BUFFER},
             },
         },
     ]

@@ -32,7 +32,6 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (LoadBalancerSettings, "zone_aware_lb_setting"): _ONE_MACHINE,
     (HTTPRetry, "retry_remote_localities"): _ONE_MACHINE,
     (TrafficPolicy, "tunnel"): "tunnelling is not supported yet",
-    (TrafficPolicy, "proxy_protocol"): "the PROXY protocol is not supported yet",
     (ClientTLSSettings, "ca_crl"): "revocation lists are not supported yet",
     (HTTPMatchRequest, "stat_prefix"): "there are no per-route statistics",
     (L4MatchAttributes, "destination_subnets"): "a service here has one address",

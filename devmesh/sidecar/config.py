@@ -394,6 +394,7 @@ class Cluster:
     bind_address: str | None = None
     protocol: str = "http1"  # http1 | http2 | auto | downstream
     metadata: tuple[tuple[str, str], ...] = ()  # filter_metadata.istio services' host/name/namespace, default_original_port
+    proxy_protocol: int = 0  # version of the header before all else; 0: none
     auto_sni: bool = False  # the request's host is the server name, and
     auto_san_validation: bool = False  # must be one of the certificate's
     service: str = ""  # FQDN

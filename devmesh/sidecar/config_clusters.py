@@ -27,6 +27,7 @@ UNREAD_VALIDATION = (
     "crl", "custom_validator_config", "max_verify_depth", "allow_expired_certificate",
     "require_signed_certificate_timestamp",
 )  # fmt: skip
+PROXY_PROTOCOL = "upstream_proxy_protocol"
 SAN_MATCHES = ("exact", "prefix", "suffix", "contains")
 
 
@@ -54,6 +55,7 @@ def parse_cluster(cluster: Json, assignments: Mapping[str, Json]) -> Cluster:
         breakers=_breakers(cluster.get("circuit_breakers", {})),
         outlier=_outlier(cluster["outlier_detection"]) if "outlier_detection" in cluster else None,
         transports=tuple(_choice(name, choice) for choice in cluster.get("transport_socket_matches", ())),
+        proxy_protocol=_proxy_protocol(name, cluster),
         tls=_transport(name, cluster.get("transport_socket")),
         panic_threshold=_panic(name, cluster.get("common_lb_config", {})),
         max_requests_per_connection=optional_number(common.get("max_requests_per_connection", cluster.get("max_requests_per_connection"))),
@@ -203,7 +205,26 @@ def _choice(name: str, choice: Json) -> TransportChoice:
     return TransportChoice(choice.get("name", ""), match, _transport(name, choice.get("transport_socket")))
 
 
+def _proxy_protocol(name: str, cluster: Json) -> int:
+    """0 without; istiod wraps every transport socket of a cluster alike."""
+    sockets = [choice.get("transport_socket", {}) for choice in cluster.get("transport_socket_matches", ())]
+    versions = {_version(name, socket) for socket in sockets or [cluster.get("transport_socket", {})]}
+    if len(versions) > 1:
+        raise ConfigError(name, "the PROXY protocol for some of a cluster's transport sockets only is not supported")
+    return versions.pop()
+
+
+def _version(name: str, socket: Json) -> int:
+    if not socket.get("name", "").endswith(PROXY_PROTOCOL):
+        return 0
+    config = socket["typed_config"].get("config", {})
+    refuse(name, config, ("pass_through_tlvs", "added_tlvs"), "proxy_protocol.")
+    return 2 if config.get("version", "V1") == "V2" else 1
+
+
 def _transport(name: str, socket: Json | None) -> TlsContext | None:
+    if socket is not None and socket["name"].endswith(PROXY_PROTOCOL):
+        socket = socket["typed_config"]["transport_socket"]
     if socket is None or socket["name"].endswith("raw_buffer"):
         return None
     if not socket["name"].endswith("transport_sockets.tls"):

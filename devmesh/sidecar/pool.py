@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from devmesh.sidecar.upstream import Upstreams
 
 
+HttpAddress = tuple[str, int, bytes, tuple[str, str] | None]
+
+
 class Pool:
     """Connections to one endpoint over one transport."""
 
@@ -22,7 +25,7 @@ class Pool:
     def __init__(self, upstreams: Upstreams, target: Target) -> None:
         self.upstreams, self.target = upstreams, target
         self.endpoint = key_of(target.endpoint)
-        self.address: tuple[str, int, bytes] | None = None  # how `http_pool` finds it
+        self.address: HttpAddress | None = None  # how `http_pool` finds it
         self.load = upstreams.load(target.cluster.name)
         self.mesh = target.tls is not None and any(name.startswith(b"istio") for name in target.alpn)  # the peer is a sidecar
         self.idle: list[UpstreamConnection] = []

@@ -175,14 +175,23 @@ class Router:
         upstreams = exchange.proxy.upstreams
         if cluster.kind == "ORIGINAL_DST":
             ip, port = exchange.stream.original
-            return upstreams.http_pool(cluster, Endpoint(ip, cluster.original_dst_port or port), exchange.head.authority)
+            return upstreams.http_pool(
+                cluster, Endpoint(ip, cluster.original_dst_port or port), exchange.head.authority, self._source(cluster)
+            )
         if self._hash is None:
             source = exchange.record.downstream_remote.rpartition(":")[0]
             self._hash = request_hash(self.action.hash_policies, exchange.head, source, exchange.proxy.rng)
         retry = self.action.retry
         tries = retry.host_selection_attempts if retry is not None and retry.previous_hosts else 0
         endpoint = upstreams.choose(cluster, self._hash.value, self.tried if tries else frozenset(), tries)
-        return upstreams.http_pool(cluster, endpoint, exchange.head.authority) if endpoint is not None else None
+        if endpoint is None:
+            return None
+        return upstreams.http_pool(cluster, endpoint, exchange.head.authority, self._source(cluster))
+
+    def _source(self, cluster: Cluster) -> tuple[str, str] | None:
+        """What the PROXY protocol tells, where there is one."""
+        stream = self.exchange.stream
+        return (stream.remote, stream.local) if cluster.proxy_protocol else None
 
     @property
     def set_cookie(self) -> bytes | None:

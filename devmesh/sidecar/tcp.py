@@ -56,8 +56,8 @@ class TcpConnection(Handler):
         if cluster.kind == "ORIGINAL_DST":
             endpoint: Endpoint | None = Endpoint(self.stream.original[0], cluster.original_dst_port or self.stream.original[1])
         else:
-            source = source_hash(self.stream.remote.rpartition(":")[0]) if self.config.by_source else None
-            endpoint = self.proxy.upstreams.choose(cluster, source, frozenset(), 0)
+            hashed = source_hash(self.stream.remote.rpartition(":")[0]) if self.config.by_source else None
+            endpoint = self.proxy.upstreams.choose(cluster, hashed, frozenset(), 0)
         if endpoint is None:
             self.record.flags |= Flag.UH
             self._finish()
@@ -71,7 +71,8 @@ class TcpConnection(Handler):
         self.record.upstream_host = f"{endpoint.address}:{endpoint.port}"
         self.record.fault_id = self.proxy.upstreams.partitions.cut.get(endpoint.address, "")
         tls = transport_for(cluster, endpoint)
-        self.proxy.upstreams.open(Target(cluster, endpoint, tls, TCP_ALPN if tls else ()), self._made, self._failed)
+        source = (self.stream.remote, self.stream.local)
+        self.proxy.upstreams.open(Target(cluster, endpoint, tls, TCP_ALPN if tls else (), source), self._made, self._failed)
 
     def _opened(self) -> None:
         if self.config.recorded:

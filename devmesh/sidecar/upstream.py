@@ -12,7 +12,8 @@ from devmesh.sidecar.config import Cluster, Endpoint
 from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.keepalive import keep_alive
 from devmesh.sidecar.partition import Partitions
-from devmesh.sidecar.pool import Pool
+from devmesh.sidecar.pool import HttpAddress, Pool
+from devmesh.sidecar.proxy_protocol import Preface
 from devmesh.sidecar.resilience import ClusterLoad, OutlierDetector, Recent
 from devmesh.sidecar.routing import without_port
 from devmesh.sidecar.seam import Handler
@@ -37,7 +38,7 @@ class Upstreams:
         self._dialer = dialer or Dialer()
         self.now, self._rng = now, rng
         self._pools: dict[tuple[str, tuple[object, ...]], Pool] = {}
-        self._http_pools: dict[str, tuple[Cluster, dict[tuple[str, int, bytes], Pool]]] = {}
+        self._http_pools: dict[str, tuple[Cluster, dict[HttpAddress, Pool]]] = {}
         self._retired: set[Pool] = set()
         self._loads: dict[str, ClusterLoad] = {}
         self._detectors: dict[str, OutlierDetector] = {}
@@ -136,19 +137,20 @@ class Upstreams:
         else:
             detector.answered(key, status, self.now(), self._rng)
 
-    def http_pool(self, cluster: Cluster, endpoint: Endpoint, authority: bytes = b"") -> Pool:
+    def http_pool(self, cluster: Cluster, endpoint: Endpoint, authority: bytes = b"", source: tuple[str, str] | None = None) -> Pool:
         """The pool of an HTTP/1.1 request; found again by address, since hashing a whole target costs as much as parsing a head.
 
-        `authority` is the request's, after rewrites: with auto_sni it is the server name, and no connection serves two of them.
+        `authority` is the request's, after rewrites: with auto_sni it is the server name, and no connection serves two of them;
+        nor two of `source`, which is what the PROXY protocol tells.
         """
         known = self._http_pools.get(cluster.name)
         if known is None or known[0] is not cluster:
             known = self._http_pools[cluster.name] = (cluster, {})
         host = without_port(authority) if cluster.auto_sni or cluster.auto_san_validation else b""
-        address = (endpoint.address, endpoint.port, host)
+        address = (endpoint.address, endpoint.port, host, source)
         pool = known[1].get(address)
         if pool is None:
-            pool = known[1][address] = self.pool(http_target(cluster, endpoint, host.decode("latin-1")))
+            pool = known[1][address] = self.pool(http_target(cluster, endpoint, host.decode("latin-1"), source))
             pool.address = address
         return pool
 
@@ -159,7 +161,7 @@ class Upstreams:
         """
         cluster = pool.target.cluster
         self._retired.discard(pool)
-        endless = cluster.kind == "ORIGINAL_DST" or cluster.auto_sni or cluster.auto_san_validation
+        endless = cluster.kind == "ORIGINAL_DST" or cluster.auto_sni or cluster.auto_san_validation or pool.target.source is not None
         if pool.retired or not endless:
             return
         self._pools.pop((cluster.name, pool.target.pool_key), None)
@@ -204,7 +206,9 @@ class Upstreams:
         if make is None:
             failed("remote_connection_failure|TLS_error:_no_certificate_yet:TLS_error_end")
             return
-        bind, address, inner = target.cluster.bind_address, target.endpoint.address, make
+        version, source = target.cluster.proxy_protocol, target.source
+        inner = make if not version else lambda: Preface(make(), version, source)
+        bind, address = target.cluster.bind_address, target.endpoint.address
         try:
             async with asyncio.timeout(target.cluster.connect_timeout):
                 await self.partitions.passable(address)
