@@ -4,74 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from devmesh.compiler.destination_rules import Client, Policy, policy_for, rule_for, subset_labels, subset_policy
 from devmesh.compiler.downstream_tls import CA_SUFFIX, credential
 from devmesh.compiler.entries import EntryService, as_addressed, is_empty, resolve
-from devmesh.compiler.policies import Policy, at_port, passes_through, subset_policy
+from devmesh.compiler.policies import passes_through
 from devmesh.compiler.security import has_sidecar, namespace_mode
 from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, file_secret, secret
-from devmesh.compiler.world import ROOT_NAMESPACE, MeshSettings, World, per_world
+from devmesh.compiler.world import MeshSettings, World, per_world
 from devmesh.config.durations import format_duration
 from devmesh.config.istio_destination import (
     ClientTLSSettings,
     ConnectionPoolSettings,
-    DestinationRule,
+    ConsistentHashLB,
     LoadBalancerSettings,
     OutlierDetection,
+    ProxyProtocol,
+    RetryBudget,
     TCPSettings,
 )
 from devmesh.config.model import Resource
-from devmesh.config.names import expand_host, host_matches
 from devmesh.config.topology_types import Service, ServicePort
 
 HTTP2: Json = {"explicit_http_config": {"http2_protocol_options": {}}}
+RAW_BUFFER = f"{TYPE}envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+WITH_PROXY = f"{TYPE}envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"
+SLOW_STARTING = {"ROUND_ROBIN": "round_robin_lb_config", "LEAST_REQUEST": "least_request_lb_config"}
 LB_POLICIES = {"LEAST_CONN": "LEAST_REQUEST", "LEAST_REQUEST": "LEAST_REQUEST", "RANDOM": "RANDOM", "ROUND_ROBIN": "ROUND_ROBIN"}
 TLS_PARAMS: Json = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"}
 DOWNSTREAM_PROTOCOL: Json = {"use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}}}
 
 
 @per_world
-def rule_for(world: World, service: Service, namespace: str) -> tuple[Resource, DestinationRule] | None:
-    """The DestinationRule of a host: the client's namespace, then the service's, then the root's (istiod's lookup)."""
-    for wanted in dict.fromkeys((namespace, service.namespace, ROOT_NAMESPACE)):
-        local = [(r, rule, expand_host(rule.host, wanted)) for r, rule in world.destination_rules() if r.key.namespace == wanted]
-        hosts = [host for _, _, host in local if host_matches(host, service.hostname)]
-        if hosts:
-            closest = max(hosts, key=len)
-            return _joined([(resource, rule) for resource, rule, host in local if host == closest])
-    return None
-
-
-def _joined(rules: list[tuple[Resource, DestinationRule]]) -> tuple[Resource, DestinationRule]:
-    """Several rules of one host in a namespace: the oldest gains the others' new subsets, and a policy if it has none (istiod's merge)."""
-    resource, joined = rules[0]
-    for _, rule in rules[1:]:
-        known = {subset.name for subset in joined.subsets}
-        more = tuple(subset for subset in rule.subsets if subset.name not in known)
-        policy = joined.traffic_policy or rule.traffic_policy
-        joined = joined.model_copy(update={"subsets": (*joined.subsets, *more), "traffic_policy": policy})
-    return resource, joined
-
-
-@per_world
-def service_clusters(world: World, service: Service, port: ServicePort, namespace: str, *, at_gateway: bool = False) -> list[Json]:
+def service_clusters(world: World, service: Service, port: ServicePort, client: Client, *, at_gateway: bool = False) -> list[Json]:
     """The default cluster of a port, then its subsets."""
-    found = rule_for(world, service, namespace)
-    resource, rule = found if found is not None else (None, None)
+    rule = rule_for(world, service, client)
     if rule is None:
         return [_cluster(world, service, port, "", Policy(), None, {}, at_gateway=at_gateway)]
-    subsets = ["", *(subset.name for subset in rule.subsets)]
+    spec = rule.spec
+    subsets = ["", *(subset.name for subset in spec.subsets)]
     return [
         _cluster(
-            world, service, port, name, subset_policy(rule, name, port.port), resource, subset_labels(rule, name), at_gateway=at_gateway,
-            direct=passes_through(rule, name, port.port),
+            world,
+            service,
+            port,
+            name,
+            subset_policy(spec, name, port.port),
+            rule.resource,
+            subset_labels(spec, name),
+            at_gateway=at_gateway,
+            direct=passes_through(spec, name, port.port),
         )
         for name in subsets
-        if passes_through(rule, name, port.port) or not is_empty(service, subset_labels(rule, name))
-    ]  # fmt: skip
-
-
-def subset_labels(rule: DestinationRule | None, subset: str) -> dict[str, str]:
-    return next((dict(one.labels) for one in rule.subsets if one.name == subset), {}) if rule is not None and subset else {}
+        if passes_through(spec, name, port.port) or not is_empty(service, subset_labels(spec, name))
+    ]
 
 
 def cluster_name(service: str, port: int, subset: str) -> str:
@@ -118,9 +103,25 @@ def _cluster(
     if cluster["type"] != "ORIGINAL_DST":
         _load_balancer(cluster, policy.load_balancer)
     _connection_pool(cluster, policy.connection_pool)
+    _retry_budget(cluster, policy.retry_budget)
     _outlier(cluster, policy.outlier_detection)
     _tls(world, cluster, service, port, subset, policy.tls, at_gateway=at_gateway)
+    if policy.proxy_protocol is not None:
+        _proxy_protocol(cluster, policy.proxy_protocol)
     return cluster
+
+
+def _proxy_protocol(cluster: Json, protocol: ProxyProtocol) -> None:
+    """A header before whatever the transport sockets do."""
+    matches = cluster.get("transport_socket_matches", ())
+    if not matches:
+        cluster.setdefault("transport_socket", {"name": "raw_buffer", "typed_config": {"@type": RAW_BUFFER}})
+    for holder in matches or (cluster,):
+        config: Json = {"config": {"version": "V2"} if protocol.version == "V2" else {}, "transport_socket": holder["transport_socket"]}
+        holder["transport_socket"] = {
+            "name": "envoy.transport_sockets.upstream_proxy_protocol",
+            "typed_config": {"@type": WITH_PROXY, **config},
+        }
 
 
 def _options(cluster: Json) -> Json:
@@ -146,20 +147,47 @@ def _load_balancer(cluster: Json, settings: LoadBalancerSettings | None) -> None
         return
     if settings.simple in LB_POLICIES:
         cluster["lb_policy"] = LB_POLICIES[settings.simple]
-        if cluster["lb_policy"] == "ROUND_ROBIN":
-            del cluster["lb_policy"]  # the enum's zero, which proto-JSON leaves out
     elif settings.simple == "PASSTHROUGH":
         as_addressed(cluster)
-    hashing = settings.consistent_hash
-    if hashing is not None and hashing.maglev is not None:
+    if cluster["lb_policy"] in SLOW_STARTING:
+        _slow_start(cluster, settings, SLOW_STARTING[cluster["lb_policy"]])
+    if settings.consistent_hash is not None:
+        _hashing(cluster, settings.consistent_hash)
+    if cluster["lb_policy"] == "ROUND_ROBIN":
+        del cluster["lb_policy"]  # the enum's zero, which proto-JSON leaves out
+
+
+def _slow_start(cluster: Json, settings: LoadBalancerSettings, config: str) -> None:
+    warmup = settings.warmup
+    if warmup is not None:
+        percent = 10.0 if warmup.minimum_percent is None else warmup.minimum_percent
+        cluster[config] = {
+            "slow_start_config": {
+                **({"slow_start_window": format_duration(warmup.duration)} if warmup.duration is not None else {}),
+                # istiod's runtime key is as odd as that.
+                "aggression": {"default_value": 1.0 if warmup.aggression is None else warmup.aggression, "runtime_key": "("},
+                "min_weight_percent": {"value": percent} if percent else {},
+            }
+        }
+    elif settings.warmup_duration_secs is not None:
+        cluster[config] = {"slow_start_config": {"slow_start_window": format_duration(settings.warmup_duration_secs)}}
+
+
+def _hashing(cluster: Json, hashing: ConsistentHashLB) -> None:
+    """A hash's own configuration takes the place of any other; where it has none, one for a slow start stays (and means nothing)."""
+    if hashing.maglev is not None:
         cluster["lb_policy"] = "MAGLEV"
-        if hashing.maglev.table_size:
-            cluster["maglev_lb_config"] = {"table_size": str(hashing.maglev.table_size)}
-    elif hashing is not None:
+        config, size = "maglev_lb_config", {"table_size": hashing.maglev.table_size}
+    elif hashing.ring_hash is not None:
         cluster["lb_policy"] = "RING_HASH"
-        size = hashing.ring_hash.minimum_ring_size if hashing.ring_hash is not None else hashing.minimum_ring_size or 1024
-        if size:
-            cluster["ring_hash_lb_config"] = {"minimum_ring_size": str(size)}
+        config, size = "ring_hash_lb_config", {"minimum_ring_size": hashing.ring_hash.minimum_ring_size}
+    else:
+        cluster["lb_policy"] = "RING_HASH"
+        config, size = "ring_hash_lb_config", {"minimum_ring_size": hashing.minimum_ring_size or 1024}
+    if all(size.values()):
+        for other in SLOW_STARTING.values():
+            cluster.pop(other, None)
+        cluster[config] = {name: str(number) for name, number in size.items()}
 
 
 def _connection_pool(cluster: Json, pool: ConnectionPoolSettings | None) -> None:
@@ -181,6 +209,18 @@ def _connection_pool(cluster: Json, pool: ConnectionPoolSettings | None) -> None
             common["max_requests_per_connection"] = pool.http.max_requests_per_connection
     if common or (pool.http is not None and (pool.http.use_client_protocol or pool.http.max_concurrent_streams)):
         _http_options(cluster, common, pool)
+
+
+def _retry_budget(cluster: Json, budget: RetryBudget | None) -> None:
+    if budget is None:
+        return
+    out: Json = {
+        "budget_percent": {"value": budget.percent} if budget.percent else {} if budget.percent == 0 else {"value": 20},
+        "min_retry_concurrency": budget.min_retry_concurrency or 3,
+    }
+    if budget.budget_interval is not None:
+        out["budget_interval"] = format_duration(budget.budget_interval)
+    cluster["circuit_breakers"]["thresholds"][0]["retry_budget"] = out
 
 
 def _tcp_settings(cluster: Json, tcp: TCPSettings) -> Json:
@@ -286,7 +326,7 @@ def _tls(
             "match": {},
             "transport_socket": {
                 "name": "envoy.transport_sockets.raw_buffer",
-                "typed_config": {"@type": f"{TYPE}envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"},
+                "typed_config": {"@type": RAW_BUFFER},
             },
         },
     ]
@@ -397,11 +437,12 @@ def inbound(world: World, service: Service, port: ServicePort) -> Json:
         },
     }
     _protocol(cluster, port)
-    found = rule_for(world, service, service.namespace)
-    if found is not None and found[1].traffic_policy is not None:
-        resource, rule = found
-        cluster["metadata"]["filter_metadata"]["istio"]["config"] = _config(resource)
-        _connection_pool(cluster, at_port(rule.traffic_policy, port.port)[0].connection_pool)
+    rule = rule_for(world, service, Client(service.namespace))
+    if rule is not None and rule.spec.traffic_policy is not None:
+        cluster["metadata"]["filter_metadata"]["istio"]["config"] = _config(rule.resource)
+        policy = policy_for(rule.spec.traffic_policy, port.port)
+        _connection_pool(cluster, policy.connection_pool)
+        _retry_budget(cluster, policy.retry_budget)
     return cluster
 
 

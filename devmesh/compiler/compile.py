@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from devmesh.compiler import clusters, endpoints, entries
 from devmesh.compiler.access_log import with_access_logs
-from devmesh.compiler.clusters import rule_for, subset_labels
+from devmesh.compiler.destination_rules import client_of, rule_for, subset_labels
 from devmesh.compiler.entries import EntryService, entry_names
 from devmesh.compiler.faults import cut_off
 from devmesh.compiler.gateways import merge_servers
@@ -80,7 +80,7 @@ def _outbound(world: World, proxy: Workload) -> tuple[list[Json], list[Json]]:
             continue
         seen.add(service.hostname)
         for port in service.ports:
-            built = clusters.service_clusters(world, service, port, proxy.namespace, at_gateway=proxy.gateway)
+            built = clusters.service_clusters(world, service, port, client_of(world, proxy), at_gateway=proxy.gateway)
             found += built
             assignments += [_assignment(world, service, port, cluster, proxy) for cluster in built if cluster["type"] == "EDS"]
     return found, assignments
@@ -88,11 +88,11 @@ def _outbound(world: World, proxy: Workload) -> tuple[list[Json], list[Json]]:
 
 def _assignment(world: World, service: Service, port: ServicePort, cluster: Json, proxy: Workload) -> Json:
     subset = cluster["name"].split("|")[2]
-    rule = rule_for(world, service, proxy.namespace)
-    labels = subset_labels(rule[1] if rule is not None else None, subset)
+    rule = rule_for(world, service, client_of(world, proxy))
+    labels = subset_labels(rule.spec if rule is not None else None, subset)
     if isinstance(service, EntryService):
         return entries.assignment(cluster["name"], service, port, labels)
-    mode = tls_mode(rule[1], subset, port.port) if rule is not None else None
+    mode = tls_mode(rule.spec, subset, port.port) if rule is not None else None
     return endpoints.assignment(world, cluster["name"], service, port, labels, proxy, mode)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from devmesh.compiler.clusters import cluster_name
+from devmesh.compiler.destination_rules import Client, Rule, client_of, rule_for
 from devmesh.compiler.gateways import GatewayServer, intersection
 from devmesh.compiler.routes import MESH, gateway_name, gateways_of, is_visible, mesh_services
 from devmesh.compiler.shared import Json, config_path, server_names, tcp_proxy
 from devmesh.compiler.world import World, matches, per_world
+from devmesh.config.durations import format_duration
+from devmesh.config.istio_destination import DestinationRule
 from devmesh.config.istio_networking import Destination, L4MatchAttributes, RouteDestination, TCPRoute, TLSMatchAttributes, VirtualService
 from devmesh.config.model import Resource
 from devmesh.config.names import expand_host, host_matches
@@ -17,17 +20,46 @@ from devmesh.config.topology_types import Service, ServicePort, Workload
 L4Match = L4MatchAttributes | TLSMatchAttributes
 
 
-def tcp_filter(world: World, resource: Resource, routes: Sequence[RouteDestination], port: int) -> Json:
-    """The TcpProxy to one destination, or to several by weight; a destination without weight among several gets nothing."""
-    namespace = resource.key.namespace
+def tcp_filter(world: World, client: Client, resource: Resource, routes: Sequence[RouteDestination], port: int) -> Json:
+    """The TcpProxy to one destination, or to several by weight; a destination without weight among several gets nothing.
+
+    Of several it is the first one's DestinationRule that counts.
+    """
+    namespace, first = resource.key.namespace, routes[0].destination
+    service = world.service_by_host(expand_host(first.host, namespace)) if first is not None else None
+    rule = rule_for(world, service, client) if service is not None else None
     if len(routes) == 1:
-        name = _cluster(world, routes[0].destination, namespace, port)
-        return tcp_proxy(name, name)
+        name = _cluster(world, first, namespace, port)
+        return _governed(tcp_proxy(name, name), rule, first.subset if first is not None else "")
     proxy = tcp_proxy(f"{resource.key.name}.{namespace}", "")
     del proxy["typed_config"]["cluster"]
     weighted = [{"name": _cluster(world, one.destination, namespace, port), "weight": one.weight} for one in routes if one.weight > 0]
     proxy["typed_config"]["weighted_clusters"] = {"clusters": weighted}
+    return _governed(proxy, rule, "")
+
+
+def _governed(proxy: Json, rule: Rule | None, subset: str) -> Json:
+    """What a DestinationRule says of connections: its policy for the whole host, whatever it says of ports and subsets, as in istiod."""
+    config = proxy["typed_config"]
+    policy = rule.spec.traffic_policy if rule is not None else None
+    tcp = policy.connection_pool.tcp if policy is not None and policy.connection_pool is not None else None
+    if tcp is not None and tcp.idle_timeout is not None:
+        config["idle_timeout"] = format_duration(tcp.idle_timeout)
+    if tcp is not None and tcp.max_connection_duration is not None:
+        config["max_downstream_connection_duration"] = format_duration(tcp.max_connection_duration)
+    if rule is not None and _by_source(rule.spec, subset):
+        config["hash_policy"] = [{"source_ip": {}}]
     return proxy
+
+
+def _by_source(rule: DestinationRule, subset: str) -> bool:
+    """useSourceIp, of a subset if that has a balancer of its own; `portLevelSettings` are not asked."""
+    own = next((one.traffic_policy for one in rule.subsets if one.name == subset), None)
+    balancer = own.load_balancer if own is not None else None
+    if balancer is None:
+        balancer = rule.traffic_policy.load_balancer if rule.traffic_policy is not None else None
+    hashing = balancer.consistent_hash if balancer is not None else None
+    return hashing is not None and bool(hashing.use_source_ip)
 
 
 def _cluster(world: World, destination: Destination | None, namespace: str, port: int) -> str:
@@ -77,7 +109,7 @@ def gateway_tcp_filter(world: World, proxy: Workload, one: GatewayServer) -> Jso
     for resource, spec in bound_services(world, one, proxy):
         for tcp in spec.tcp:
             if _fits(tcp, one, proxy, resource.key.namespace):
-                return tcp_filter(world, resource, tcp.route, one.number)
+                return tcp_filter(world, client_of(world, proxy), resource, tcp.route, one.number)
     return None
 
 
@@ -98,7 +130,7 @@ def gateway_tls_chains(world: World, proxy: Workload, one: GatewayServer, known:
                 chains.append(
                     {
                         **server_names(match.sni_hosts),
-                        "filters": [tcp_filter(world, resource, tls.route, one.number)],
+                        "filters": [tcp_filter(world, client_of(world, proxy), resource, tls.route, one.number)],
                         "transport_socket_connect_timeout": "15s",
                     }
                 )
@@ -117,9 +149,9 @@ def outbound_chains(world: World, proxy: Workload, service: Service, port: Servi
             for match in tls.match:
                 if applies(match, port.port, proxy, MESH, resource.key.namespace) and match.sni_hosts not in seen:
                     seen.add(match.sni_hosts)
-                    chain = _routed(resource, tcp_filter(world, resource, tls.route, port.port))
+                    chain = _routed(resource, tcp_filter(world, client_of(world, proxy), resource, tls.route, port.port))
                     chains.append({**server_names(match.sni_hosts), **chain})
-    return chains or [_own_chain(service, port)]
+    return chains or [_own_chain(world, proxy, service, port)]
 
 
 @per_world
@@ -138,8 +170,8 @@ def _outbound_tcp(
     for resource, spec in naming:
         for tcp in spec.tcp:
             if not tcp.match or any(applies(match, port.port, proxy, MESH, resource.key.namespace) for match in tcp.match):
-                return _routed(resource, tcp_filter(world, resource, tcp.route, port.port))
-    return _own_chain(service, port)
+                return _routed(resource, tcp_filter(world, client_of(world, proxy), resource, tcp.route, port.port))
+    return _own_chain(world, proxy, service, port)
 
 
 def _routed(resource: Resource, network: Json) -> Json:
@@ -148,8 +180,9 @@ def _routed(resource: Resource, network: Json) -> Json:
     return {"filters": [network], "metadata": metadata, "transport_socket_connect_timeout": "15s"}
 
 
-def _own_chain(service: Service, port: ServicePort) -> Json:
+def _own_chain(world: World, proxy: Workload, service: Service, port: ServicePort) -> Json:
     """TLS to a service without an address is told by its host's name."""
     name = cluster_name(service.hostname, port.port, "")
     match = server_names([service.hostname]) if port.is_tls and not service.cluster_ip else {}
-    return {**match, "filters": [tcp_proxy(name, name)], "transport_socket_connect_timeout": "15s"}
+    network = _governed(tcp_proxy(name, name), rule_for(world, service, client_of(world, proxy)), "")
+    return {**match, "filters": [network], "transport_socket_connect_timeout": "15s"}

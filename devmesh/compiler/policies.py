@@ -1,54 +1,10 @@
-"""Which of a DestinationRule's policies hold: of a port, of a subset over its host, and by istiod's own rules for TLS and hashing."""
+"""What of a DestinationRule's policies counts where istiod has rules of its own for it: TLS of endpoints, hashing on routes, PASSTHROUGH."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
-from devmesh.config.istio_destination import (
-    ClientTLSSettings,
-    ConnectionPoolSettings,
-    ConsistentHashLB,
-    DestinationRule,
-    LoadBalancerSettings,
-    OutlierDetection,
-    PortTrafficPolicy,
-    TrafficPolicy,
-)
+from devmesh.compiler.destination_rules import policy_for, port_level
+from devmesh.config.istio_destination import ConsistentHashLB, DestinationRule, LoadBalancerSettings, PortTrafficPolicy, TrafficPolicy
 from devmesh.config.istio_networking import Destination
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What a cluster is built with."""
-
-    load_balancer: LoadBalancerSettings | None = None
-    connection_pool: ConnectionPoolSettings | None = None
-    outlier_detection: OutlierDetection | None = None
-    tls: ClientTLSSettings | None = None
-
-
-def at_port(policy: TrafficPolicy | None, port: int) -> tuple[Policy, bool]:
-    """And whether it is the port's own, which inherits nothing (istiod's GetPortLevelTrafficPolicy)."""
-    if policy is None:
-        return Policy(), False
-    own = _port_level(policy, port)
-    given = own if own is not None else policy
-    return Policy(given.load_balancer, given.connection_pool, given.outlier_detection, given.tls), own is not None
-
-
-def subset_policy(rule: DestinationRule, subset: str, port: int) -> Policy:
-    """What holds for one port of a subset; "" or a name that the rule does not have is the host's own.
-
-    Each part that the subset gives replaces the host's; a subset's own settings for the port replace all (istiod's MergeSubsetTrafficPolicy).
-    """
-    host, _ = at_port(rule.traffic_policy, port)
-    own = _of_subset(rule, subset)
-    if own is None:
-        return host
-    over, whole = at_port(own, port)
-    if whole:
-        return over
-    return Policy(*(getattr(over, one.name) if getattr(over, one.name) is not None else getattr(host, one.name) for one in fields(Policy)))
 
 
 def passes_through(rule: DestinationRule, subset: str, port: int) -> bool:
@@ -56,7 +12,7 @@ def passes_through(rule: DestinationRule, subset: str, port: int) -> bool:
 
     istiod makes subsets of what the host's cluster has become, and looks at a subset's own PASSTHROUGH without its ports.
     """
-    host, _ = at_port(rule.traffic_policy, port)
+    host = policy_for(rule.traffic_policy, port)
     own = _of_subset(rule, subset)
     return _is_passthrough(host.load_balancer) or (own is not None and _is_passthrough(own.load_balancer))
 
@@ -91,13 +47,8 @@ def _of_subset(rule: DestinationRule, subset: str) -> TrafficPolicy | None:
     return next((one.traffic_policy for one in rule.subsets if one.name == subset), None) if subset else None
 
 
-def _port_level(policy: TrafficPolicy | None, port: int) -> PortTrafficPolicy | None:
-    settings = policy.port_level_settings if policy is not None else ()
-    return next((one for one in settings if one.port is not None and one.port.number == port), None)
-
-
 def _tls_mode(policy: TrafficPolicy | None, port: int) -> str | None:
-    own = _port_level(policy, port)
+    own = port_level(policy, port)
     if own is not None and own.tls is not None:
         return own.tls.mode
     return policy.tls.mode if policy is not None and policy.tls is not None else None
@@ -108,4 +59,4 @@ def _hash(policy: TrafficPolicy | PortTrafficPolicy | None) -> ConsistentHashLB 
 
 
 def _port_hash(policy: TrafficPolicy | None, port: int) -> ConsistentHashLB | None:
-    return _hash(_port_level(policy, port))
+    return _hash(port_level(policy, port))

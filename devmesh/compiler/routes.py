@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from devmesh.compiler import route_match
-from devmesh.compiler.clusters import cluster_name, rule_for
+from devmesh.compiler.clusters import cluster_name
+from devmesh.compiler.destination_rules import Client, client_of, rule_for
 from devmesh.compiler.policies import destination_hash, service_hash
 from devmesh.compiler.shared import TYPE, Json, config_path, million
 from devmesh.compiler.world import World, matches, per_world
@@ -17,6 +18,7 @@ from devmesh.config.istio_networking import (
     Destination,
     HeaderOperations,
     Headers,
+    HTTPCookieAttribute,
     HTTPDirectResponse,
     HTTPFaultInjection,
     HTTPMatchRequest,
@@ -69,14 +71,14 @@ def routes_of(
     world: World, proxy: Workload, resource: Resource, spec: VirtualService, port: int, gateways: frozenset[str], *, tls: bool = False
 ) -> tuple[list[Json], Mapping[str, str]]:
     """Routes of one VirtualService as one proxy sees them at one listener port, and the origin of each rule."""
-    seen = Seen(proxy.namespace, proxy.gateway, port, gateways, tls)
+    seen = Seen(client_of(world, proxy), proxy.gateway, port, gateways, tls)
     return _built(world, resource, spec, seen, tuple(_chosen(spec, seen, proxy, resource.key.namespace)))
 
 
 class Seen(NamedTuple):
     """From where a VirtualService is looked at: what its routes depend on besides which of them a proxy gets."""
 
-    namespace: str
+    client: Client
     at_gateway: bool
     port: int
     gateways: frozenset[str]
@@ -107,7 +109,7 @@ def _applies(match: HTTPMatchRequest, seen: Seen, proxy: Workload, namespace: st
         return not seen.gateways.isdisjoint(gateway_name(name, namespace) for name in match.gateways)
     if match.source_labels and not matches(match.source_labels, proxy.labels):
         return False
-    return not match.source_namespace or match.source_namespace == seen.namespace
+    return not match.source_namespace or match.source_namespace == seen.client.namespace
 
 
 @per_world
@@ -140,7 +142,7 @@ class RouteBuilder:
             out["name"] = name
         config = config_path("networking.istio.io", "v1", self.namespace, "virtual-service", self.resource.key.name)
         out["metadata"] = {"filter_metadata": {"istio": {"config": config}}}
-        self.origins.setdefault(f"{config}#{index}", str(self.resource.position(f"spec.http[{index}]")))
+        self.origins.setdefault(f"{config}#{index}", str(self.world.http_position(self.resource, index)))
         if http.redirect is not None:
             out["redirect"] = self._redirect(http.redirect)
         elif http.direct_response is not None:
@@ -268,9 +270,9 @@ class RouteBuilder:
         out = []
         for one in destinations:
             service = self.world.service_by_host(self._host(one.destination))
-            rule = rule_for(self.world, service, self.seen.namespace) if service is not None else None
+            rule = rule_for(self.world, service, self.seen.client) if service is not None else None
             if rule is not None and one.destination is not None:
-                found = hash_policy(destination_hash(rule[1], one.destination))
+                found = hash_policy(destination_hash(rule.spec, one.destination))
                 out += [found] if found else []
         return out
 
@@ -331,12 +333,13 @@ def mesh_services(world: World, namespace: str) -> list[tuple[Resource, VirtualS
 
 def is_visible(resource: Resource, spec: VirtualService, namespace: str) -> bool:
     """Whether exportTo lets proxies of a namespace see it; "." is its own."""
-    return not spec.export_to or "*" in spec.export_to or namespace in [resource.key.namespace if to == "." else to for to in spec.export_to]
+    shown_to = {resource.key.namespace if to == "." else to for to in spec.export_to}
+    return not shown_to or not shown_to.isdisjoint(("*", namespace))
 
 
-def service_hash_policy(world: World, service: Service, port: int, namespace: str) -> Json | None:
-    rule = rule_for(world, service, namespace)
-    return hash_policy(service_hash(rule[1], port)) if rule is not None else None
+def service_hash_policy(world: World, service: Service, port: int, client: Client) -> Json | None:
+    rule = rule_for(world, service, client)
+    return hash_policy(service_hash(rule.spec, port)) if rule is not None else None
 
 
 def hash_policy(hashing: ConsistentHashLB | None) -> Json | None:
@@ -351,12 +354,18 @@ def hash_policy(hashing: ConsistentHashLB | None) -> Json | None:
             cookie["ttl"] = format_duration(hashing.http_cookie.ttl)
         if hashing.http_cookie.path:
             cookie["path"] = hashing.http_cookie.path
+        if hashing.http_cookie.attributes:
+            cookie["attributes"] = [_attribute(one) for one in hashing.http_cookie.attributes]
         return {"cookie": cookie}
     if hashing.use_source_ip is not None:
         return {"connection_properties": {"source_ip": True} if hashing.use_source_ip else {}}
     if hashing.http_query_parameter_name:
         return {"query_parameter": {"name": hashing.http_query_parameter_name}}
     return None
+
+
+def _attribute(attribute: HTTPCookieAttribute) -> Json:
+    return {"name": attribute.name, **({"value": attribute.value} if attribute.value else {})}
 
 
 def retry_policy(retries: HTTPRetry | None, *, hashed: bool = False) -> Json:

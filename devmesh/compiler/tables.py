@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from devmesh.compiler.clusters import cluster_name
+from devmesh.compiler.destination_rules import client_of
 from devmesh.compiler.entries import EntryService
 from devmesh.compiler.faults import fault_routes
 from devmesh.compiler.gateways import GatewayServer, by_specificity, intersection
@@ -86,7 +87,7 @@ class Tables:
     def _default_route(self, service: Service, port: int) -> Json:
         name = cluster_name(service.hostname, port, "")
         route = default_route(name, f"{service.hostname}:{port}/*", self.world.settings.default_http_retry_policy)
-        hashing = service_hash_policy(self.world, service, port, self.proxy.namespace)
+        hashing = service_hash_policy(self.world, service, port, client_of(self.world, self.proxy))
         if hashing is not None:
             route["route"]["hash_policy"] = [hashing]
         return route

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from devmesh.compiler.entries import EntryService, entry_services
+from devmesh.config.delegates import with_delegates
 from devmesh.config.devmesh_v1 import Fault
 from devmesh.config.istio_destination import DestinationRule
 from devmesh.config.istio_networking import Gateway, HTTPRetry, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
 from devmesh.config.kubernetes import Secret
-from devmesh.config.model import Resource
+from devmesh.config.model import Resource, ResourceKey, SourcePosition
 from devmesh.config.topology import Topology
 from devmesh.config.topology_types import Service, Workload
 
@@ -86,7 +87,25 @@ class World:
 
     @per_world
     def virtual_services(self) -> list[tuple[Resource, VirtualService]]:
-        return [(r, r.spec) for r in self.resources if isinstance(r.spec, VirtualService)]
+        """Those with hosts, with the routes that they take from their delegates."""
+        return [(resource, spec) for resource, spec, _ in self._routed().values()]
+
+    def http_position(self, resource: Resource, index: int) -> SourcePosition:
+        """Where an HTTP route of a VirtualService is written, in its own file or in its delegate's."""
+        return self._routed()[resource.key][2][index]
+
+    @per_world
+    def _routed(self) -> dict[ResourceKey, tuple[Resource, VirtualService, list[SourcePosition]]]:
+        services = [(r, r.spec) for r in self.resources if isinstance(r.spec, VirtualService)]
+        delegates = {(r.key.namespace, r.key.name): r for r, spec in services if not spec.hosts}
+        found = {}
+        for resource, spec in services:
+            if spec.hosts:
+                routes = with_delegates(resource, spec, delegates)
+                if any(http.delegate is not None for http in spec.http):
+                    spec = spec.model_copy(update={"http": tuple(one.route for one in routes)})  # noqa: PLW2901
+                found[resource.key] = (resource, spec, [one.position for one in routes])
+        return found
 
     @per_world
     def destination_rules(self) -> list[tuple[Resource, DestinationRule]]:

@@ -9,6 +9,7 @@ DM0008 HTTP rule on another protocol's port, DM0010 compose file, DM0011 weights
 
 from collections.abc import Iterable, Sequence
 
+from devmesh.config.check_delegates import check_delegates
 from devmesh.config.check_destination_rule import check_destination_rule
 from devmesh.config.check_gateway import check_gateway, check_peer_authentication
 from devmesh.config.check_secret import check_secret
@@ -36,6 +37,7 @@ def analyze(resources: Sequence[Resource], topology: Topology | None = None) -> 
         check.found += support_diagnostics(check.resource)
         _check_alone(check)
         check_references(check, world)
+        check_delegates(check, resources)
         check_networks(check, world)
     check_conflicts(checks)
     return merge(check.found for check in checks)

@@ -30,10 +30,28 @@ def check_destination_rule(check: Checker, spec: DestinationRule) -> None:
         check.labels(f"{path}.labels", subset.labels)
         _check_policy(check, f"{path}.trafficPolicy", subset.traffic_policy)
     check.export_to("spec.exportTo", spec.export_to)
+    _check_credentials(check, spec)
     check.selector("spec.workloadSelector", spec.workload_selector)
     beyond = [one for one in spec.export_to if one not in (".", check.resource.meta.namespace)]
     if spec.workload_selector is not None and beyond:
         check.error("spec.exportTo", "destination rule with workload selector cannot have exportTo beyond current namespace")
+
+
+def _check_credentials(check: Checker, spec: DestinationRule) -> None:
+    """With a workloadSelector Istio serves the Secret to the sidecars that it selects; here these would go without TLS."""
+    if spec.workload_selector is None:
+        return
+    policies = [("spec.trafficPolicy", spec.traffic_policy)]
+    policies += [(f"spec.subsets[{index}].trafficPolicy", subset.traffic_policy) for index, subset in enumerate(spec.subsets)]
+    for at, policy in policies:
+        levels = policy.port_level_settings if policy is not None else ()
+        for path, one in [(at, policy), *((f"{at}.portLevelSettings[{index}]", level) for index, level in enumerate(levels))]:
+            if one is not None and one.tls is not None and one.tls.credential_name:
+                check.error(
+                    f"{path}.tls.credentialName",
+                    "sidecars are not served Secrets: with workloadSelector the connection would not be encrypted",
+                    "name files: caCertificates, clientCertificate, privateKey",
+                )
 
 
 def _check_policy(check: Checker, path: str, policy: TrafficPolicy | None) -> None:

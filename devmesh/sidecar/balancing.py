@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import xxhash
@@ -16,6 +16,7 @@ import xxhash
 from devmesh.sidecar.config import Cluster, Endpoint, HashPolicy
 from devmesh.sidecar.message import RequestHead
 from devmesh.sidecar.routing import cookie, pseudo_header, query_value
+from devmesh.sidecar.slow_start import Warming
 
 MASK = 2**64 - 1
 HASHING = frozenset({"RING_HASH", "MAGLEV"})
@@ -51,11 +52,15 @@ def request_hash(policies: tuple[HashPolicy, ...], head: RequestHead, source_ip:
     return Hash(total, made)
 
 
+def source_hash(ip: str) -> int:
+    return xxhash.xxh64_intdigest(ip.encode())
+
+
 def _digest(policy: HashPolicy, head: RequestHead, source_ip: str, rng: random.Random) -> tuple[int | None, bytes | None]:
     if policy.kind == "header":
         return _header_digest(head, policy.name), None
     if policy.kind == "source_ip":
-        return xxhash.xxh64_intdigest(source_ip.encode()), None
+        return source_hash(source_ip), None
     if policy.kind == "query":
         value = query_value(head.target.partition(b"?")[2], policy.name)
         return (None if value is None else xxhash.xxh64_intdigest(value)), None
@@ -89,9 +94,9 @@ class Balancer:
 
     __slots__ = ("_levels", "cluster", "ejected")
 
-    def __init__(self, cluster: Cluster, ejected: frozenset[str] = frozenset()) -> None:
+    def __init__(self, cluster: Cluster, ejected: frozenset[str] = frozenset(), warming: Warming | None = None) -> None:
         self.cluster, self.ejected = cluster, ejected
-        self._levels = [(load, _Picker(cluster, hosts)) for load, hosts in priority_loads(cluster, ejected)]
+        self._levels = [(load, _Picker(cluster, hosts, warming)) for load, hosts in priority_loads(cluster, ejected)]
 
     def choose(
         self, hash_value: int | None, active: Active, rng: random.Random, tried: frozenset[str] = frozenset(), tries: int = 1
@@ -122,7 +127,9 @@ class _Picker:
 
     cluster: Cluster
     hosts: tuple[Endpoint, ...]
+    warming: Warming | None = None
     _keys: tuple[str, ...] = ()
+    _weights: Sequence[float] = ()
     _weighted: bool = False
     _credit: list[float] = field(default_factory=list)
     _ring: list[tuple[int, Endpoint]] = field(default_factory=list)
@@ -132,7 +139,8 @@ class _Picker:
     def __post_init__(self) -> None:
         self._keys = tuple(map(key_of, self.hosts))
         self._credit = [0.0] * len(self.hosts)
-        self._weighted = len({host.weight for host in self.hosts}) > 1
+        self._weights = [host.weight for host in self.hosts]
+        self._weighted = len(set(self._weights)) > 1
         if self.cluster.lb_policy == "RING_HASH":
             self._ring = build_ring(self.hosts, *self.cluster.ring_hash)
             self._points = [point for point, _ in self._ring]
@@ -144,8 +152,11 @@ class _Picker:
         if len(hosts) == 1:
             return hosts[0]
         policy = self.cluster.lb_policy
+        if self.warming is not None and self.warming.under_way():
+            weights = [host.weight * self.warming.factor(key) for host, key in zip(hosts, self._keys, strict=True)]
+            return self._in_turn(weights) if policy == "ROUND_ROBIN" else self._by_load(weights, active, rng)
         if policy == "ROUND_ROBIN":
-            return self._round_robin()
+            return self._in_turn(self._weights)
         if policy == "RANDOM":  # Envoy's takes no notice of weights
             return rng.choice(hosts)
         if policy in HASHING:
@@ -161,10 +172,10 @@ class _Picker:
         return self._maglev[point % len(self._maglev)]
 
     def _least_request(self, active: Active, rng: random.Random) -> Endpoint:
-        """Power of N choices; unequal weights are lowered by load as weight / (active + 1)."""
+        """Power of N choices between equal hosts."""
         hosts, keys = self.hosts, self._keys
         if self._weighted:
-            return rng.choices(hosts, [host.weight / (active(key) + 1) for host, key in zip(hosts, keys, strict=True)])[0]
+            return self._by_load(self._weights, active, rng)
         best = int(rng.random() * len(hosts))
         for _ in range(self.cluster.least_request_choices - 1):
             other = int(rng.random() * len(hosts))
@@ -172,13 +183,17 @@ class _Picker:
                 best = other
         return hosts[best]
 
-    def _round_robin(self) -> Endpoint:
+    def _by_load(self, weights: Sequence[float], active: Active, rng: random.Random) -> Endpoint:
+        """Unequal weights are lowered by load as weight / (active + 1)."""
+        return rng.choices(self.hosts, [weight / (active(key) + 1) for weight, key in zip(weights, self._keys, strict=True)])[0]
+
+    def _in_turn(self, weights: Sequence[float]) -> Endpoint:
         """Smooth weighted round robin: each gains its weight, the richest pays the total."""
-        total = 0
+        total = 0.0
         credit = self._credit
-        for index, host in enumerate(self.hosts):
-            credit[index] += host.weight
-            total += host.weight
+        for index, weight in enumerate(weights):
+            credit[index] += weight
+            total += weight
         best = max(range(len(credit)), key=credit.__getitem__)
         credit[best] -= total
         return self.hosts[best]

@@ -249,6 +249,8 @@ class TcpProxy:
     clusters: tuple[WeightedCluster, ...]
     total_weight: int
     idle_timeout: float | None = 3600.0
+    max_duration: float | None = None
+    by_source: bool = False  # hash_policy source_ip
     access_log: bool = False
     recorded: bool = True  # False: what passes unseen (excluded destinations)
 
@@ -323,6 +325,7 @@ class CircuitBreakers:
     max_retries: int = 3
     retry_budget_percent: float | None = None
     retry_budget_min: int = 3
+    retry_budget_interval: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +354,22 @@ class TransportChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class Keepalive:
+    """SO_KEEPALIVE; None leaves the system's own number."""
+
+    probes: int | None = None
+    time: int | None = None  # seconds
+    interval: int | None = None  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class SlowStart:
+    window: float  # seconds
+    aggression: float = 1.0  # above 0
+    min_weight: float = 0.1  # of 1
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     name: str
     kind: str  # EDS | STATIC | STRICT_DNS | LOGICAL_DNS | ORIGINAL_DST
@@ -364,7 +383,10 @@ class Cluster:
     panic_threshold: float = 50.0
     max_requests_per_connection: int | None = None
     idle_timeout: float | None = 3600.0
+    max_connection_duration: float | None = None
+    keepalive: Keepalive | None = None
     least_request_choices: int = 2
+    slow_start: SlowStart | None = None
     ring_hash: tuple[int, int] = (1024, 8 * 1024 * 1024)
     maglev_table_size: int = 65537
     overprovisioning: int = 140  # percent; ClusterLoadAssignment.policy
@@ -372,6 +394,7 @@ class Cluster:
     bind_address: str | None = None
     protocol: str = "http1"  # http1 | http2 | auto | downstream
     metadata: tuple[tuple[str, str], ...] = ()  # filter_metadata.istio services' host/name/namespace, default_original_port
+    proxy_protocol: int = 0  # version of the header before all else; 0: none
     auto_sni: bool = False  # the request's host is the server name, and
     auto_san_validation: bool = False  # must be one of the certificate's
     service: str = ""  # FQDN

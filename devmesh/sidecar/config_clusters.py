@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from devmesh.sidecar.config import CircuitBreakers, Cluster, ConfigError, Endpoint, OutlierDetection, TlsContext, TransportChoice
+from devmesh.sidecar.config import (
+    CircuitBreakers,
+    Cluster,
+    ConfigError,
+    Endpoint,
+    Keepalive,
+    OutlierDetection,
+    SlowStart,
+    TlsContext,
+    TransportChoice,
+)
 from devmesh.sidecar.config_common import Json, limit, optional_number, refuse, seconds
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+SLOW_STARTING = frozenset({"ROUND_ROBIN", "LEAST_REQUEST"})
 KINDS = frozenset({"EDS", "STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST"})
 POLICIES = frozenset({"ROUND_ROBIN", "LEAST_REQUEST", "RING_HASH", "RANDOM", "MAGLEV", "CLUSTER_PROVIDED"})
 UNREAD_CLUSTER = ("cluster_type", "load_balancing_policy", "health_checks", "lb_subset_config", "transport_socket_matcher")
@@ -16,6 +27,7 @@ UNREAD_VALIDATION = (
     "crl", "custom_validator_config", "max_verify_depth", "allow_expired_certificate",
     "require_signed_certificate_timestamp",
 )  # fmt: skip
+PROXY_PROTOCOL = "upstream_proxy_protocol"
 SAN_MATCHES = ("exact", "prefix", "suffix", "contains")
 
 
@@ -43,11 +55,15 @@ def parse_cluster(cluster: Json, assignments: Mapping[str, Json]) -> Cluster:
         breakers=_breakers(cluster.get("circuit_breakers", {})),
         outlier=_outlier(cluster["outlier_detection"]) if "outlier_detection" in cluster else None,
         transports=tuple(_choice(name, choice) for choice in cluster.get("transport_socket_matches", ())),
+        proxy_protocol=_proxy_protocol(name, cluster),
         tls=_transport(name, cluster.get("transport_socket")),
         panic_threshold=_panic(name, cluster.get("common_lb_config", {})),
         max_requests_per_connection=optional_number(common.get("max_requests_per_connection", cluster.get("max_requests_per_connection"))),
         idle_timeout=limit(common.get("idle_timeout"), 3600.0),
+        max_connection_duration=limit(common.get("max_connection_duration"), None),
+        keepalive=_keepalive(cluster.get("upstream_connection_options", {})),
         least_request_choices=int(cluster.get("least_request_lb_config", {}).get("choice_count", 2)),
+        slow_start=_slow_start(name, cluster, policy),
         ring_hash=_ring(name, cluster.get("ring_hash_lb_config", {})),
         maglev_table_size=int(cluster.get("maglev_lb_config", {}).get("table_size", 65537)),
         overprovisioning=int(assignment.get("policy", {}).get("overprovisioning_factor", 140)),
@@ -68,6 +84,18 @@ def _protocol(http: Json) -> str:
     if "auto_config" in http:
         return "auto"
     return "http2" if "http2_protocol_options" in http.get("explicit_http_config", {}) else "http1"
+
+
+def _slow_start(name: str, cluster: Json, policy: str) -> SlowStart | None:
+    """Another policy's configuration means nothing (istiod leaves it beside a hash)."""
+    config: Json | None = cluster.get(f"{policy.lower()}_lb_config", {}).get("slow_start_config") if policy in SLOW_STARTING else None
+    window = limit(config.get("slow_start_window"), None) if config is not None else None
+    if config is None or window is None:
+        return None
+    aggression = float(config.get("aggression", {}).get("default_value", 1.0))
+    if aggression <= 0:
+        raise ConfigError(name, f"slow_start_config.aggression {aggression:g} is not above 0")
+    return SlowStart(window, aggression, _percent(config, "min_weight_percent", 10.0) / 100)
 
 
 def _panic(name: str, common: Json) -> float:
@@ -117,19 +145,34 @@ def _endpoint(host: Json, priority: int) -> Endpoint:
     )
 
 
+def _keepalive(options: Json) -> Keepalive | None:
+    """A 0 switches all of it off (config.core.v3.TcpKeepalive; asked of Envoy 1.40)."""
+    given = options.get("tcp_keepalive")
+    if given is None:
+        return None
+    numbers = [optional_number(given.get(f"keepalive_{name}")) for name in ("probes", "time", "interval")]
+    return None if 0 in numbers else Keepalive(*numbers)
+
+
 def _breakers(breakers: Json) -> CircuitBreakers:
     for threshold in breakers.get("thresholds", ()):
         if threshold.get("priority", "DEFAULT") == "DEFAULT":
-            budget = threshold.get("retry_budget")
+            budget = threshold.get("retry_budget", {})
             return CircuitBreakers(
                 int(threshold.get("max_connections", 1024)),
                 int(threshold.get("max_pending_requests", 1024)),
                 int(threshold.get("max_requests", 1024)),
                 int(threshold.get("max_retries", 3)),
-                float(budget.get("budget_percent", {}).get("value", 20.0)) if budget is not None else None,
-                int(budget.get("min_retry_concurrency", 3)) if budget is not None else 3,
+                _percent(budget, "budget_percent", 20.0) if "retry_budget" in threshold else None,
+                int(budget.get("min_retry_concurrency", 3)),
+                limit(budget.get("budget_interval"), None),
             )
     return CircuitBreakers()
+
+
+def _percent(message: Json, name: str, default: float) -> float:
+    """A type.v3.Percent, whose 0 proto-JSON leaves out."""
+    return float(message[name].get("value", 0.0)) if name in message else default
 
 
 def _outlier(outlier: Json) -> OutlierDetection:
@@ -162,7 +205,26 @@ def _choice(name: str, choice: Json) -> TransportChoice:
     return TransportChoice(choice.get("name", ""), match, _transport(name, choice.get("transport_socket")))
 
 
+def _proxy_protocol(name: str, cluster: Json) -> int:
+    """0 without; istiod wraps every transport socket of a cluster alike."""
+    sockets = [choice.get("transport_socket", {}) for choice in cluster.get("transport_socket_matches", ())]
+    versions = {_version(name, socket) for socket in sockets or [cluster.get("transport_socket", {})]}
+    if len(versions) > 1:
+        raise ConfigError(name, "the PROXY protocol for some of a cluster's transport sockets only is not supported")
+    return versions.pop()
+
+
+def _version(name: str, socket: Json) -> int:
+    if not socket.get("name", "").endswith(PROXY_PROTOCOL):
+        return 0
+    config = socket["typed_config"].get("config", {})
+    refuse(name, config, ("pass_through_tlvs", "added_tlvs"), "proxy_protocol.")
+    return 2 if config.get("version", "V1") == "V2" else 1
+
+
 def _transport(name: str, socket: Json | None) -> TlsContext | None:
+    if socket is not None and socket["name"].endswith(PROXY_PROTOCOL):
+        socket = socket["typed_config"]["transport_socket"]
     if socket is None or socket["name"].endswith("raw_buffer"):
         return None
     if not socket["name"].endswith("transport_sockets.tls"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from devmesh.sidecar.config import (
@@ -37,7 +37,7 @@ UNREAD_MANAGER = (
     "scoped_routes", "local_reply_config", "strip_any_host_port", "strip_matching_host_port", "strip_trailing_host_dot", "xff_num_trusted_hops",
     "skip_xff_append", "original_ip_detection_extensions", "early_header_mutation_extensions", "internal_address_config",
 )  # fmt: skip
-UNREAD_TCP = ("tunneling_config", "metadata_match", "on_demand", "max_downstream_connection_duration")
+UNREAD_TCP = ("tunneling_config", "metadata_match", "on_demand", "max_downstream_connection_duration_jitter_percentage")
 
 
 def parse_listener(listener: Json, tables: Mapping[str, RouteTable]) -> Listener:
@@ -152,7 +152,21 @@ def _tcp_proxy(listener: str, config: Json) -> TcpProxy:
     else:
         clusters = tuple(WeightedCluster(c["name"], int(c["weight"])) for c in config["weighted_clusters"]["clusters"])
     total = sum(cluster.weight for cluster in clusters)
-    return TcpProxy(config["stat_prefix"], clusters, total, limit(config.get("idle_timeout"), 3600.0), access_log="access_log" in config)
+    return TcpProxy(
+        config["stat_prefix"],
+        clusters,
+        total,
+        limit(config.get("idle_timeout"), 3600.0),
+        limit(config.get("max_downstream_connection_duration"), None),
+        by_source=_by_source(listener, config.get("hash_policy", ())),
+        access_log="access_log" in config,
+    )
+
+
+def _by_source(listener: str, policies: Sequence[Json]) -> bool:
+    if any("source_ip" not in policy for policy in policies):
+        raise ConfigError(listener, "tcp_proxy.hash_policy of anything but source_ip is not supported")
+    return bool(policies)
 
 
 def _http_manager(listener: str, manager: Json, tables: Mapping[str, RouteTable]) -> HttpManager:

@@ -34,7 +34,9 @@ class Dialer:
         # Told of every connection that failed: who watches the app learns that it is gone without waiting for the next look.
         self.missed: Callable[[str, int], None] = unwatched
 
-    async def connect(self, make: Callable[[], Handler], host: str, port: int, bind: str | None, *, original: bool) -> None:
+    async def connect(
+        self, make: Callable[[], Handler], host: str, port: int, bind: str | None, *, original: bool
+    ) -> asyncio.BaseTransport:
         """Connect and hand over to what `make` gives. `original`: to a destination as the app or its caller named it.
 
         `bind` is the source address (upstream_bind_config), IPv4. Raises OSError.
@@ -44,7 +46,7 @@ class Dialer:
         if port < self._below and host.startswith(WORKLOADS):
             port += self._by
         local = (bind, 0) if bind and ":" not in host else None
-        await asyncio.get_running_loop().create_connection(factory(make), host, port, local_addr=local)
+        return (await asyncio.get_running_loop().create_connection(factory(make), host, port, local_addr=local))[0]
 
     async def probe(self, host: str, port: int) -> None:
         """Connect and close again. Raises OSError."""
@@ -64,13 +66,14 @@ class PodDialer(Dialer):
         self._address, self._aliases = address, aliases
         self._connector = PodConnector(channel)
 
-    async def connect(self, make: Callable[[], Handler], host: str, port: int, bind: str | None, *, original: bool) -> None:
+    async def connect(
+        self, make: Callable[[], Handler], host: str, port: int, bind: str | None, *, original: bool
+    ) -> asyncio.BaseTransport:
         """As Dialer's; the init binds Istio's 127.0.0.6 by itself."""
         if original and host == self._address:
             sock = await self._connector.connect(port)
-            await asyncio.get_running_loop().create_connection(factory(make), sock=sock)
-            return
-        await super().connect(make, self._aliases.get(host, host), port, bind, original=original)
+            return (await asyncio.get_running_loop().create_connection(factory(make), sock=sock))[0]
+        return await super().connect(make, self._aliases.get(host, host), port, bind, original=original)
 
     async def probe(self, host: str, port: int) -> None:
         if host == self._address:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from devmesh.sidecar.upstream import Upstreams
 
 
+HttpAddress = tuple[str, int, bytes, tuple[str, str] | None]
+
+
 class Pool:
     """Connections to one endpoint over one transport."""
 
@@ -22,7 +25,7 @@ class Pool:
     def __init__(self, upstreams: Upstreams, target: Target) -> None:
         self.upstreams, self.target = upstreams, target
         self.endpoint = key_of(target.endpoint)
-        self.address: tuple[str, int, bytes] | None = None  # how `http_pool` finds it
+        self.address: HttpAddress | None = None  # how `http_pool` finds it
         self.load = upstreams.load(target.cluster.name)
         self.mesh = target.tls is not None and any(name.startswith(b"istio") for name in target.alpn)  # the peer is a sidecar
         self.idle: list[UpstreamConnection] = []
@@ -66,6 +69,8 @@ class Pool:
     def connected(self, connection: UpstreamConnection) -> None:
         self.connecting -= 1
         self.open.add(connection)
+        if (limit := self.target.cluster.max_connection_duration) is not None:
+            connection.last(limit)
         self._serve(connection)
 
     def connect_failed(self, details: str) -> None:
@@ -90,6 +95,8 @@ class Pool:
 
     def _start(self, connection: UpstreamConnection, caller: Caller, method: bytes) -> None:
         self.load.requests += 1
+        if self.load.recent is not None:
+            self.load.recent.began(self.upstreams.now())
         connection.begin(caller, method)
         caller.connected(connection)
 

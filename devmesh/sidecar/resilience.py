@@ -6,6 +6,7 @@ Envoy: "Router" filter docs for `x-envoy-retry-on`, "Outlier detection" and "Cir
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -82,6 +83,30 @@ def backoff(policy: RetryPolicy, attempt: int, rng: random.Random) -> float:
 
 
 @dataclass(slots=True)
+class Recent:
+    """How many requests have begun within `interval` seconds, forgotten by tenths of it (Envoy's budget_interval)."""
+
+    interval: float
+    _tenths: deque[list[int]] = field(default_factory=deque)  # number of the tenth, requests that began in it
+
+    def began(self, now: float) -> None:
+        tenth = int(now * 10 / self.interval)
+        if self._tenths and self._tenths[-1][0] == tenth:
+            self._tenths[-1][1] += 1
+        else:
+            self._tenths.append([tenth, 1])
+            self._forget(tenth)
+
+    def count(self, now: float) -> int:
+        self._forget(int(now * 10 / self.interval))
+        return sum(requests for _, requests in self._tenths)
+
+    def _forget(self, tenth: int) -> None:
+        while self._tenths and self._tenths[0][0] <= tenth - 10:
+            self._tenths.popleft()
+
+
+@dataclass(slots=True)
 class ClusterLoad:
     """What is under way to one cluster, held against its CircuitBreakers."""
 
@@ -90,12 +115,14 @@ class ClusterLoad:
     requests: int = 0
     retries: int = 0
     overflows: int = 0
+    recent: Recent | None = None  # where the retry budget has an interval
 
-    def admits_retry(self, limits: CircuitBreakers) -> bool:
-        if limits.retry_budget_percent is not None:
-            allowed = max(limits.retry_budget_min, int((self.requests + self.pending) * limits.retry_budget_percent / 100))
-            return self.retries < allowed
-        return self.retries < limits.max_retries
+    def admits_retry(self, limits: CircuitBreakers, now: float) -> bool:
+        """A budget takes the place of max_retries; with an interval it is of the requests that began in it, whether over or not."""
+        if limits.retry_budget_percent is None:
+            return self.retries < limits.max_retries
+        counted = self.requests + self.pending if self.recent is None else self.recent.count(now)
+        return self.retries < max(limits.retry_budget_min, int(counted * limits.retry_budget_percent / 100))
 
 
 @dataclass(slots=True)

@@ -34,8 +34,8 @@ class Router:
     """Made when the route is known, so that a request which a fault aborts was meant for a cluster too, as in Envoy."""
 
     __slots__ = (
-        "_backing_off",
         "_hash",
+        "_retrying",
         "_timer",
         "action",
         "attempt",
@@ -66,7 +66,7 @@ class Router:
         self.mirrors: list[Mirrored] = []
         self._hash = None if action.hash_policies else NO_HASH
         self._timer: asyncio.TimerHandle | None = None
-        self._backing_off: ClusterLoad | None = None  # counts this request's retry until it starts
+        self._retrying: ClusterLoad | None = None  # counts this request's retry until its outcome is known
         self.weighted = action.clusters[0] if len(action.clusters) == 1 else select_cluster(action, proxy.rng.random())
         self.cluster: Cluster | None = proxy.config.clusters.get(self.weighted.name) if self.weighted is not None else None
         if self.cluster is not None:
@@ -175,14 +175,23 @@ class Router:
         upstreams = exchange.proxy.upstreams
         if cluster.kind == "ORIGINAL_DST":
             ip, port = exchange.stream.original
-            return upstreams.http_pool(cluster, Endpoint(ip, cluster.original_dst_port or port), exchange.head.authority)
+            return upstreams.http_pool(
+                cluster, Endpoint(ip, cluster.original_dst_port or port), exchange.head.authority, self._source(cluster)
+            )
         if self._hash is None:
             source = exchange.record.downstream_remote.rpartition(":")[0]
             self._hash = request_hash(self.action.hash_policies, exchange.head, source, exchange.proxy.rng)
         retry = self.action.retry
         tries = retry.host_selection_attempts if retry is not None and retry.previous_hosts else 0
         endpoint = upstreams.choose(cluster, self._hash.value, self.tried if tries else frozenset(), tries)
-        return upstreams.http_pool(cluster, endpoint, exchange.head.authority) if endpoint is not None else None
+        if endpoint is None:
+            return None
+        return upstreams.http_pool(cluster, endpoint, exchange.head.authority, self._source(cluster))
+
+    def _source(self, cluster: Cluster) -> tuple[str, str] | None:
+        """What the PROXY protocol tells, where there is one."""
+        stream = self.exchange.stream
+        return (stream.remote, stream.local) if cluster.proxy_protocol else None
 
     @property
     def set_cookie(self) -> bytes | None:
@@ -288,17 +297,22 @@ class Router:
         if self._may_retry(Outcome(failure)):
             self._retry()
             return
-        if self.attempts > 1:
+        if self.attempts > 1 and not exchange.record.flags & Flag.UO:
             exchange.record.flags |= Flag.URX
         exchange.reply(replies.reset(details, retried=self.attempts > 1, connect=failure is Failure.CONNECT))
 
     def _may_retry(self, outcome: Outcome) -> bool:
+        self._end_retry()
         retry = self.action.retry
         if retry is None or self.cluster is None or self.attempts > retry.num_retries or not self.replayable:
             return False
         if not should_retry(retry, outcome):
             return False
-        return self.exchange.proxy.upstreams.load(self.cluster.name).admits_retry(self.cluster.breakers)
+        proxy = self.exchange.proxy
+        admitted = proxy.upstreams.load(self.cluster.name).admits_retry(self.cluster.breakers, proxy.now())
+        if not admitted:
+            self.exchange.record.flags |= Flag.UO
+        return admitted
 
     def _retry(self) -> None:
         retry = self.action.retry
@@ -306,20 +320,19 @@ class Router:
             return
         if self.attempt is not None:
             self.tried |= {self.attempt.endpoint}
-        load = self._backing_off = self.exchange.proxy.upstreams.load(self.cluster.name)
+        load = self._retrying = self.exchange.proxy.upstreams.load(self.cluster.name)
         load.retries += 1
         wait = backoff(retry, self.attempts, self.exchange.proxy.rng)
         self._timer = asyncio.get_running_loop().call_later(wait, self._again)
 
     def _again(self) -> None:
         self._timer = None
-        self._end_backoff()
         self._try()
 
-    def _end_backoff(self) -> None:
-        if self._backing_off is not None:
-            self._backing_off.retries -= 1
-            self._backing_off = None
+    def _end_retry(self) -> None:
+        if self._retrying is not None:
+            self._retrying.retries -= 1
+            self._retrying = None
 
     # -- time, endings ---------------------------------------------------------------------------------------------
 
@@ -337,7 +350,7 @@ class Router:
         if self._may_retry(Outcome(Failure.TIMEOUT)):
             self._retry()
             return None
-        if self.attempts > 1:
+        if self.attempts > 1 and not self.exchange.record.flags & Flag.UO:
             self.exchange.record.flags |= Flag.URX
         return replies.PER_TRY_TIMEOUT
 
@@ -354,7 +367,7 @@ class Router:
         """The exchange is over, however it ended."""
         if self._timer is not None:
             self._timer.cancel()
-        self._end_backoff()
+        self._end_retry()
         for mirror in self.mirrors:
             mirror.cut_off()
         self.attempt = None

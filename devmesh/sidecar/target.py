@@ -19,23 +19,24 @@ class Target:
     endpoint: Endpoint
     tls: TlsContext | None
     alpn: tuple[bytes, ...] = ()
+    source: tuple[str, str] | None = None  # the downstream connection's remote and local address, where the PROXY protocol tells them
 
     @property
-    def pool_key(self) -> tuple[str, TlsContext | None, tuple[bytes, ...]]:
-        return (key_of(self.endpoint), self.tls, self.alpn)
+    def pool_key(self) -> tuple[str, TlsContext | None, tuple[bytes, ...], tuple[str, str] | None]:
+        return (key_of(self.endpoint), self.tls, self.alpn, self.source)
 
 
-def http_target(cluster: Cluster, endpoint: Endpoint, host: str = "") -> Target:
+def http_target(cluster: Cluster, endpoint: Endpoint, host: str = "", source: tuple[str, str] | None = None) -> Target:
     """An HTTP/1.1 request's way to an endpoint; what is no mesh TLS is offered its own ALPN without h2."""
     tls = transport_for(cluster, endpoint)
     if tls is None:
-        return Target(cluster, endpoint, None)
+        return Target(cluster, endpoint, None, (), source)
     if cluster.auto_sni and not _is_ip(host):  # RFC 6066 section 3: an address is no server name
         tls = replace(tls, sni=host)
     if cluster.auto_san_validation:
         tls = replace(tls, sans=(("exact", host.strip("[]")),))
     mesh = any(name.startswith(b"istio") for name in tls.alpn)
-    return Target(cluster, endpoint, tls, HTTP_ALPN if mesh else tuple(name for name in tls.alpn if name != b"h2"))
+    return Target(cluster, endpoint, tls, HTTP_ALPN if mesh else tuple(name for name in tls.alpn if name != b"h2"), source)
 
 
 def _is_ip(host: str) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from devmesh.sidecar import seam
+from devmesh.sidecar.balancing import source_hash
 from devmesh.sidecar.config import Endpoint, TcpProxy
 from devmesh.sidecar.exchange import Stream
 from devmesh.sidecar.record import Direction, Flag, Record
@@ -38,6 +39,7 @@ class TcpConnection(Handler):
         self._started = proxy.now()
         self._over = False
         self._idle: Idle | None = None
+        self._deadline: asyncio.TimerHandle | None = None  # max_downstream_connection_duration
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment] # a socket transport or TlsTransport
@@ -54,7 +56,8 @@ class TcpConnection(Handler):
         if cluster.kind == "ORIGINAL_DST":
             endpoint: Endpoint | None = Endpoint(self.stream.original[0], cluster.original_dst_port or self.stream.original[1])
         else:
-            endpoint = self.proxy.upstreams.choose(cluster, None, frozenset(), 0)
+            hashed = source_hash(self.stream.remote.rpartition(":")[0]) if self.config.by_source else None
+            endpoint = self.proxy.upstreams.choose(cluster, hashed, frozenset(), 0)
         if endpoint is None:
             self.record.flags |= Flag.UH
             self._finish()
@@ -63,18 +66,33 @@ class TcpConnection(Handler):
             self.transport.pause_reading()
         if self.config.idle_timeout is not None:
             self._idle = Idle(self.config.idle_timeout, self.proxy.now, self._expired)
+        if self.config.max_duration is not None:
+            self._deadline = asyncio.get_running_loop().call_later(self.config.max_duration, self._lasted)
         self.record.upstream_host = f"{endpoint.address}:{endpoint.port}"
         self.record.fault_id = self.proxy.upstreams.partitions.cut.get(endpoint.address, "")
         tls = transport_for(cluster, endpoint)
-        self.proxy.upstreams.open(Target(cluster, endpoint, tls, TCP_ALPN if tls else ()), self._made, self._failed)
+        source = (self.stream.remote, self.stream.local)
+        self.proxy.upstreams.open(Target(cluster, endpoint, tls, TCP_ALPN if tls else (), source), self._made, self._failed)
 
     def _opened(self) -> None:
         if self.config.recorded:
             self.proxy.tcp_opened(self.record)
 
     def _expired(self) -> bool:
-        self._finish()
+        self._cut()
         return True
+
+    def _lasted(self) -> None:
+        self.record.flags |= Flag.DT
+        self._cut()
+
+    def _cut(self) -> None:
+        """End both sides at once: what one of them does not read would keep the connection for ever (Envoy's NoFlush)."""
+        transports = self.upstream.transport if self.upstream is not None else None, self.transport
+        self._finish()
+        for transport in transports:
+            if transport is not None:
+                transport.abort()
 
     def _touch(self) -> None:
         if self._idle is not None:
@@ -156,6 +174,8 @@ class TcpConnection(Handler):
         self._over = True
         if self._idle is not None:
             self._idle.stop()
+        if self._deadline is not None:
+            self._deadline.cancel()
         self.proxy.connections.discard(self)
         for transport in (self.upstream.transport if self.upstream is not None else None, self.transport):
             if transport is not None:

@@ -10,11 +10,14 @@ from collections.abc import Callable
 from devmesh.sidecar.balancing import Balancer, key_of
 from devmesh.sidecar.config import Cluster, Endpoint
 from devmesh.sidecar.dialer import Dialer
+from devmesh.sidecar.keepalive import keep_alive
 from devmesh.sidecar.partition import Partitions
-from devmesh.sidecar.pool import Pool
-from devmesh.sidecar.resilience import ClusterLoad, OutlierDetector
+from devmesh.sidecar.pool import HttpAddress, Pool
+from devmesh.sidecar.proxy_protocol import Preface
+from devmesh.sidecar.resilience import ClusterLoad, OutlierDetector, Recent
 from devmesh.sidecar.routing import without_port
 from devmesh.sidecar.seam import Handler
+from devmesh.sidecar.slow_start import Warming
 from devmesh.sidecar.target import Target, http_target
 from devmesh.sidecar.tls import Contexts, Peer, TlsTransport
 from devmesh.sidecar.upstream_connection import Announce, UpstreamConnection
@@ -35,11 +38,12 @@ class Upstreams:
         self._dialer = dialer or Dialer()
         self.now, self._rng = now, rng
         self._pools: dict[tuple[str, tuple[object, ...]], Pool] = {}
-        self._http_pools: dict[str, tuple[Cluster, dict[tuple[str, int, bytes], Pool]]] = {}
+        self._http_pools: dict[str, tuple[Cluster, dict[HttpAddress, Pool]]] = {}
         self._retired: set[Pool] = set()
         self._loads: dict[str, ClusterLoad] = {}
         self._detectors: dict[str, OutlierDetector] = {}
         self._balancers: dict[str, Balancer] = {}
+        self._warming: dict[str, Warming] = {}
         self._active: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.draining = False
@@ -53,6 +57,7 @@ class Upstreams:
 
     def configure(self, clusters: dict[str, Cluster]) -> None:
         """Keep what stays the same; idle connections of pools that are gone close."""
+        self._warming = {name: warming for name, warming in self._warming.items() if name in clusters}
         for name, cluster in clusters.items():
             if cluster.outlier is not None:
                 detector = self._detectors.setdefault(name, OutlierDetector(cluster.outlier))
@@ -60,9 +65,14 @@ class Upstreams:
                 detector.keep(key_of(e) for e in cluster.endpoints)
             else:
                 self._detectors.pop(name, None)
+            interval = cluster.breakers.retry_budget_interval
+            if interval is not None or name in self._loads:
+                load = self.load(name)
+                if interval != (load.recent.interval if load.recent is not None else None):
+                    load.recent = Recent(interval) if interval is not None else None
             known = self._balancers.get(name)
             if known is None or known.cluster != cluster:
-                self._balancers[name] = Balancer(cluster, self.ejected(name))
+                self._balancers[name] = Balancer(cluster, self.ejected(name), self._warm(cluster))
         keys = {name: {key_of(e) for e in cluster.endpoints} for name, cluster in clusters.items() if cluster.kind != "ORIGINAL_DST"}
         for key, pool in list(self._pools.items()):
             current = clusters.get(key[0])
@@ -91,8 +101,18 @@ class Upstreams:
         balancer = self._balancers.get(cluster.name)
         ejected = self.ejected(cluster.name)
         if balancer is None or balancer.ejected != ejected or (balancer.cluster is not cluster and balancer.cluster != cluster):
-            balancer = self._balancers[cluster.name] = Balancer(cluster, ejected)
+            balancer = self._balancers[cluster.name] = Balancer(cluster, ejected, self._warm(cluster))
         return balancer.choose(hash_value, self.active, self._rng, tried, tries)
+
+    def _warm(self, cluster: Cluster) -> Warming | None:
+        """Who of its endpoints is new, where that matters."""
+        if cluster.slow_start is None:
+            self._warming.pop(cluster.name, None)
+            return None
+        warming = self._warming.setdefault(cluster.name, Warming(cluster.slow_start, self.now))
+        warming.settings = cluster.slow_start
+        warming.keep(key_of(e) for e in cluster.endpoints if e.healthy)
+        return warming
 
     def active(self, key: str) -> int:
         return self._active.get(key, 0)
@@ -117,19 +137,20 @@ class Upstreams:
         else:
             detector.answered(key, status, self.now(), self._rng)
 
-    def http_pool(self, cluster: Cluster, endpoint: Endpoint, authority: bytes = b"") -> Pool:
+    def http_pool(self, cluster: Cluster, endpoint: Endpoint, authority: bytes = b"", source: tuple[str, str] | None = None) -> Pool:
         """The pool of an HTTP/1.1 request; found again by address, since hashing a whole target costs as much as parsing a head.
 
-        `authority` is the request's, after rewrites: with auto_sni it is the server name, and no connection serves two of them.
+        `authority` is the request's, after rewrites: with auto_sni it is the server name, and no connection serves two of them;
+        nor two of `source`, which is what the PROXY protocol tells.
         """
         known = self._http_pools.get(cluster.name)
         if known is None or known[0] is not cluster:
             known = self._http_pools[cluster.name] = (cluster, {})
         host = without_port(authority) if cluster.auto_sni or cluster.auto_san_validation else b""
-        address = (endpoint.address, endpoint.port, host)
+        address = (endpoint.address, endpoint.port, host, source)
         pool = known[1].get(address)
         if pool is None:
-            pool = known[1][address] = self.pool(http_target(cluster, endpoint, host.decode("latin-1")))
+            pool = known[1][address] = self.pool(http_target(cluster, endpoint, host.decode("latin-1"), source))
             pool.address = address
         return pool
 
@@ -140,7 +161,7 @@ class Upstreams:
         """
         cluster = pool.target.cluster
         self._retired.discard(pool)
-        endless = cluster.kind == "ORIGINAL_DST" or cluster.auto_sni or cluster.auto_san_validation
+        endless = cluster.kind == "ORIGINAL_DST" or cluster.auto_sni or cluster.auto_san_validation or pool.target.source is not None
         if pool.retired or not endless:
             return
         self._pools.pop((cluster.name, pool.target.pool_key), None)
@@ -185,12 +206,16 @@ class Upstreams:
         if make is None:
             failed("remote_connection_failure|TLS_error:_no_certificate_yet:TLS_error_end")
             return
-        bind, address, inner = target.cluster.bind_address, target.endpoint.address, make
+        version, source = target.cluster.proxy_protocol, target.source
+        inner = make if not version else lambda: Preface(make(), version, source)
+        bind, address = target.cluster.bind_address, target.endpoint.address
         try:
             async with asyncio.timeout(target.cluster.connect_timeout):
                 await self.partitions.passable(address)
                 original = target.cluster.kind == "ORIGINAL_DST"
-                await self._dialer.connect(lambda: self.partitions.first(address, inner()), host, port, bind, original=original)
+                transport = await self._dialer.connect(lambda: self.partitions.first(address, inner()), host, port, bind, original=original)
+            if (wanted := target.cluster.keepalive) is not None:
+                keep_alive(transport, wanted)
         except TimeoutError:
             self._dialer.missed(host, port)
             failed("connection_timeout")

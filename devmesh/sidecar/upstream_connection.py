@@ -68,6 +68,8 @@ class UpstreamConnection(Handler):
         self._body: Body | None = None
         self._keep = True
         self.idle: Idle | None = None
+        self.worn = False  # past max_connection_duration: the exchange under way is the last one
+        self._lifetime: asyncio.TimerHandle | None = None
         self.local_address = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -85,6 +87,14 @@ class UpstreamConnection(Handler):
             self.idle.touch()
         elif limit is not None:
             self.idle = Idle(limit, self.pool.upstreams.now, self._expired)
+
+    def last(self, seconds: float) -> None:
+        """Serve no new request once `seconds` have passed (Envoy's draining)."""
+        self._lifetime = asyncio.get_running_loop().call_later(seconds, self._wear)
+
+    def _wear(self) -> None:
+        self._lifetime, self.worn = None, True
+        self._expired()
 
     def _expired(self) -> bool:
         if self in self.pool.idle:
@@ -163,7 +173,7 @@ class UpstreamConnection(Handler):
 
     def _finish(self) -> None:
         caller, self.caller = self.caller, None
-        keep = self._keep and self.request_sent
+        keep = self._keep and self.request_sent and not self.worn
         self._body = None
         self.pool.release(self, keep=keep)
         if caller is not None:
@@ -173,6 +183,8 @@ class UpstreamConnection(Handler):
         del exc
         if self.idle is not None:
             self.idle.stop()
+        if self._lifetime is not None:
+            self._lifetime.cancel()
         if isinstance(self._body, CloseBody) and self.caller is not None:
             self._keep = False
             self._finish()

@@ -47,9 +47,7 @@ def test_a_subset_may_decline_mtls_alone():
 
 
 def test_a_workload_whose_label_says_so_is_called_in_plain_text():
-    assert [
-        takes_mtls(world(), workload, 8000, None) for workload in (API_V1, replace(API_V1, labels={"security.istio.io/tlsMode": "disabled"}))
-    ] == [
-        True,
-        False,
-    ]
+    without = replace(API_V1, labels={"security.istio.io/tlsMode": "disabled"})
+    assert [takes_mtls(world(), one, 8000, None) for one in (API_V1, without)] == [True, False]
+    assert [takes_mtls(world(), one, 8000, "ISTIO_MUTUAL") for one in (API_V1, without)] == [True, False]
+    assert not takes_mtls(world(), API_V1, 8000, "SIMPLE")

@@ -161,6 +161,12 @@ DESTINATION_RULES = [
     rule("{host: a, subsets: [{name: a.b}]}", "spec.subsets[0].name", "subset name is invalid"),
     rule("{host: a, subsets: [{name: a, labels: {'a b': c}}]}", "spec.subsets[0].labels.a b", "invalid label name"),
     rule("{host: a, workloadSelector: {matchLabels: {a: b}}, exportTo: [other]}", "spec.exportTo", "beyond current namespace"),
+    rule(
+        "{host: a, workloadSelector: {matchLabels: {a: b}}, trafficPolicy: {tls: {mode: SIMPLE, credentialName: c}}}",
+        "spec.trafficPolicy.tls.credentialName",
+        "would not be encrypted",
+        differs="Istio serves Secrets to sidecars that a rule selects",
+    ),
     policy("{}", ".", "traffic policy must have at least one field"),
     policy("{connectionPool: {}}", ".connectionPool", "at least one field"),
     policy("{connectionPool: {http: {http1MaxPendingRequests: -1}}}", ".connectionPool.http.http1MaxPendingRequests", "non-negative"),

@@ -9,7 +9,7 @@ import os
 import re
 import string
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +140,17 @@ def snapshot(port: int, mirror: int, listening: int, formats: Sequence[Json] = (
 
 @contextlib.asynccontextmanager
 async def our_sidecar(port: int, mirror: int) -> AsyncIterator[OurCaller]:
+    async with our_sidecar_with(lambda listening: snapshot(port, mirror, listening)) as caller:
+        yield caller
+
+
+@contextlib.asynccontextmanager
+async def our_sidecar_with(resources: Callable[[int], Json]) -> AsyncIterator[OurCaller]:
+    """`resources` gives a listener at the port that it is told, and clusters."""
     sock = free_socket()
     records = _Records()
     proxy = Proxy(telemetry=records, gateway=True)
-    proxy.apply(parse_snapshot({"version": "1", **snapshot(port, mirror, port_of(sock))}))
+    proxy.apply(parse_snapshot({"version": "1", **resources(port_of(sock))}))
     await proxy.listen([SocketSpec("inbound", "127.0.0.1", port_of(sock), sock)])
     try:
         yield OurCaller(port_of(sock), records)
@@ -155,12 +162,18 @@ async def our_sidecar(port: int, mirror: int) -> AsyncIterator[OurCaller]:
 async def live_envoy(
     port: int, mirror: int, directory: Path, formats: Sequence[Json] = ({"json_format": LOGGED},)
 ) -> AsyncIterator[EnvoyCaller]:
+    async with live_envoy_with(lambda listening: snapshot(port, mirror, listening, formats), directory) as caller:
+        yield caller
+
+
+@contextlib.asynccontextmanager
+async def live_envoy_with(resources: Callable[[int], Json], directory: Path) -> AsyncIterator[EnvoyCaller]:
     binary = require.envoy()
     sock = free_socket()
     listening = port_of(sock)
     sock.close()
     bootstrap = directory / "envoy.json"
-    bootstrap.write_text(json.dumps({"static_resources": snapshot(port, mirror, listening, formats)}))
+    bootstrap.write_text(json.dumps({"static_resources": resources(listening)}))
     arguments = ["--concurrency", "1", "--use-dynamic-base-id", "--disable-hot-restart", "-l", "error", "--file-flush-interval-msec", "5"]
     with (directory / "envoy.log").open("wb") as errors:
         process = await asyncio.create_subprocess_exec(

@@ -100,6 +100,8 @@ def test_circuit_breakers_are_those_of_the_default_priority():
     budget = [{"retry_budget": {"budget_percent": {"value": 50}, "min_retry_concurrency": 1}}]
     assert one(circuit_breakers={"thresholds": budget}).breakers == CircuitBreakers(retry_budget_percent=50.0, retry_budget_min=1)
     assert one(circuit_breakers={"thresholds": [{"retry_budget": {}}]}).breakers.retry_budget_percent == 20.0
+    none = {"retry_budget": {"budget_percent": {}, "budget_interval": "2s"}}
+    assert one(circuit_breakers={"thresholds": [none]}).breakers == CircuitBreakers(retry_budget_percent=0.0, retry_budget_interval=2.0)
     assert one().breakers == CircuitBreakers()
 
 

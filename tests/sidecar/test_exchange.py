@@ -14,6 +14,7 @@ from tests.sidecar.sidecars import OK, answering, app, one_route, read_body, rea
 from tests.support.virtual_time import in_virtual_time, now, pass_time
 from tests.support.waiting import until
 
+HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 FAILING = b"HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n"
 RESET = "upstream connect error or disconnect/reset before headers. "
 
@@ -92,7 +93,7 @@ async def test_a_body_that_arrives_while_a_retry_waits_is_sent_whole():
         client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % size)
         await asyncio.wait_for(first.wait(), 5)
         (exchange,) = proxy.proxy.exchanges
-        await until(lambda: exchange.router._backing_off is not None or len(exchange.record.attempts) > 1)
+        await until(lambda: exchange.router._retrying is not None or len(exchange.record.attempts) > 1)
         client.send(b"x" * size)
         assert (await client.answer()).status == 200
         assert [len(body) for body in bodies] == [size]
@@ -337,6 +338,42 @@ async def test_a_client_that_leaves_during_a_back_off_ends_the_retries():
         assert proxy.proxy.upstreams.load("c").retries == 0
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_retries": 1}, {"retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 1}}],
+    ids=["max_retries", "retry_budget"],
+)
+async def test_a_retry_counts_until_it_is_answered_and_one_too_many_is_flagged(limits):
+    """Asked of Envoy 1.40: not only while it waits for its turn; the flag is UO, the answer the one that would have been retried."""
+    answer = asyncio.Event()
+
+    async def handler(reader, writer):
+        while True:
+            line, _ = await read_head(reader)
+            if "/first" not in line or not first:
+                writer.write(FAILING)
+            else:
+                await answer.wait()
+                writer.write(OK)
+            first.append(line)
+
+    first: list[str] = []
+    breakers = {"circuit_breakers": {"thresholds": [limits]}}
+    action = retrying(3, retry_back_off={"base_interval": "0.001s"})
+    async with app(handler) as ours, sidecar(one_route(ours.port, action=action, cluster=breakers)) as proxy:
+        slow = await proxy.connect()
+        slow.get("/first")
+        await until(lambda: ours.connections == 2)
+        assert (await proxy.ask("/second")).status == 503
+        record = await proxy.records.next()
+        assert (record.flags, len(record.attempts), record.details) == (Flag.UO, 1, "via_upstream")
+        answer.set()
+        assert (await slow.answer()).status == 200
+        await proxy.records.next()
+        assert len((await proxy.ask("/third")).headers)
+        assert len((await proxy.records.next()).attempts) == 4
+
+
 async def test_a_client_that_leaves_during_an_injected_delay_reaches_nobody():
     fault = {"name": "envoy.filters.http.fault", "typed_config": {"delay": {"fixed_delay": "60s", "percentage": {"numerator": 100}}}}
     route = one_route(1, manager={"http_filters": [fault, snapshots.ROUTER]})
@@ -454,11 +491,34 @@ async def test_a_target_with_a_fragment_is_refused():
 @in_virtual_time
 async def test_an_idle_upstream_connection_is_closed_and_the_next_request_makes_another():
     protocol = {"explicit_http_config": {"http_protocol_options": {}}, "common_http_protocol_options": {"idle_timeout": "0.1s"}}
-    options = {"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol}}
-    async with app(answering()) as ours, sidecar(one_route(ours.port, cluster=options)) as proxy:
+    async with (
+        app(answering()) as ours,
+        sidecar(one_route(ours.port, cluster={"typed_extension_protocol_options": {HTTP: protocol}})) as proxy,
+    ):
         client = await proxy.connect()
         assert [(await client.ask()).status for _ in range(2)] == [200, 200]
         assert ours.connections == 1
         await until(lambda: not proxy.proxy.upstreams.load("c").connections)
+        assert (await client.ask()).status == 200
+        assert ours.connections == 2
+
+
+@pytest.mark.parametrize("busy", [0.0, 2.0], ids=["idle", "busy"])
+@in_virtual_time
+async def test_a_connection_upstream_serves_nothing_new_once_it_has_lasted_its_time(busy):
+    """Asked of Envoy 1.40: an idle one is closed at once, a busy one after its response."""
+    protocol = {"explicit_http_config": {"http_protocol_options": {}}, "common_http_protocol_options": {"max_connection_duration": "1s"}}
+
+    async def handler(reader, writer):
+        for pause in (busy, 0.0):
+            await reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(pause)
+            writer.write(OK)
+
+    async with app(handler) as ours, sidecar(one_route(ours.port, cluster={"typed_extension_protocol_options": {HTTP: protocol}})) as proxy:
+        client = await proxy.connect()
+        assert (await client.ask()).status == 200
+        await pass_time(1.5)
+        assert not proxy.proxy.upstreams.load("c").connections
         assert (await client.ask()).status == 200
         assert ours.connections == 2

@@ -4,7 +4,7 @@ import pytest
 
 from devmesh.sidecar.config import CircuitBreakers, OutlierDetection, RetryPolicy
 from devmesh.sidecar.matching import header_matcher
-from devmesh.sidecar.resilience import ClusterLoad, Failure, Outcome, OutlierDetector, backoff, should_retry
+from devmesh.sidecar.resilience import ClusterLoad, Failure, Outcome, OutlierDetector, Recent, backoff, should_retry
 
 
 class Never(random.Random):
@@ -114,7 +114,20 @@ def test_a_retry_waits_at_random_up_to_a_limit_that_doubles(attempt, longest):
     ],
 )
 def test_retries_are_held_against_the_circuit_breakers(limits, under_way, retries, expected, why):
-    assert ClusterLoad(requests=under_way, retries=retries).admits_retry(limits) is expected, why
+    assert ClusterLoad(requests=under_way, retries=retries).admits_retry(limits, 0.0) is expected, why
+
+
+def test_a_budget_with_an_interval_is_of_the_requests_that_began_in_it():
+    """Asked of Envoy 1.40: what is under way and began earlier does not count, what is over does; an interval is ten tenths."""
+    load = ClusterLoad(requests=50, recent=Recent(1.0))
+    limits = CircuitBreakers(retry_budget_percent=50.0, retry_budget_min=0, retry_budget_interval=1.0)
+    assert not load.admits_retry(limits, 10.0)
+    for moment in (10.0, 10.5):
+        load.recent.began(moment)
+    assert load.admits_retry(limits, 10.6)
+    assert load.admits_retry(limits, 10.94)
+    assert not load.admits_retry(limits, 11.04)
+    assert not load.recent.count(12.0)
 
 
 def detector(hosts=3, **settings):

@@ -12,7 +12,7 @@ from devmesh.sidecar.seam import reset
 from tests.sidecar import snapshots
 from tests.sidecar.identities import Identity, authority, credentials, downstream_tls, upstream_tls
 from tests.sidecar.sidecars import app, refusing_port, sidecar
-from tests.support.virtual_time import in_virtual_time
+from tests.support.virtual_time import in_virtual_time, now, pass_time
 from tests.support.waiting import until
 
 
@@ -161,6 +161,45 @@ async def test_an_idle_connection_is_closed():
         client = await proxy.connect()
         client.send(b"a")
         assert await client.rest() == b"a"
+
+
+@in_virtual_time
+async def test_a_connection_that_has_lasted_its_time_is_closed_and_flagged_as_in_envoy():
+    async with app(echo) as ours, sidecar(tcp(ours.port, max_downstream_connection_duration="3s")) as proxy:
+        client = await proxy.connect()
+        for _ in range(4):  # it is not idle
+            client.send(b"a")
+            assert await client.reader.readexactly(1) == b"a"
+            await pass_time(0.7)
+        assert await client.rest() == b""
+        assert now() < 3.1
+        assert (await proxy.records.next()).flags == Flag.DT
+
+
+@in_virtual_time
+async def test_what_nobody_reads_does_not_keep_an_idle_connection():
+    async def flood(reader, writer):
+        writer.write(bytes(20_000_000))
+        await reader.read()
+
+    async with app(flood) as ours, sidecar(tcp(ours.port, idle_timeout="2s")) as proxy:
+        client = await proxy.connect()
+        client.writer.transport.pause_reading()
+        await pass_time(3)
+        assert not proxy.proxy.connections
+        assert (await proxy.records.next()).bytes_sent < 20_000_000
+
+
+@pytest.mark.parametrize("policy", ["RING_HASH", "MAGLEV"])
+async def test_connections_from_one_address_meet_one_endpoint_when_the_source_is_hashed(policy):
+    async with app(echo) as one, app(echo) as other:
+        hashed = tcp(one.port, other.port, cluster={"lb_policy": policy}, hash_policy=[{"source_ip": {}}])
+        async with sidecar(hashed) as proxy:
+            for _ in range(8):
+                client = await proxy.connect()
+                client.writer.write_eof()
+                assert await client.rest() == b"bye"
+        assert {one.connections, other.connections} == {0, 8}
 
 
 def cut(writer) -> None:

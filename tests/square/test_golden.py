@@ -9,7 +9,6 @@ from tests.square.compilers import CASES, golden, ours
 # Inputs on which we knowingly differ, with the reason (docs/differences.md). Mending one makes its test fail, so that it leaves this list.
 KNOWN_DIFFERENCES: dict[str, str] = {
     "dr-pool-h2-upgrade": "sidecars carry HTTP/2 as plain TCP, so nothing is upgraded to it",
-    "dr-workload-selector": "a DestinationRule holds for every client; `apply` says so",
 }
 
 

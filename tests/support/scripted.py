@@ -94,7 +94,9 @@ class Endpoints(Dialer):
         self.refusing: set[int] = set()
         self.slow: dict[int, asyncio.Event] = {}
 
-    async def connect(self, make: Callable[[], Handler], host: str, port: int, bind: str | None, *, original: bool) -> None:
+    async def connect(
+        self, make: Callable[[], Handler], host: str, port: int, bind: str | None, *, original: bool
+    ) -> asyncio.BaseTransport:
         del host, bind, original
         self.asked.append(port)
         if port in self.slow:
@@ -105,6 +107,7 @@ class Endpoints(Dialer):
         self.made[port].append(transport)
         transport.protocol = make()
         transport.protocol.connection_made(transport)
+        return transport
 
     def __getitem__(self, port: int) -> Transport:
         """The last connection to the port."""
