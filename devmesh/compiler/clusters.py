@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from devmesh.compiler.destination_rules import Client, Policy, policy_for, rule_for, subset_labels, subset_policy
 from devmesh.compiler.downstream_tls import CA_SUFFIX, credential
 from devmesh.compiler.entries import EntryService, as_addressed, is_empty, resolve
-from devmesh.compiler.policies import passes_through
+from devmesh.compiler.policies import leaves_endpoints_to_clients, passes_through
 from devmesh.compiler.security import has_sidecar, namespace_mode
 from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, file_secret, secret
 from devmesh.compiler.world import MeshSettings, World, per_world
@@ -53,6 +53,7 @@ def service_clusters(world: World, service: Service, port: ServicePort, client: 
             subset_labels(spec, name),
             at_gateway=at_gateway,
             direct=passes_through(spec, name, port.port),
+            by_client=leaves_endpoints_to_clients(spec, name),
         )
         for name in subsets
         if passes_through(spec, name, port.port) or not is_empty(service, subset_labels(spec, name))
@@ -74,8 +75,9 @@ def _cluster(
     *,
     at_gateway: bool,
     direct: bool = False,
+    by_client: bool = False,
 ) -> Json:
-    """`direct`: it goes where the client addressed it, whatever the policy merged for a subset says."""
+    """`direct`: it goes where the client addressed it, whatever the policy merged for a subset says; `by_client`: so istiod thinks for mTLS."""
     name = cluster_name(service.hostname, port.port, subset)
     istio: Json = {"services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]}
     if resource is not None:
@@ -95,7 +97,7 @@ def _cluster(
         "common_lb_config": {"healthy_panic_threshold": {}},
         "metadata": {"filter_metadata": {"istio": istio}},
     }
-    _protocol(cluster, port)
+    _protocol(cluster, port, at_gateway=at_gateway)
     if direct and subset:
         as_addressed(cluster)
     elif isinstance(service, EntryService):
@@ -105,7 +107,7 @@ def _cluster(
     _connection_pool(cluster, policy.connection_pool)
     _retry_budget(cluster, policy.retry_budget)
     _outlier(cluster, policy.outlier_detection)
-    _tls(world, cluster, service, port, subset, policy.tls, at_gateway=at_gateway)
+    _tls(world, cluster, service, port, subset, policy.tls, at_gateway=at_gateway, by_client=by_client)
     if policy.proxy_protocol is not None:
         _proxy_protocol(cluster, policy.proxy_protocol)
     return cluster
@@ -131,10 +133,11 @@ def _options(cluster: Json) -> Json:
     return options
 
 
-def _protocol(cluster: Json, port: ServicePort) -> None:
+def _protocol(cluster: Json, port: ServicePort, *, at_gateway: bool = False) -> None:
+    """Only sidecars sniff what a port without a protocol speaks."""
     if port.protocol == "http2":
         _options(cluster).update(HTTP2)
-    elif port.protocol == "auto":
+    elif port.protocol == "auto" and not at_gateway:
         _options(cluster).update(DOWNSTREAM_PROTOCOL)
 
 
@@ -293,18 +296,19 @@ def _outlier(cluster: Json, outlier: OutlierDetection | None) -> None:
 
 
 def _tls(
-    world: World, cluster: Json, service: Service, port: ServicePort, subset: str, tls: ClientTLSSettings | None, *, at_gateway: bool
-) -> None:
+    world: World, cluster: Json, service: Service, port: ServicePort, subset: str, tls: ClientTLSSettings | None, *, at_gateway: bool,
+    by_client: bool,
+) -> None:  # fmt: skip
     """Auto mTLS without `tls`; else what the mode says. Only gateways are served Secrets: of a sidecar's rule a credentialName means no TLS."""
     if tls is not None and tls.mode == "DISABLE":
         return
-    if tls is None and not _by_itself(world, cluster, service):
+    if tls is None and not _by_itself(world, service, by_client=by_client):
         return
     if tls is not None and tls.mode in ("SIMPLE", "MUTUAL"):
         cluster["metadata"]["filter_metadata"]["istio"]["alpn_override"] = "false"
         if tls.credential_name and not at_gateway:
             return
-        cluster["transport_socket"] = _originated(tls)
+        cluster["transport_socket"] = _originated(tls, http2=port.protocol == "http2")
         if not tls.sni:
             options = _options(cluster)
             if "use_downstream_protocol_config" not in options:
@@ -332,18 +336,17 @@ def _tls(
     ]
 
 
-def _by_itself(world: World, cluster: Json, service: Service) -> bool:
+def _by_itself(world: World, service: Service, *, by_client: bool) -> bool:
     """Whether it is spoken to in mTLS with no DestinationRule that says so.
 
     Where the client chooses the endpoint, all of them have to take it (istiod's BestEffortInferServiceMTLSMode).
     """
     if namespace_mode(world, service.namespace) == "DISABLE":
         return False
-    direct = cluster["type"] == "ORIGINAL_DST"
     if isinstance(service, EntryService):
-        return not (service.is_external or direct or service.entry.resolution == "NONE")
+        return not (service.is_external or by_client or service.entry.resolution == "NONE")
     workloads = world.workloads_of(service)
-    return not direct or (bool(workloads) and all(has_sidecar(one) for one in workloads))
+    return not by_client or (bool(workloads) and all(has_sidecar(one) for one in workloads))
 
 
 def _service_sans(world: World, service: Service) -> list[str]:
@@ -368,7 +371,7 @@ def _istio_mutual(sans: list[str], sni: str, *, http2: bool) -> Json:
     }
 
 
-def _originated(tls: ClientTLSSettings) -> Json:
+def _originated(tls: ClientTLSSettings, *, http2: bool) -> Json:
     """SIMPLE and MUTUAL: TLS to a server outside the mesh; the system's roots unless there are others or insecureSkipVerify."""
     common: Json = {"tls_params": TLS_PARAMS}
     if tls.mode == "MUTUAL":
@@ -384,6 +387,8 @@ def _originated(tls: ClientTLSSettings) -> Json:
             if tls.credential_name
             else file_secret(f"file-root:{tls.ca_certificates or 'system'}"),
         }
+    if http2:
+        common["alpn_protocols"] = ["h2"]
     config: Json = {"@type": f"{TYPE}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": common}
     if tls.sni:
         config["sni"] = tls.sni

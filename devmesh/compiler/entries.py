@@ -11,7 +11,7 @@ from devmesh.config.istio_service_entry import EntryEndpoint, EntryPort, Service
 from devmesh.config.model import Resource
 from devmesh.config.topology_types import Protocol, Service, ServicePort
 
-PROTOCOLS: Mapping[str, Protocol] = {"HTTP": "http", "GRPC-WEB": "http", "HTTP2": "http2", "GRPC": "http2"}
+PROTOCOLS: Mapping[str, Protocol] = {"HTTP": "http", "GRPC-WEB": "http2", "HTTP2": "http2", "GRPC": "http2"}
 RESOLVED = {"DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS"}
 DNS_SETTINGS: Json = {
     "dns_refresh_rate": "60s",

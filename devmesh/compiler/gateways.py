@@ -64,7 +64,7 @@ class GatewayServer:
 
     @property
     def bound_hosts(self) -> list[str]:
-        """With their namespaces, as istiod has them: the domains of what redirects to HTTPS and has no route."""
+        """With their namespaces, as istiod has them: what servers of a port may not share, and the domains of a redirect to HTTPS."""
         own = self.resource.key.namespace
         return [(f"{own}{host[1:]}" if host.startswith("./") else host.removeprefix("*/")).lower() for host in self.server.hosts]
 
@@ -111,7 +111,7 @@ def merge_servers(world: World, proxy: Workload) -> MergedServers:
 
 
 def _taken(one: GatewayServer, known: set[str]) -> bool:
-    hosts = {host.lower() for host in one.server.hosts}
+    hosts = set(one.bound_hosts)
     if hosts & known:
         return True
     known |= hosts

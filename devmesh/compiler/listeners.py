@@ -152,6 +152,7 @@ class Listeners:
             server_name="istio-envoy",
             forward_client_cert_details="APPEND_FORWARD",
             set_current_client_cert_details={"subject": True, "dns": True, "uri": True},
+            **({"http2_protocol_options": {}} if port is not None and port.protocol == "http2" else {}),
         )
 
     def _passthrough_chains(self, port: int) -> list[Json]:

@@ -13,8 +13,13 @@ def passes_through(rule: DestinationRule, subset: str, port: int) -> bool:
     istiod makes subsets of what the host's cluster has become, and looks at a subset's own PASSTHROUGH without its ports.
     """
     host = policy_for(rule.traffic_policy, port)
-    own = _of_subset(rule, subset)
-    return _is_passthrough(host.load_balancer) or (own is not None and _is_passthrough(own.load_balancer))
+    return _is_passthrough(host.load_balancer) or (bool(subset) and leaves_endpoints_to_clients(rule, subset))
+
+
+def leaves_endpoints_to_clients(rule: DestinationRule, subset: str) -> bool:
+    """What istiod goes by for mTLS: PASSTHROUGH of the host or of the subset itself, whatever holds for the port."""
+    own = _of_subset(rule, subset) if subset else rule.traffic_policy
+    return own is not None and _is_passthrough(own.load_balancer)
 
 
 def _is_passthrough(balancer: LoadBalancerSettings | None) -> bool:

@@ -115,7 +115,8 @@ class Tables:
         action = {
             "cluster": cluster,
             "timeout": "0s",
-            "retry_policy": {"retry_on": "reset-before-request", "num_retries": 2},
+            # Streams of gRPC are not begun anew.
+            **({} if port is not None and port.is_grpc else {"retry_policy": {"retry_on": "reset-before-request", "num_retries": 2}}),
             "max_stream_duration": {"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"},
         }
         default = {"name": "default", "match": {"prefix": "/"}, "route": action, "decorator": {"operation": operation}}

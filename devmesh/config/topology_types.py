@@ -25,7 +25,16 @@ class ServicePort:
     @property
     def is_tls(self) -> bool:
         """Whether clients send TLS of their own to it, by its declared protocol."""
-        return (self.app_protocol or self.name).lower().partition("-")[0] in ("https", "tls")
+        return self._declared in ("https", "tls")
+
+    @property
+    def is_grpc(self) -> bool:
+        """gRPC or gRPC-Web, by its declared protocol."""
+        return self.protocol == "http2" and self._declared == "grpc"
+
+    @property
+    def _declared(self) -> str:
+        return (self.app_protocol or self.name).lower().partition("-")[0]
 
 
 @dataclass(frozen=True, slots=True)
