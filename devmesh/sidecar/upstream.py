@@ -61,7 +61,7 @@ class Upstreams:
             else:
                 self._detectors.pop(name, None)
             known = self._balancers.get(name)
-            if known is None or known.cluster != cluster:
+            if known is None or (known.cluster is not cluster and known.cluster != cluster):
                 self._balancers[name] = Balancer(cluster, self.ejected(name))
         keys = {name: {key_of(e) for e in cluster.endpoints} for name, cluster in clusters.items() if cluster.kind != "ORIGINAL_DST"}
         for key, pool in list(self._pools.items()):
