@@ -3,6 +3,7 @@ import contextlib
 
 import pytest
 
+from devmesh.sidecar import agent as module
 from devmesh.sidecar.agent import Agent
 from devmesh.sidecar.config import ConfigError, ProxyConfig
 from devmesh.xds.rest import SIDECAR_TYPES
@@ -95,7 +96,8 @@ async def test_a_type_that_did_not_change_is_neither_sent_nor_lost(control):
     assert swapped == ["v1", "v2"]
 
 
-async def test_a_swap_is_no_reason_to_report(control):
+async def test_a_swap_is_no_reason_to_report(control, monkeypatch):
+    monkeypatch.setattr(module, "REPORT_SECONDS", 3600.0)
     control.put("v1")
     async with control.running() as port, agent_of(port) as (agent, _):
         await until(lambda: agent.version == "v1")
