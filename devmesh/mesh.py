@@ -204,19 +204,19 @@ class Mesh(RunningMesh):
         from devmesh.config.loader import load_value  # noqa: PLC0415 - one use
 
         async with self.registry() as registry:
-            present = await list_resources(registry)
+            present, topology, proxies = await asyncio.gather(list_resources(registry), read_topology(registry), self._proxies())
         new = {resource.key for resource in resources}
         others = [
-            found
+            resource
             for one in in_force(present)
             if one.owner != "fault" and one.key not in new
-            for found in load_value(
+            for resource in load_value(
                 one.document, one.file, one.key.namespace, owner=one.owner, lines=one.lines, columns=one.columns
             ).resources
         ]
         mine = {resource.file for resource in resources}
-        topology = (await self.topology()).with_h2(seen_h2(await self._proxies()))
-        return [d for d in analyze([*others, *resources], topology) if d.where is None or d.where.file in mine]
+        found = analyze([*others, *resources], topology.with_h2(seen_h2(proxies)))
+        return [d for d in found if d.where is None or d.where.file in mine]
 
     async def apply(self, resources: Sequence[Resource], timeout: float) -> Applied:  # noqa: ASYNC109 - the user's --timeout
         started = time.monotonic()

@@ -10,6 +10,7 @@ import typer
 
 from devmesh.cli import output
 from devmesh.errors import DevmeshError, UsageError
+from devmesh.launch import without_authorities
 
 # Typer carries a Click of its own, whose exceptions are not those of the `click` package and have no public name: a usage error's parent.
 ClickException: type[Any] = typer.BadParameter.__mro__[2]
@@ -38,7 +39,8 @@ def application(command: str | None = None) -> typer.Typer:
     )
     app.callback()(lambda: None)  # or Typer makes of an only command the whole program
     for module in [one for one, names in COMMANDS.items() if command in names] or list(COMMANDS):
-        found = import_module(f"devmesh.cli.{module}")
+        with without_authorities():  # what a command asks over HTTPS it asks with a context of its own
+            found = import_module(f"devmesh.cli.{module}")
         if hasattr(found, "register"):
             found.register(app)
         else:

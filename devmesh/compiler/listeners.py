@@ -38,7 +38,8 @@ class Listeners:
         for service in self.world.services(self.proxy.namespace):
             for port in service.ports:
                 if port.protocol in ("http", "http2"):
-                    out.setdefault(f"0.0.0.0_{port.port}", self._by_port(port.port))
+                    if f"0.0.0.0_{port.port}" not in out:
+                        out[f"0.0.0.0_{port.port}"] = self._by_port(port.port)
                 else:
                     listener = self._by_address(service, port)
                     known = out.setdefault(listener["name"], listener)

@@ -49,7 +49,7 @@ class Admin:
             return web.json_response({"error": str(error)}, status=400)
         wanted = request.match_info["id"]
         index = 0 if wanted in self._pushes.generations else await self._written_index()
-        await self._pushes.until(lambda: self._is_settled(wanted, index), wait, look_again=LOOK_AGAIN_SECONDS)
+        await self._pushes.news.until(lambda: self._is_settled(wanted, index), wait, look_again=LOOK_AGAIN_SECONDS)
         return _json(self._answer(wanted, self._pushes.generation_for(wanted, index, self._watch.life)))
 
     async def _written_index(self) -> int:

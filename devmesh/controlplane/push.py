@@ -1,6 +1,6 @@
 """What each proxy is to have and what it said about it: snapshots out, long polls answered, acknowledgements counted.
 
-Everything here runs on one event loop; a change wakes the waiters and every waiter looks again.
+Everything here runs on one event loop; a change wakes those whom it concerns, and they look again.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from devmesh.config.model import Diagnostic
-from devmesh.xds.rest import TYPE_URLS, DiscoveryRequest, DiscoveryResponse, is_due
+from devmesh.xds.rest import TYPE_URLS, AggregatedResponse, DiscoveryRequest, DiscoveryResponse, is_due
 from devmesh.xds.snapshot import Snapshot
 
 SidecarState = Literal["acked", "nacked", "pending", "disconnected"]
@@ -23,6 +23,30 @@ REQUIRED_TYPES = frozenset({"listeners", "routes", "clusters", "endpoints"})
 # Between two polls a proxy has none open; longer than this without a word and it is gone.
 SILENCE_SECONDS = 3.0
 MAX_GENERATIONS = 200
+
+
+class Signal:
+    """Wakes whoever waits for it now."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def send(self) -> None:
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def until(self, holds: Callable[[], bool], seconds: float, *, look_again: float = math.inf) -> bool:
+        """Wait at most `seconds` until `holds()`; whether it did. `look_again` is for what changes by silence: nothing wakes us then."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + seconds
+        while not holds():
+            left = ends - loop.time()
+            if left <= 0:
+                return False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, look_again)):
+                    await self._event.wait()
+        return True
 
 
 @dataclass(slots=True)
@@ -54,18 +78,26 @@ class Proxy:
     h2_ports: tuple[int, ...] = ()
     calls_out: bool | None = None  # None: it has not reported yet
     sidecar_version: str | None = None  # of the program, as it reports it
+    changed: Signal = field(default_factory=Signal)  # another snapshot, or none any more
 
     def acked_sequence(self) -> int:
         """Give the newest snapshot in force for every type it must or does ask for."""
         wanted = REQUIRED_TYPES | self.types.keys()
         return min((self.types[name].acked_sequence if name in self.types else 0) for name in wanted)
 
-    def recognise(self) -> None:
-        """A snapshot that the proxy runs already, since it refused what came between, needs no sending and no answer."""
-        version = self.snapshot.version if self.snapshot is not None else ""
-        if all(state.answered and state.in_force == version for state in self.types.values()):
-            for state in self.types.values():
+    def take(self, snapshot: Snapshot) -> None:
+        """Have another snapshot sent. A type that the proxy runs already, as it did not change or what came between was refused, needs no answer."""
+        self.snapshot = snapshot
+        self.sequence += 1
+        for kind, state in self.types.items():
+            if state.answered and state.in_force == snapshot.version_of(kind):
                 state.acked_sequence = self.sequence
+        self.note_acked()
+        self.changed.send()
+
+    def note_acked(self) -> None:
+        if self.snapshot is not None and self.acked_sequence() == self.sequence:
+            self.version_acked = self.snapshot.version
 
     def nacked_sequence(self) -> int:
         return max((state.nacked_sequence for state in self.types.values()), default=0)
@@ -105,26 +137,10 @@ class Pushes:
         self.generations: OrderedDict[str, Generation] = OrderedDict()
         self.counts: dict[tuple[str, str], int] = {}
         self.convergence: list[float] = []
-        self._changed = asyncio.Event()
+        self.news = Signal()  # of what the proxies say, and of generations
         self._nonces = 0
         # A restarted control plane must not take an old nonce for one of its own.
         self._life = uuid.uuid4().hex[:8]
-
-    def wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def until(self, holds: Callable[[], bool], seconds: float, *, look_again: float = math.inf) -> bool:
-        """Wait at most `seconds` until `holds()`; whether it did. `look_again` is for what changes by silence: nothing wakes us then."""
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + seconds
-        while not holds():
-            left = ends - loop.time()
-            if left <= 0:
-                return False
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), min(left, look_again))
-        return True
 
     # Configuration in
 
@@ -134,59 +150,62 @@ class Pushes:
         for name, (namespace, snapshot) in snapshots.items():
             proxy = self.proxies.setdefault(name, Proxy(name, namespace))
             if proxy.snapshot is None or proxy.snapshot.version != snapshot.version:
-                proxy.snapshot = snapshot
-                proxy.sequence += 1
                 changed.add(name)
-                proxy.recognise()
+                proxy.take(snapshot)
         for name in self.proxies.keys() - snapshots.keys():
-            del self.proxies[name]
-        self.wake()
+            self.proxies.pop(name).changed.send()
+        self.news.send()
         return frozenset(changed)
 
     def record(self, generation: Generation) -> None:
         self.generations[generation.id] = generation
         while len(self.generations) > MAX_GENERATIONS:
             self.generations.popitem(last=False)
-        self.wake()
+        self.news.send()
 
     # Polls
 
-    async def poll(self, workload: str, kind: str, request: DiscoveryRequest, hold: float) -> DiscoveryResponse | None:
-        """Give the next resources of that type, or None when nothing changed within `hold` seconds (304). KeyError: no such workload."""
+    async def poll(self, workload: str, requests: Mapping[str, DiscoveryRequest], hold: float) -> AggregatedResponse | None:
+        """Give what is due of these types, of one snapshot; None when nothing became so within `hold` seconds (304). KeyError: no such workload."""
         proxy = self.proxies[workload]
-        state = proxy.types.setdefault(kind, TypeState())
-        self._mark(proxy, kind, state, request)
+        self._mark(proxy, requests)
         proxy.open_polls += 1
         try:
-            await self.until(lambda: self.proxies.get(workload) is not proxy or _is_due(proxy, state, request), hold)
-            if self.proxies.get(workload) is not proxy or not _is_due(proxy, state, request):
+            await proxy.changed.until(lambda: self.proxies.get(workload) is not proxy or bool(_due(proxy, requests)), hold)
+            if self.proxies.get(workload) is not proxy or proxy.snapshot is None:
                 return None
-            return self._send(proxy, kind, state)
+            due = {kind: self._send(proxy, proxy.snapshot, kind) for kind in _due(proxy, requests)}
+            return AggregatedResponse(proxy.snapshot.version, due) if due else None
         finally:
             proxy.open_polls -= 1
             proxy.last_seen = self.clock()
 
-    def _send(self, proxy: Proxy, kind: str, state: TypeState) -> DiscoveryResponse | None:
-        if proxy.snapshot is None:
-            return None
+    def _send(self, proxy: Proxy, snapshot: Snapshot, kind: str) -> DiscoveryResponse:
         self._nonces += 1
+        state = proxy.types[kind]
         state.sent_nonce, state.sent_sequence, state.answered = f"{self._life}-{self._nonces}", proxy.sequence, False
         self._count("pushes", kind)
-        return DiscoveryResponse(proxy.snapshot.version, state.sent_nonce, proxy.snapshot.resources.get(kind, ()), TYPE_URLS[kind])
+        found, texts = snapshot.resources.get(kind, ()), tuple(snapshot.texts(kind))
+        return DiscoveryResponse(snapshot.version_of(kind), state.sent_nonce, found, TYPE_URLS[kind], texts)
 
-    def _mark(self, proxy: Proxy, kind: str, state: TypeState, request: DiscoveryRequest) -> None:
-        """Read the acknowledgement in a request: an error refuses what was sent, a version says what is in force."""
+    def _mark(self, proxy: Proxy, requests: Mapping[str, DiscoveryRequest]) -> None:
+        """Read the acknowledgements in a poll: an error refuses what was sent, a version says what is in force."""
         proxy.last_seen = self.clock()
+        before = (proxy.acked_sequence(), proxy.nacked_sequence())
+        for kind, request in requests.items():
+            self._mark_type(proxy, kind, proxy.types.setdefault(kind, TypeState()), request)
+        proxy.note_acked()
+        if (proxy.acked_sequence(), proxy.nacked_sequence()) != before:
+            self._converged(proxy)
+            self.news.send()
+
+    def _mark_type(self, proxy: Proxy, kind: str, state: TypeState, request: DiscoveryRequest) -> None:
         state.in_force, state.answered = request.version, state.answered or request.nonce == state.sent_nonce
         if request.error is not None and request.nonce == state.sent_nonce and state.sent_sequence > state.nacked_sequence:
             state.nacked_sequence, state.error = state.sent_sequence, request.error
             self._count("rejects", kind)
-            self.wake()
-        if proxy.snapshot is not None and request.version == proxy.snapshot.version:
+        if proxy.snapshot is not None and request.version == proxy.snapshot.version_of(kind):
             state.acked_sequence = proxy.sequence
-            proxy.version_acked = request.version
-            self._converged(proxy)
-            self.wake()
 
     def _converged(self, proxy: Proxy) -> None:
         generation = next(reversed(self.generations.values()), None)
@@ -225,9 +244,17 @@ class Pushes:
         return [proxy for proxy in self.proxies.values() if proxy.is_connected(self.clock())]
 
 
-def _is_due(proxy: Proxy, state: TypeState, request: DiscoveryRequest) -> bool:
-    """By sequence, not by version: a refused version that comes back is offered again."""
-    if proxy.snapshot is None:
-        return False
-    sent_version = proxy.snapshot.version if state.sent_sequence == proxy.sequence else ""
-    return is_due(request, proxy.snapshot.version, state.sent_nonce, sent_version)
+def _due(proxy: Proxy, requests: Mapping[str, DiscoveryRequest]) -> list[str]:
+    """The types that are to be answered now.
+
+    By sequence, not by version: a refused version that comes back is offered again, and so is, with any later snapshot, all that was refused
+    with another type; else a proxy would run a mixture that nobody compiled.
+    """
+    snapshot = proxy.snapshot
+    if snapshot is None:
+        return []
+    return [kind for kind, request in requests.items() if _is_due(snapshot.version_of(kind), proxy.types[kind], proxy.sequence, request)]
+
+
+def _is_due(version: str, state: TypeState, sequence: int, request: DiscoveryRequest) -> bool:
+    return is_due(request, version, state.sent_nonce, version if state.sent_sequence == sequence else "")

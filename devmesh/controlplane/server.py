@@ -28,7 +28,7 @@ from devmesh.controlplane.watch import RegistryWatch
 from devmesh.localhttp import Handler
 from devmesh.registry.client import Registry
 from devmesh.telemetry_setup import Telemetry
-from devmesh.xds.rest import DiscoveryRequest
+from devmesh.xds.rest import AGGREGATED, DiscoveryRequest, MalformedError, aggregated_requests
 from devmesh.xds.snapshot import TYPES
 
 log = logging.getLogger(__name__)
@@ -105,8 +105,9 @@ class XdsServer:
 
     async def _is_synced(self, seconds: float) -> bool:
         """Hold early requests too: after our restart the sidecars come before the registry has been read."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._state.synced.wait(), seconds)
+        if not self._state.synced.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._state.synced.wait(), seconds)
         return self._state.synced.is_set()
 
     def _workload(self, request: web.Request, identities: list[str]) -> Workload | str:
@@ -132,16 +133,21 @@ class XdsServer:
 
     async def _discovery(self, request: web.Request) -> web.Response:
         kind = request.match_info["type"]
-        if kind not in TYPES:
-            return web.Response(status=404, text=f"types are {', '.join(TYPES)}\n")
+        if kind != AGGREGATED and kind not in TYPES:
+            return web.Response(status=404, text=f"types are {', '.join((*TYPES, AGGREGATED))}\n")
+        try:
+            asked = aggregated_requests(request[BODY]) if kind == AGGREGATED else {kind: DiscoveryRequest.parse(request[BODY])}
+        except MalformedError as error:
+            return web.Response(status=400, text=f"{error}\n")
         name = request[WORKLOAD].name
         self._registrar.connected(name)
         if name not in self._pushes.proxies:
             return web.Response(status=503, headers={"retry-after": "1"}, text=f"{name} has no configuration yet\n")
-        reply = await self._pushes.poll(name, kind, DiscoveryRequest.parse(request[BODY]), hold_seconds(request))
+        reply = await self._pushes.poll(name, asked, hold_seconds(request))
         if reply is None:
             return web.Response(status=304)
-        return web.Response(body=orjson.dumps(reply.to_json()), content_type="application/json")
+        body = (reply if kind == AGGREGATED else reply.responses[kind]).to_json()
+        return web.Response(body=orjson.dumps(body), content_type="application/json")
 
     async def _health(self, request: web.Request) -> web.Response:
         name, body = request[WORKLOAD].name, request[BODY]

@@ -102,11 +102,16 @@ class State:
             tasks.create_task(self.trust.run(), name="trust in the registry")
             while True:
                 await self._watch.changed.wait()
-                await asyncio.sleep(DEBOUNCE_SECONDS)
+                if not self._is_applied():
+                    await asyncio.sleep(DEBOUNCE_SECONDS)
                 self._watch.changed.clear()
                 configuration = self._watch.configuration
                 if configuration is not None and self._watch.instances_known:
                     await self._update(configuration)
+
+    def _is_applied(self) -> bool:
+        """Whether there is a new generation, which somebody waits for."""
+        return self._parsed is not None and self._watch.configuration is not self._parsed[0]
 
     async def _update(self, configuration: Configuration) -> None:
         started = self._clock()

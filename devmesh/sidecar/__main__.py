@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +132,7 @@ class Sidecar:
         return Agent(
             xds.url,
             bootstrap.node.to_json(),
-            parse=partial(parse_snapshot, namespace=bootstrap.workload.namespace),
+            parse=lambda changes: parse_snapshot(changes, bootstrap.workload.namespace, self.running.proxy.config),
             swap=self.swap,
             context=context,
             probe_targets=tuple(sorted(set(bootstrap.dial.values()))),

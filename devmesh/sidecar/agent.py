@@ -1,4 +1,4 @@
-"""The sidecar's side of the control plane: polls, stages, swaps, acknowledges, and reports the app's health.
+"""The sidecar's side of the control plane: polls, swaps, acknowledges, and reports the app's health.
 
 Whatever happens there, the configuration in force stays in force.
 """
@@ -17,14 +17,12 @@ import orjson
 from devmesh.sidecar.config import ConfigError, ProxyConfig
 from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.health import AppProbe
-from devmesh.xds.rest import GATEWAY_TYPES, SIDECAR_TYPES, DiscoveryResponse, PollState, Staging
+from devmesh.xds.rest import AGGREGATED, GATEWAY_TYPES, SIDECAR_TYPES, AggregatedResponse, Conversation
 
 log = logging.getLogger(__name__)
 HOLD_SECONDS = 30.0
 # On top of the hold: a control plane that neither answers nor closes.
 ANSWER_MARGIN_SECONDS = 5.0
-# The other types of a snapshot arrive within milliseconds; past this we poll again, held by the server.
-STAGING_SECONDS = 1.0
 FIRST_BACKOFF_SECONDS = 0.05
 MAX_BACKOFF_SECONDS = 5.0
 REPORT_SECONDS = 5.0
@@ -67,11 +65,9 @@ class Agent:
         self._is_serving, self._seen = is_serving, seen
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._hold_seconds = hold_seconds
-        self._types = GATEWAY_TYPES if str(node["id"]).startswith("router~") else SIDECAR_TYPES
-        self._staging = Staging(self._types)
-        self._changed = asyncio.Event()
+        self._conversation = Conversation(GATEWAY_TYPES if str(node["id"]).startswith("router~") else SIDECAR_TYPES)
         self._report_due = asyncio.Event()
-        self._swapping = asyncio.Lock()
+        self._reported_serving = False
         self._probe = AppProbe(probe_targets, self._report_due.set, dialer)
         self.version = ""
         self.connected = False
@@ -83,18 +79,19 @@ class Agent:
         """Converse until cancelled."""
         connector = aiohttp.TCPConnector(ssl=await self._context(), limit=0)
         async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as tasks:
-            for name in self._types:
-                tasks.create_task(self._poll_for_ever(session, name), name=f"poll {name}")
+            tasks.create_task(self._poll_for_ever(session), name="poll")
             tasks.create_task(self._probe.run(), name="app probe")
             tasks.create_task(self._report_for_ever(session), name="health report")
 
     # Polls
 
-    async def _poll_for_ever(self, session: aiohttp.ClientSession, type_name: str) -> None:
+    async def _poll_for_ever(self, session: aiohttp.ClientSession) -> None:
         failures = 0
         while True:
             try:
-                await self._poll_once(session, type_name)
+                answer = await self._ask(session)
+                if answer is not None:
+                    await self._take(answer)
             except ControlPlaneError as error:
                 failures += 1
                 self._failed(str(error))
@@ -112,42 +109,19 @@ class Agent:
         ceiling: float = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 16), MAX_BACKOFF_SECONDS)
         return ceiling * self._rng.uniform(0.5, 1.0)
 
-    async def _poll_once(self, session: aiohttp.ClientSession, type_name: str) -> None:
-        """One request and what follows from its answer; a swap meanwhile ends the wait, because the ACK must go out."""
-        poll = self._staging.polls[type_name]
-        response = await self._ask_until_swapped(session, type_name, poll)
-        if response is None:
-            return
-        poll.received(response)
-        await self._decide()
-        if poll.staged is not None and not self._staging.is_contradictory():
-            await self._until_changed(STAGING_SECONDS)
-
-    async def _ask_until_swapped(self, session: aiohttp.ClientSession, type_name: str, poll: PollState) -> DiscoveryResponse | None:
-        asking = asyncio.create_task(self._ask(session, type_name, poll), name=f"ask {type_name}")
-        tasks: list[asyncio.Task[Any]] = [asking]
-        if poll.staged:  # else no decision can be about this type
-            tasks.append(asyncio.create_task(self._changed.wait(), name=f"await swap {type_name}"))
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return asking.result() if asking.done() else None
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _ask(self, session: aiohttp.ClientSession, type_name: str, poll: PollState) -> DiscoveryResponse | None:
+    async def _ask(self, session: aiohttp.ClientSession) -> AggregatedResponse | None:
+        """One poll, which says what became of the last answer."""
         headers = {"x-envoy-expected-rq-timeout-ms": str(int(self._hold_seconds * 1000))}
-        body = poll.request(self._node).to_json()
-        status, answer = await self._post(session, f"/v3/discovery:{type_name}", body, headers, self._hold_seconds)
+        body = self._conversation.request(self._node)
+        status, answer = await self._post(session, f"/v3/discovery:{AGGREGATED}", body, headers, self._hold_seconds)
         if status == 304:
             return None
         if status != 200:
-            raise ControlPlaneError(f"{status} {answer[:200].decode(errors='replace').strip()}")  # alike for all types: logged once
+            raise ControlPlaneError(f"{status} {answer[:200].decode(errors='replace').strip()}")
         try:
-            return DiscoveryResponse.parse(orjson.loads(answer))
+            return AggregatedResponse.parse(orjson.loads(answer))
         except ValueError as error:
-            raise ControlPlaneError(f"{type_name}: {error}") from error
+            raise ControlPlaneError(str(error)) from error
 
     async def _post(
         self, session: aiohttp.ClientSession, path: str, body: Json, headers: Mapping[str, str], hold: float
@@ -160,34 +134,21 @@ class Agent:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ControlPlaneError(f"{self._url} does not answer: {error!r}") from error
 
-    # Decision
-
-    async def _decide(self) -> None:
-        """Swap when the staged types are whole; say no with the resource's name when they cannot be run."""
-        async with self._swapping:
-            snapshot = self._staging.snapshot()
-            if snapshot is not None:
-                await self._take(snapshot)
-            if snapshot is not None or self._staging.is_contradictory():
-                changed, self._changed = self._changed, asyncio.Event()
-                changed.set()
-
-    async def _take(self, snapshot: Json) -> None:
+    async def _take(self, answer: AggregatedResponse) -> None:
+        """Swap, or say no with the resource's name when it cannot be run; the next poll tells."""
         try:
-            config = self._parse(snapshot)
+            config = self._parse(self._conversation.received(answer))
         except ConfigError as error:
-            log.error("refused configuration %s: %s", snapshot["version"], error)  # noqa: TRY400 - the message is what the user needs
+            log.error("refused configuration %s: %s", answer.version, error)  # noqa: TRY400 - the message is what the user needs
             self.rejects += 1
-            self._staging.refuse(error.resource, str(error))
+            self._conversation.refuse(error.resource, str(error))
             return
         await self._swap(config)
-        self._staging.accept(config.version)
+        self._conversation.accept()
         self.version = config.version
         self.updates += 1
-        self._report_due.set()
-
-    async def _until_changed(self, seconds: float) -> None:
-        await wait_at_most(self._changed, seconds)
+        if self._is_serving() != self._reported_serving:
+            self._report_due.set()
 
     # Health
 
@@ -210,7 +171,7 @@ class Agent:
 
     def _report(self) -> Json:
         health = self._probe.health
-        serving = self._is_serving()
+        serving = self._reported_serving = self._is_serving()
         detail = health.detail if serving else "the sidecar has no configuration yet"
         # Three versions of a service share an identity, so the report says which workload it is from.
         return {"node": {"id": self._node["id"]}, "healthy": health.healthy and serving, "detail": detail, "restarts": 0, **self._seen()}

@@ -110,10 +110,14 @@ def _ring(name: str, ring: Json) -> tuple[int, int]:
     return int(ring.get("minimum_ring_size", 1024)), int(ring.get("maximum_ring_size", 8 * 1024 * 1024))
 
 
+def assignment_name(cluster: Json) -> str:
+    """Under which an EDS cluster's endpoints come."""
+    return str(cluster.get("eds_cluster_config", {}).get("service_name") or cluster["name"])
+
+
 def _assignment(cluster: Json, assignments: Mapping[str, Json]) -> Json:
     if cluster.get("type") == "EDS":
-        key = cluster.get("eds_cluster_config", {}).get("service_name") or cluster["name"]
-        return assignments.get(key, {})
+        return assignments.get(assignment_name(cluster), {})
     own: Json = cluster.get("load_assignment", {})
     return own
 

@@ -36,30 +36,37 @@ def _bootstrap(running: Running) -> Json:
     return {"@type": ADMIN + "BootstrapConfigDump", "bootstrap": {"node": node}, "last_updated": started}
 
 
-def _stamp(running: Running, field: str, resource: Mapping[str, Any]) -> Json:
-    return {"version_info": running.proxy.config.version, field: resource, "last_updated": running.updated()}
+def _version(running: Running, kind: str) -> str:
+    """As Envoy tells it, each type's own; a snapshot from a file has one for all."""
+    config = running.proxy.config
+    versions = config.raw.get("versions")
+    return str(versions.get(kind, config.version)) if isinstance(versions, Mapping) else config.version
+
+
+def _stamp(running: Running, kind: str, field: str, resource: Mapping[str, Any]) -> Json:
+    return {"version_info": _version(running, kind), field: resource, "last_updated": running.updated()}
 
 
 def _clusters(running: Running) -> Json:
-    clusters = [_stamp(running, "cluster", cluster) for cluster in _typed(running, "clusters")]
-    return {"@type": ADMIN + "ClustersConfigDump", "version_info": running.proxy.config.version, "dynamic_active_clusters": clusters}
+    clusters = [_stamp(running, "clusters", "cluster", cluster) for cluster in _typed(running, "clusters")]
+    return {"@type": ADMIN + "ClustersConfigDump", "version_info": _version(running, "clusters"), "dynamic_active_clusters": clusters}
 
 
 def _listeners(running: Running) -> Json:
     listeners = [
-        {"name": listener.get("name", ""), "active_state": _stamp(running, "listener", listener)}
+        {"name": listener.get("name", ""), "active_state": _stamp(running, "listeners", "listener", listener)}
         for listener in _typed(running, "listeners")
     ]
-    return {"@type": ADMIN + "ListenersConfigDump", "version_info": running.proxy.config.version, "dynamic_listeners": listeners}
+    return {"@type": ADMIN + "ListenersConfigDump", "version_info": _version(running, "listeners"), "dynamic_listeners": listeners}
 
 
 def _routes(running: Running) -> Json:
-    routes = [_stamp(running, "route_config", route) for route in _typed(running, "routes")]
+    routes = [_stamp(running, "routes", "route_config", route) for route in _typed(running, "routes")]
     return {"@type": ADMIN + "RoutesConfigDump", "dynamic_route_configs": routes}
 
 
 def _endpoints(running: Running) -> Json:
-    endpoints = [_stamp(running, "endpoint_config", assignment) for assignment in _typed(running, "endpoints")]
+    endpoints = [_stamp(running, "endpoints", "endpoint_config", assignment) for assignment in _typed(running, "endpoints")]
     return {"@type": ADMIN + "EndpointsConfigDump", "dynamic_endpoint_configs": endpoints}
 
 
@@ -88,4 +95,4 @@ def _served(secret: Mapping[str, str]) -> Json:
 
 def _secret(running: Running, name: str, content: Json) -> Json:
     secret = {"@type": SECRET_TYPE, "name": name, **content}
-    return {"name": name, **_stamp(running, "secret", secret)}
+    return {"name": name, **_stamp(running, "secrets", "secret", secret)}

@@ -223,3 +223,10 @@ def _route_table(listener: str, manager: Json, tables: Mapping[str, RouteTable])
     if name not in tables:
         raise ConfigError(listener, f"route table {name} is not in this snapshot")
     return tables[name]
+
+
+def named_tables(listener: Json) -> list[str]:
+    """The route tables that its chains refer to by name."""
+    chains = [*listener.get("filter_chains", ()), listener.get("default_filter_chain") or {}]
+    configs = [found.get("typed_config", {}) for chain in chains for found in chain.get("filters", ())]
+    return [config["rds"]["route_config_name"] for config in configs if "rds" in config]

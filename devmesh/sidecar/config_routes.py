@@ -65,10 +65,16 @@ def _edit(owner: str, option: Json) -> HeaderEdit:
     return HeaderEdit(option["header"]["key"].lower().encode(), value, append, bool(option.get("keep_empty_value")))
 
 
-def parse_route_table(table: Json) -> RouteTable:
+def parse_route_table(table: Json, old: Json | None = None, before: RouteTable | None = None) -> RouteTable:
+    """`before` is what `old` gave: its virtual hosts that did not change are taken over."""
     name = table.get("name", "")
     refuse(name, table, UNREAD_TABLE)
-    hosts = tuple(_virtual_host(name, host, table.get("typed_per_filter_config", {})) for host in table.get("virtual_hosts", ()))
+    filters = table.get("typed_per_filter_config", {})
+    known = _known_hosts(old, before) if old and before and old.get("typed_per_filter_config", {}) == filters else {}
+    hosts = tuple(
+        known[host["name"]][1] if host["name"] in known and known[host["name"]][0] == host else _virtual_host(name, host, filters)
+        for host in table.get("virtual_hosts", ())
+    )
     domains = _domains(name, hosts)
     # Envoy tries suffix wildcards (*.x) longest first, then prefix wildcards (x.*) longest first; a `*` elsewhere is a plain character.
     wildcards = [(d, host) for d, host in domains.items() if d != b"*" and (d.startswith(b"*") or d.endswith(b"*"))]
@@ -83,6 +89,10 @@ def parse_route_table(table: Json) -> RouteTable:
         ignore_port_in_host=bool(table.get("ignore_port_in_host_matching")),
         edits=header_edits(name, table),
     )
+
+
+def _known_hosts(old: Json, before: RouteTable) -> dict[str, tuple[Json, VirtualHost]]:
+    return {host["name"]: (host, parsed) for host, parsed in zip(old.get("virtual_hosts", ()), before.virtual_hosts, strict=True)}
 
 
 def _domains(table: str, hosts: tuple[VirtualHost, ...]) -> dict[bytes, VirtualHost]:

@@ -71,7 +71,7 @@ class Upstreams:
                 if interval != (load.recent.interval if load.recent is not None else None):
                     load.recent = Recent(interval) if interval is not None else None
             known = self._balancers.get(name)
-            if known is None or known.cluster != cluster:
+            if known is None or (known.cluster is not cluster and known.cluster != cluster):
                 self._balancers[name] = Balancer(cluster, self.ejected(name), self._warm(cluster))
         keys = {name: {key_of(e) for e in cluster.endpoints} for name, cluster in clusters.items() if cluster.kind != "ORIGINAL_DST"}
         for key, pool in list(self._pools.items()):

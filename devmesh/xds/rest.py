@@ -2,11 +2,17 @@
 
 A request names the version **in force** and the last nonce received. ACK: the new version in force. NACK: the old one, the new nonce
 and `error_detail`. A request with a nonce whose version is not yet in force and no error says "still staging": the server holds it.
+
+Envoy polls for each type by itself. An aggregated poll (as ADS is to gRPC) holds the requests of all types: `{"node", "requests": [..]}`, each
+without a node of its own. What is due to any of them is answered together, `{"version_info", "responses": [..]}`: what the proxy has then is one
+whole snapshot of that version, and types that did not change are not in it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import orjson
 
 Json = Mapping[str, Any]
 TYPE_URLS = {
@@ -17,6 +23,8 @@ TYPE_URLS = {
     "names": "type.googleapis.com/istio.networking.nds.v1.NameTable",
     "secrets": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
 }
+KINDS = {url: kind for kind, url in TYPE_URLS.items()}
+AGGREGATED = "aggregated"  # in place of a type in the path
 # Secrets of others' making (credentialName) are for gateways: nobody else asks for the type.
 SIDECAR_TYPES = tuple(kind for kind in TYPE_URLS if kind != "secrets")
 GATEWAY_TYPES = tuple(TYPE_URLS)
@@ -58,14 +66,27 @@ class DiscoveryRequest:
         return body if self.error is None else body | {"error_detail": {"code": INVALID_ARGUMENT, "message": self.error}}
 
 
+def aggregated_requests(body: Any) -> dict[str, DiscoveryRequest]:
+    """Read an aggregated poll, by type; MalformedError when it is none."""
+    listed = body.get("requests") if isinstance(body, Mapping) else None
+    if not isinstance(listed, list) or not listed:
+        raise MalformedError("an aggregated poll is a JSON object with requests")
+    requests = [DiscoveryRequest.parse(one) for one in listed]
+    unknown = sorted({one.type_url for one in requests} - KINDS.keys())
+    if unknown:
+        raise MalformedError(f"no such type: {', '.join(unknown)}")
+    return {KINDS[one.type_url]: one for one in requests}
+
+
 @dataclass(frozen=True, slots=True)
 class DiscoveryResponse:
-    """All resources of one type at one version."""
+    """All resources of one type at one version; `texts` are these as JSON, where their sender has it."""
 
     version: str
     nonce: str
     resources: tuple[Json, ...]
     type_url: str = ""
+    texts: tuple[bytes, ...] | None = field(default=None, compare=False)
 
     @classmethod
     def parse(cls, body: Any) -> "DiscoveryResponse":
@@ -78,7 +99,32 @@ class DiscoveryResponse:
         return cls(str(body["version_info"]), str(body.get("nonce") or ""), tuple(resources), str(body.get("type_url") or ""))
 
     def to_json(self) -> dict[str, Any]:
-        return {"version_info": self.version, "resources": list(self.resources), "nonce": self.nonce, "type_url": self.type_url}
+        """For `orjson.dumps` alone."""
+        resources = list(self.resources) if self.texts is None else orjson.Fragment(b"[%b]" % b",".join(self.texts))
+        return {"version_info": self.version, "resources": resources, "nonce": self.nonce, "type_url": self.type_url}
+
+
+@dataclass(frozen=True, slots=True)
+class AggregatedResponse:
+    """What makes of the snapshot that a proxy has the one of `version`."""
+
+    version: str
+    responses: Mapping[str, DiscoveryResponse]  # by type
+
+    @classmethod
+    def parse(cls, body: Any) -> "AggregatedResponse":
+        """Read what `to_json` gave; MalformedError when it is something else."""
+        if not isinstance(body, Mapping) or not body.get("version_info") or not isinstance(body.get("responses"), list):
+            raise MalformedError("an answer to an aggregated poll is a JSON object with version_info and responses")
+        responses = [DiscoveryResponse.parse(one) for one in body["responses"]]
+        unknown = sorted({one.type_url for one in responses} - KINDS.keys())
+        if unknown:
+            raise MalformedError(f"no such type: {', '.join(unknown)}")
+        return cls(str(body["version_info"]), {KINDS[one.type_url]: one for one in responses})
+
+    def to_json(self) -> dict[str, Any]:
+        """For `orjson.dumps` alone."""
+        return {"version_info": self.version, "responses": [one.to_json() for one in self.responses.values()]}
 
 
 def is_due(request: DiscoveryRequest, version: str, sent_nonce: str, sent_version: str) -> bool:
@@ -99,18 +145,21 @@ class PollState:
     error: str | None = None
     staged: DiscoveryResponse | None = None
 
-    def request(self, node: Json) -> DiscoveryRequest:
-        return DiscoveryRequest(TYPE_URLS[self.type_name], node, self.in_force, self.nonce, self.error)
+    def request(self) -> DiscoveryRequest:
+        return DiscoveryRequest(TYPE_URLS[self.type_name], {}, self.in_force, self.nonce, self.error)
 
     def received(self, response: DiscoveryResponse) -> None:
         self.nonce, self.error, self.staged = response.nonce, None, response
 
-    def accepted(self, version: str) -> None:
-        self.in_force, self.error, self.staged = version, None, None
+    def accepted(self) -> None:
+        self.error = None
+        if self.staged is not None:
+            self.in_force, self.staged = self.staged.version, None
 
     def refused(self, message: str | None) -> None:
         """Give the staged response up; `message` is None for a type that is not at fault itself."""
-        self.error, self.staged = message, None
+        if self.staged is not None:
+            self.error, self.staged = message, None
 
     def holds(self, name: str) -> bool:
         """Whether a resource of this name is among the staged ones."""
@@ -118,31 +167,32 @@ class PollState:
         return any(name in (resource.get("name"), resource.get("cluster_name")) for resource in resources)
 
 
-class Staging:
-    """The types of one proxy: nothing is in force before all of them brought the same version."""
+class Conversation:
+    """The types of one proxy: what an answer brings is in force together, or refused together."""
 
-    def __init__(self, types: Iterable[str] = SIDECAR_TYPES) -> None:
+    def __init__(self, types: Sequence[str] = SIDECAR_TYPES) -> None:
         self.polls = {name: PollState(name) for name in types}
 
-    def is_contradictory(self) -> bool:
-        """Whether staged types have different versions: those with the older one must ask again."""
-        return len({poll.staged.version for poll in self.polls.values() if poll.staged}) > 1
+    def request(self, node: Json) -> dict[str, Any]:
+        """Make the next poll, which says what became of the last answer."""
+        requests = [poll.request().to_json() for poll in self.polls.values()]
+        return {"node": node, "requests": [{key: value for key, value in one.items() if key != "node"} for one in requests]}
 
-    def snapshot(self) -> dict[str, Any] | None:
-        """Give the whole staged snapshot, or None while a type is missing or of another version."""
-        staged = {name: poll.staged for name, poll in self.polls.items()}
-        versions = {response.version if response else None for response in staged.values()}
-        if len(versions) != 1 or None in versions:
-            return None
-        snapshot: dict[str, Any] = {name: list(response.resources) for name, response in staged.items() if response}
-        return snapshot | {"version": versions.pop()}
+    def received(self, answer: AggregatedResponse) -> dict[str, Any]:
+        """Stage an answer; `{"version", "versions", <type>: resources}` with the types that are not as they were."""
+        for name, response in answer.responses.items():
+            if name in self.polls:
+                self.polls[name].received(response)
+        staged = {name: poll.staged for name, poll in self.polls.items() if poll.staged}
+        versions = {name: poll.staged.version if poll.staged else poll.in_force for name, poll in self.polls.items()}
+        return {name: list(one.resources) for name, one in staged.items()} | {"version": answer.version, "versions": versions}
 
-    def accept(self, version: str) -> None:
+    def accept(self) -> None:
         for poll in self.polls.values():
-            poll.accepted(version)
+            poll.accepted()
 
     def refuse(self, resource: str, message: str) -> None:
-        """NACK with the type that holds the resource; with every type when none does."""
+        """NACK with the type that holds the resource; with every type of the answer when none does."""
         at_fault = [name for name, poll in self.polls.items() if poll.holds(resource)] or list(self.polls)
         for name, poll in self.polls.items():
             poll.refused(message if name in at_fault else None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -22,10 +23,13 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from devmesh.xds.rest import TYPE_URLS
-from devmesh.xds.snapshot import Snapshot
+from devmesh.xds.snapshot import Encoded, Snapshot
 
 DESCRIPTORS = "descriptors.binpb.gz"
-REMEMBERED = 20_000  # valid resources, by their bytes (1 is not true there, nor changed in place the same): an apply validates what is new
+PREFIX = "type.googleapis.com/"
+REMEMBERED = 20_000
+# What is valid, by type and digest of its JSON (1 is not true there, nor changed in place the same): an apply validates what is new.
+_valid: dict[tuple[str, bytes], None] = {}
 STEPS = re.compile(r"(?:Failed to parse (\w+) field: )*")
 CAMEL_CASE = re.compile(rb'"\w*[A-Z]\w*":')  # the key of a map may be written so: only what has one is looked at closer
 WHERE = re.compile(r' at "?(?P<path>[A-Z]\w*[\w.\[\]]*?)"?\.*$')
@@ -44,16 +48,16 @@ def validate(type_url: str, resource: Mapping[str, Any]) -> None:
 
     A field has the name of the descriptor: protobuf would take `bindToPort` for `bind_to_port`, which our sidecar does not know.
     """
-    _validate(type_url, orjson.dumps(resource, option=orjson.OPT_SORT_KEYS))
+    _validate(type_url, resource, Encoded.of(resource).digest)
 
 
 def invalid(snapshot: Snapshot) -> list[SchemaError]:
     """What `validate` says of every resource of a snapshot."""
     out = []
     for kind, found in snapshot.resources.items():
-        for resource in found:
+        for resource, encoded in zip(found, snapshot.encoded[kind], strict=True):
             try:
-                validate(TYPE_URLS[kind], resource)
+                _validate(TYPE_URLS[kind], resource, encoded.digest)
             except SchemaError as error:
                 out.append(error)
     return out
@@ -64,27 +68,69 @@ def encode(type_url: str, resource: Mapping[str, Any]) -> bytes:
     return _message(type_url, resource).SerializeToString(deterministic=True)
 
 
-@functools.lru_cache(maxsize=REMEMBERED)
-def _validate(type_url: str, text: bytes) -> None:
-    resource = orjson.loads(text)
+def _validate(type_url: str, resource: Mapping[str, Any], digest: bytes) -> None:
+    """Part by part: of a table with a hundred hosts, one is new."""
+    if (type_url, digest) in _valid:
+        return
+    descriptor = _descriptor(type_url, resource)
+    parts = _parts(descriptor, resource)
+    for field, kind in parts.items():
+        for index, part in enumerate(resource[field]):
+            try:
+                _validate_whole(PREFIX + kind.full_name, part)
+            except SchemaError as error:
+                place = _below(f"{descriptor.name}.{field}[{index}]", error.path)
+                raise SchemaError(type_url, _name(resource), place, error.reason) from error
+    _validate_whole(type_url, {key: value for key, value in resource.items() if key not in parts})
+    _remember(type_url, digest)
+
+
+def _validate_whole(type_url: str, resource: Mapping[str, Any]) -> None:
+    text = orjson.dumps(resource, option=orjson.OPT_SORT_KEYS)
+    digest = hashlib.sha256(text).digest()
+    if (type_url, digest) in _valid:
+        return
     _message(type_url, resource)
     if CAMEL_CASE.search(text):
-        descriptor = pool().FindMessageTypeByName(type_url.rpartition("/")[2])
+        descriptor = _descriptor(type_url, resource)
         for path, wanted in _misnamed(descriptor, resource, descriptor.name):
             raise SchemaError(type_url, _name(resource), path, f'the field\'s name is "{wanted}"')
+    _remember(type_url, digest)
+
+
+def _remember(type_url: str, digest: bytes) -> None:
+    _valid[type_url, digest] = None
+    if len(_valid) > REMEMBERED:
+        del _valid[next(iter(_valid))]
+
+
+def _parts(descriptor: Descriptor, resource: Mapping[str, Any]) -> dict[str, Descriptor]:
+    """The fields of it that hold lists of messages; an Any says itself of what type it is and is left with the rest."""
+    lists = {key: value for key, value in resource.items() if isinstance(value, list) and all(isinstance(one, dict) for one in value)}
+    kinds = {key: descriptor.fields_by_name[key].message_type for key in lists if key in descriptor.fields_by_name}
+    return {key: kind for key, kind in kinds.items() if kind is not None and kind.file.package != "google.protobuf"}
+
+
+def _below(place: str, path: str) -> str:
+    """A path in a part, whose first word is the part's type, as a path in the whole."""
+    head, _, rest = path.partition(".")
+    return ".".join(filter(None, (place, rest if head[:1].isupper() else path)))
+
+
+def _descriptor(type_url: str, resource: Mapping[str, Any]) -> Descriptor:
+    try:
+        return pool().FindMessageTypeByName(type_url.rpartition("/")[2])
+    except KeyError as error:
+        raise SchemaError(type_url, _name(resource), "", "this type is not known") from error
 
 
 def _message(type_url: str, resource: Mapping[str, Any]) -> Message:
-    name = _name(resource)
-    try:
-        descriptor = pool().FindMessageTypeByName(type_url.rpartition("/")[2])
-    except KeyError as error:
-        raise SchemaError(type_url, name, "", "this type is not known") from error
+    descriptor = _descriptor(type_url, resource)
     fields = {key: value for key, value in resource.items() if key != "@type"}
     try:
         return json_format.ParseDict(fields, GetMessageClass(descriptor)(), descriptor_pool=pool())
     except (json_format.ParseError, TypeError) as error:  # TypeError: an Any of a type that the pool does not hold
-        raise SchemaError(type_url, name, *_read(str(error).partition("\n")[0])) from error
+        raise SchemaError(type_url, _name(resource), *_read(str(error).partition("\n")[0])) from error
 
 
 def _name(resource: Mapping[str, Any]) -> str:

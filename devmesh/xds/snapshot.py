@@ -1,10 +1,10 @@
-"""One proxy's whole configuration, versioned by its content."""
+"""One proxy's whole configuration, versioned by its content, each type by its own."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -15,11 +15,28 @@ NAME_FIELDS = {"endpoints": "cluster_name"}
 
 
 @dataclass(frozen=True, slots=True)
+class Encoded:
+    """One resource as JSON. `digest` is the same for the same content, in whatever order its keys are."""
+
+    text: bytes
+    digest: bytes
+
+    @staticmethod
+    def of(resource: Mapping[str, Any]) -> Encoded:
+        return Encoded(orjson.dumps(resource), hashlib.sha256(orjson.dumps(resource, option=orjson.OPT_SORT_KEYS)).digest())
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`resources` holds proto-JSON by type; equal content has an equal version, whoever compiled it and when."""
+    """`resources` holds proto-JSON by type; equal content has an equal version, whoever compiled it and when.
+
+    `versions` are those of each type, `encoded` its resources as they are sent; both of `of` alone.
+    """
 
     version: str
     resources: Mapping[str, tuple[Mapping[str, Any], ...]]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    encoded: Mapping[str, tuple[Encoded, ...]] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -29,10 +46,22 @@ class Snapshot:
         endpoints: Sequence[Mapping[str, Any]],
         names: Sequence[Mapping[str, Any]] = (),
         secrets: Sequence[Mapping[str, Any]] = (),
+        *,
+        encode: Callable[[Mapping[str, Any]], Encoded] = Encoded.of,
     ) -> Snapshot:
+        """`encode` may remember what it has encoded: several proxies have the same resource."""
         resources = dict(zip(TYPES, map(tuple, (listeners, routes, clusters, endpoints, names, secrets)), strict=True))
-        digest = hashlib.sha256(orjson.dumps(resources, option=orjson.OPT_SORT_KEYS)).hexdigest()
-        return Snapshot(digest[:16], resources)
+        encoded = {kind: tuple(map(encode, found)) for kind, found in resources.items()}
+        versions = {kind: version_of(one.digest for one in found) for kind, found in encoded.items()}
+        return Snapshot(whole_version(versions), resources, versions, encoded)
+
+    def version_of(self, kind: str) -> str:
+        return self.versions.get(kind, self.version)
+
+    def texts(self, kind: str) -> Iterable[bytes]:
+        """The resources of a type, encoded."""
+        known = self.encoded.get(kind)
+        return (one.text for one in known) if known is not None else map(orjson.dumps, self.resources.get(kind, ()))
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the secrets."""
@@ -55,6 +84,15 @@ class Snapshot:
             then = {r.get(field, ""): r for r in older.resources[kind]}
             out[kind] = {name for name in now.keys() | then.keys() if now.get(name) != then.get(name)}
         return out
+
+
+def version_of(parts: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def whole_version(versions: Mapping[str, str]) -> str:
+    """The version of a snapshot whose types have these: what a sidecar, which is sent only the types that changed, runs then."""
+    return version_of(versions.get(kind, "").encode() for kind in TYPES)
 
 
 def _tables_of(listeners: Sequence[Mapping[str, Any]]) -> list[str]:

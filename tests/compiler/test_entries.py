@@ -2,7 +2,7 @@
 
 import pytest
 
-from devmesh.compiler.compile import names
+from devmesh.compiler.outbound import names
 from tests.compiler.worlds import compiled, destination_rule, document, world
 
 HTTP = "ports: [{number: 80, name: http, protocol: HTTP}]"

@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import hashlib
 import socket
 
 import aiohttp
-import orjson
 from aiohttp import web
 
 from devmesh.config.model import ResourceKey
@@ -15,6 +13,7 @@ from devmesh.controlplane.state import CompileOutput
 from devmesh.registry.client import Registry
 from devmesh.registry.embedded.server import EmbeddedRegistry
 from devmesh.registry.resources import StoredResource, apply_resources, write_mesh, write_resources
+from devmesh.xds.rest import AGGREGATED, AggregatedResponse, Conversation
 from devmesh.xds.snapshot import TYPES, Snapshot
 from tests.controlplane.certificates import Authority
 
@@ -58,8 +57,7 @@ def compile_names(wanted):
         "endpoints": tuple({"cluster_name": name} for name in sorted(wanted.healthy)),
         "names": (),
     }
-    version = hashlib.sha256(orjson.dumps(resources)).hexdigest()[:16]
-    return CompileOutput({workload.name: Snapshot(version, resources) for workload in wanted.topology.workloads}, ())
+    return CompileOutput({workload.name: Snapshot.of(**resources) for workload in wanted.topology.workloads}, ())
 
 
 def virtual_service(name, host="reviews"):
@@ -83,14 +81,13 @@ def bound():
 
 
 class Sidecar:
-    """Polls all five types as a sidecar does; `refuse` is what it says against the next thing it gets."""
+    """Polls as a sidecar does; `refuse` is what it says against the next thing it gets. `answers` are the types of each answer."""
 
     def __init__(self, url, context, workload="reviews-v1", ip="127.7.0.2"):
         self.url, self.context, self.workload = url, context, workload
         self.node = {"id": f"sidecar~{ip}~{workload}.default~default.svc.cluster.local", "cluster": workload}
         self.version, self.refuse, self.got = "", None, {}
-        self.changed = asyncio.Event()
-        self._received = {}
+        self.answers = []
 
     async def __aenter__(self):
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self.context))
@@ -119,34 +116,23 @@ class Sidecar:
         return bool(self.version)
 
     async def run(self):
-        async with asyncio.TaskGroup() as tasks:
-            for kind in TYPES:
-                tasks.create_task(self._follow(kind))
-
-    async def _follow(self, kind):
-        """Poll, wait until all types are there in one version, swap or refuse, acknowledge."""
-        version, nonce, error = "", "", None
+        conversation = Conversation(TYPES)
         while True:
-            status, answer = await self.poll(kind, version, nonce, error)
-            if status == 304:
-                continue
-            if status != 200:
+            status, answer = await self.post(f"/v3/discovery:{AGGREGATED}", conversation.request(self.node))
+            if status == 200:
+                self._take(conversation, AggregatedResponse.parse(answer))
+            elif status != 304:
                 await asyncio.sleep(0.02)
-                continue
-            nonce = answer["nonce"]
-            self._received[kind] = answer
-            if len({self._received.get(other, {}).get("version_info") for other in TYPES}) == 1:
-                self.changed.set()
-                self.changed = asyncio.Event()
-            else:
-                while len({self._received.get(other, {}).get("version_info") for other in TYPES}) != 1:
-                    await self.changed.wait()
-            if self.refuse:
-                error = self.refuse
-            else:
-                version, error = answer["version_info"], None
-                self.got = {name: got["resources"] for name, got in self._received.items()}
-                self.version = version
+
+    def _take(self, conversation, answer):
+        changes = conversation.received(answer)
+        self.answers.append(sorted(answer.responses))
+        if self.refuse:
+            conversation.refuse("?", self.refuse)
+        else:
+            conversation.accept()
+            self.got |= {kind: changes[kind] for kind in TYPES if kind in changes}
+            self.version = answer.version
 
 
 class Mesh:

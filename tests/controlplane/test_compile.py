@@ -1,11 +1,14 @@
 """The real compiler behind the control plane."""
 
+from dataclasses import replace
+
 import pytest
 
 from devmesh.config.topology import Topology
 from devmesh.controlplane import compile as module
 from devmesh.controlplane.compile import compile_all
 from devmesh.controlplane.state import CompileInput, parse_resource
+from devmesh.xds.snapshot import Snapshot
 from tests.controlplane.mesh import TOPOLOGY, Mesh, virtual_service
 
 
@@ -64,9 +67,11 @@ def test_a_resource_that_the_official_descriptors_refuse_is_never_served_and_say
 
     def breaking(world, name, real=module.compile_proxy):
         compiled = real(world, name)
-        if name == "reviews-v1":
-            compiled.snapshot.resources["listeners"][0]["nonsense"] = 1
-        return compiled
+        if name != "reviews-v1":
+            return compiled
+        resources = compiled.snapshot.resources
+        broken = ({**resources["listeners"][0], "nonsense": 1}, *resources["listeners"][1:])
+        return replace(compiled, snapshot=Snapshot.of(**{**resources, "listeners": broken}))
 
     monkeypatch.setattr(module, "compile_proxy", breaking)
     output = compile_all(given())

@@ -2,10 +2,11 @@
 
 import asyncio
 
+import orjson
 import pytest
 
 from devmesh.controlplane.push import Generation, Pushes
-from devmesh.xds.rest import TYPE_URLS, DiscoveryRequest
+from devmesh.xds.rest import TYPE_URLS, DiscoveryRequest, DiscoveryResponse
 from devmesh.xds.snapshot import TYPES, Snapshot
 
 NAME = "reviews-v1"
@@ -30,12 +31,12 @@ def pushes(clock):
     return pushes
 
 
-def snapshot(version):
-    return Snapshot(version, {kind: ({"name": f"{kind} {version}"},) for kind in TYPES})
+def snapshot(version, versions=None):
+    return Snapshot(version, {kind: ({"name": f"{kind} {version}"},) for kind in TYPES}, versions or {})
 
 
-def change(pushes, version):
-    return pushes.replace({NAME: ("default", snapshot(version))})
+def change(pushes, version, versions=None):
+    return pushes.replace({NAME: ("default", snapshot(version, versions))})
 
 
 def generation(pushes, name="g1", index=10, life=0):
@@ -45,7 +46,14 @@ def generation(pushes, name="g1", index=10, life=0):
 
 
 async def poll(pushes, kind="listeners", version="", nonce="", error=None, hold=0.0):
-    return await pushes.poll(NAME, kind, DiscoveryRequest(TYPE_URLS[kind], {}, version, nonce, error), hold)
+    reply = await pushes.poll(NAME, {kind: DiscoveryRequest(TYPE_URLS[kind], {}, version, nonce, error)}, hold)
+    return reply and reply.responses[kind]
+
+
+async def poll_all(pushes, versions, nonces=None, errors=None, hold=0.0):
+    """One poll for all types; the versions of those that are answered, by type."""
+    asked = {k: DiscoveryRequest(TYPE_URLS[k], {}, versions[k], (nonces or {}).get(k, ""), (errors or {}).get(k)) for k in TYPES}
+    return await pushes.poll(NAME, asked, hold)
 
 
 async def acknowledge_all(pushes, version):
@@ -63,8 +71,44 @@ async def test_a_first_poll_is_answered_at_once(pushes):
     assert reply.resources == ({"name": "listeners v1"},)
 
 
-async def test_all_types_carry_one_version(pushes):
-    assert {(await poll(pushes, kind)).version for kind in TYPES} == {"v1"}
+async def test_one_poll_for_all_types_is_answered_with_one_whole_snapshot(pushes):
+    reply = await poll_all(pushes, dict.fromkeys(TYPES, ""))
+    assert (reply.version, list(reply.responses)) == ("v1", list(TYPES))
+
+
+async def test_only_the_types_that_changed_are_sent_and_the_others_are_acknowledged(pushes):
+    change(pushes, "v1", dict.fromkeys(TYPES, "v1"))
+    reply = await poll_all(pushes, dict.fromkeys(TYPES, ""))
+    nonces = {kind: one.nonce for kind, one in reply.responses.items()}
+    held = asyncio.create_task(poll_all(pushes, dict.fromkeys(TYPES, "v1"), nonces, hold=5))
+    await asyncio.sleep(0)
+    assert state(pushes) == ("acked", "")
+    change(pushes, "v2", dict.fromkeys(TYPES, "v1") | {"routes": "r2"})
+    assert state(pushes) == ("pending", "")
+    reply = await held
+    assert (reply.version, {kind: one.version for kind, one in reply.responses.items()}) == ("v2", {"routes": "r2"})
+    assert await poll_all(pushes, dict.fromkeys(TYPES, "v1") | {"routes": "r2"}, nonces) is None
+    assert state(pushes) == ("acked", "")
+    assert pushes.proxies[NAME].version_acked == "v2"
+
+
+async def test_what_was_refused_together_is_sent_together_again(pushes):
+    await poll_all(pushes, dict.fromkeys(TYPES, "v1"))
+    change(pushes, "v2", dict.fromkeys(TYPES, "v1") | {"routes": "bad", "clusters": "c2"})
+    reply = await poll_all(pushes, dict.fromkeys(TYPES, "v1"))
+    nonces = {kind: one.nonce for kind, one in reply.responses.items()}
+    assert await poll_all(pushes, dict.fromkeys(TYPES, "v1"), nonces, {"routes": "no"}) is None
+    assert state(pushes) == ("nacked", "no")
+    change(pushes, "v3", dict.fromkeys(TYPES, "v1") | {"routes": "mended", "clusters": "c2"})
+    reply = await poll_all(pushes, dict.fromkeys(TYPES, "v1"), nonces, {"routes": "no"})
+    assert {kind: one.version for kind, one in reply.responses.items()} == {"routes": "mended", "clusters": "c2"}
+
+
+async def test_what_is_sent_is_what_was_encoded_once(pushes):
+    listener = {"name": "l"}
+    pushes.replace({NAME: ("default", Snapshot.of([listener], [], [], []))})
+    listener["name"] = "written to later"
+    assert DiscoveryResponse.parse(orjson.loads(orjson.dumps((await poll(pushes)).to_json()))).resources == ({"name": "l"},)
 
 
 async def test_a_poll_with_the_current_version_is_held_until_the_next_one(pushes):

@@ -139,6 +139,28 @@ async def test_a_poll_without_news_ends_as_304_before_the_client_gives_up(mesh):
         assert (await sidecar.poll("listeners", answer["version_info"], answer["nonce"], timeout_ms=100))[0] == 304
 
 
+async def test_an_apply_sends_each_sidecar_the_types_that_changed_in_one_answer(mesh):
+    async with mesh.control_plane_running(), mesh.sidecar_running() as sidecar:
+        await mesh.until(lambda: _is_ok(sidecar))
+        await until_status(mesh, "passing")
+        await mesh.generation(await mesh.apply(virtual_service("first")))
+        sidecar.answers.clear()
+        answer = await mesh.generation(await mesh.apply(virtual_service("second", "ratings")))
+        assert answer["by"]["reviews-v1"]["state"] == "acked"
+        assert sidecar.answers == [["routes"]]
+        assert [one["name"] for one in sidecar.got["routes"]] == ["ratings", "reviews"]
+        assert sidecar.got["listeners"], "what was not sent again stays"
+
+
+async def test_what_is_no_poll_is_told_what_one_is(mesh):
+    async with mesh.control_plane_running() as plane, mesh.sidecar() as sidecar:
+        await plane.state.synced.wait()
+        for path, words in (("aggregated", "with requests"), ("nonsense", "types are")):
+            status, text = await sidecar.post(f"/v3/discovery:{path}", {"node": sidecar.node})
+            assert status in (400, 404)
+            assert words in text
+
+
 async def test_a_restarted_control_plane_keeps_endpoints_whose_check_ran_out_meanwhile(mesh):
     async with mesh.control_plane_running(), mesh.sidecar() as sidecar:
         await mesh.until(lambda: _is_ok(sidecar))

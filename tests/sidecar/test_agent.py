@@ -3,6 +3,7 @@ import contextlib
 
 import pytest
 
+from devmesh.sidecar import agent as module
 from devmesh.sidecar.agent import Agent
 from devmesh.sidecar.config import ConfigError, ProxyConfig
 from devmesh.xds.rest import SIDECAR_TYPES
@@ -14,7 +15,7 @@ NODE = bootstrap()["node"]
 
 
 def parse(snapshot):
-    for route in snapshot["routes"]:
+    for route in snapshot.get("routes", ()):
         if "bad" in route:
             raise ConfigError(route["name"], route["bad"])
     return ProxyConfig(snapshot["version"], {}, {}, {}, {}, raw=snapshot)
@@ -49,7 +50,7 @@ def everywhere(version):
     return {name: [version] for name in SIDECAR_TYPES}
 
 
-async def test_a_snapshot_is_swapped_once_and_acknowledged_by_every_type(control):
+async def test_a_snapshot_is_swapped_once_and_every_type_acknowledged(control):
     control.put("v1")
     async with control.running() as port, agent_of(port) as (agent, swapped):
         await until(lambda: control.versions_acknowledged() == everywhere("v1"))
@@ -57,7 +58,7 @@ async def test_a_snapshot_is_swapped_once_and_acknowledged_by_every_type(control
         await until(lambda: control.versions_acknowledged() == everywhere("v2"))
         assert swapped == ["v1", "v2"]
         assert (agent.version, agent.connected) == ("v2", True)
-    assert {request.node["id"] for _, request in control.requests} == {NODE["id"]}
+    assert {node["id"] for node in control.nodes} == {NODE["id"]}
 
 
 async def test_nothing_is_asked_twice_while_it_is_held(control):
@@ -85,7 +86,29 @@ async def test_what_cannot_be_run_is_refused_by_name_and_the_old_stays(control):
         assert swapped == ["v1", "v3"]
 
 
-async def test_a_change_in_the_middle_of_staging_ends_at_the_newest(control):
+async def test_a_type_that_did_not_change_is_neither_sent_nor_lost(control):
+    control.put("v1", routes=[{"name": "9080"}])
+    async with control.running() as port, agent_of(port) as (agent, swapped):
+        await until(lambda: agent.version == "v1")
+        control.put("v2", versions=dict.fromkeys(SIDECAR_TYPES, "v1") | {"endpoints": "v2"}, endpoints=[{"cluster_name": "c"}])
+        await until(lambda: control.versions_acknowledged() == everywhere("v1") | {"endpoints": ["v2"]})
+    assert control.answered == [list(SIDECAR_TYPES), ["endpoints"]]
+    assert swapped == ["v1", "v2"]
+
+
+async def test_a_swap_is_no_reason_to_report(control, monkeypatch):
+    monkeypatch.setattr(module, "REPORT_SECONDS", 3600.0)
+    control.put("v1")
+    async with control.running() as port, agent_of(port) as (agent, _):
+        await until(lambda: agent.version == "v1")
+        await until(lambda: control.reports)
+        for number in range(2, 6):
+            control.put(f"v{number}")
+            await until(lambda wanted=f"v{number}": agent.version == wanted)
+    assert len(control.reports) == 1
+
+
+async def test_a_change_during_a_swap_ends_at_the_newest(control):
     async with control.running() as port, agent_of(port) as (_, swapped):
         for number in range(20):
             control.put(f"v{number}")

@@ -125,3 +125,104 @@ def test_what_was_received_is_kept_for_the_config_dump():
     config = parse_snapshot(snapshot)
     assert config.version == "7"
     assert config.raw["clusters"] == snapshot["clusters"]
+
+
+def rds_chain(name):
+    chain = http_chain(rds={"route_config_name": name, "config_source": {"ads": {}}})
+    del chain["filters"][0]["typed_config"]["route_config"]
+    return chain
+
+
+def two_tables(first="r"):
+    hosts = [host(route(name=first), name="one", domains=("one",)), host(route(), name="two", domains=("two",))]
+    return [table(*hosts, name="80"), table(host(route()), name="81")]
+
+
+EDS = {"type": "EDS"}
+WHOLE = {
+    "version": "1",
+    "routes": two_tables(),
+    "clusters": [cluster("a", **EDS), cluster("b", **EDS)],
+    "endpoints": [{"cluster_name": "a"}, {"cluster_name": "b"}],
+    "listeners": [listener(rds_chain("80"), name="l80"), listener(rds_chain("81"), name="l81")],
+    "names": NAMES,
+    "secrets": [],
+}
+
+
+def again(value):
+    """Equal, and another object, as what comes over the wire."""
+    return json.loads(json.dumps(value))
+
+
+def table_of(config, name):
+    return config.listeners[name].chains[0].network.route_table
+
+
+def test_a_type_that_is_missing_is_as_it_was():
+    before = parse_snapshot(WHOLE)
+    after = parse_snapshot({"version": "2", "routes": again(WHOLE["routes"])}, before=before)
+    assert after.version == "2"
+    assert after.names is before.names
+    assert [after.listeners[name] is before.listeners[name] for name in ("l80", "l81")] == [True, True]
+    assert {kind: after.raw[kind] for kind in ("routes", "clusters", "endpoints", "listeners", "names")} == {
+        kind: WHOLE[kind] for kind in ("routes", "clusters", "endpoints", "listeners", "names")
+    }
+
+
+def test_of_a_changed_table_only_what_changed_is_new_and_who_names_it_has_it():
+    before = parse_snapshot(WHOLE)
+    after = parse_snapshot({"version": "2", "routes": two_tables("other")}, before=before)
+    assert after.routes["81"] is before.routes["81"]
+    assert after.routes["80"].virtual_hosts[0].routes[0].name == "other"
+    assert after.routes["80"].virtual_hosts[1] is before.routes["80"].virtual_hosts[1]
+    assert after.listeners["l81"] is before.listeners["l81"]
+    assert table_of(after, "l80") is after.routes["80"]
+    assert table_of(before, "l80") is before.routes["80"], "what runs is left alone"
+
+
+def test_what_a_table_says_of_all_its_hosts_is_read_for_each():
+    cors = {"typed_per_filter_config": {"envoy.filters.http.cors": {"@type": "a.CorsPolicy", "allow_methods": "GET"}}}
+    before = parse_snapshot(WHOLE)
+    tables = again(WHOLE["routes"])
+    tables[0] |= cors
+    after = parse_snapshot({"version": "2", "routes": tables}, before=before)
+    assert all(one.cors is not None for found in after.routes["80"].virtual_hosts for one in found.routes)
+
+
+def test_changed_endpoints_make_their_cluster_new_and_no_other():
+    before = parse_snapshot(WHOLE)
+    address = {"endpoint": {"address": {"socket_address": {"address": "10.0.0.1", "port_value": 80}}}}
+    changed = [{"cluster_name": "a", "endpoints": [{"lb_endpoints": [address]}]}, {"cluster_name": "b"}]
+    after = parse_snapshot({"version": "2", "endpoints": changed}, before=before)
+    assert [one.address for one in after.clusters["a"].endpoints] == ["10.0.0.1"]
+    assert after.clusters["b"] is before.clusters["b"]
+
+
+def test_what_is_gone_is_gone_and_missed_by_who_names_it():
+    before = parse_snapshot(WHOLE)
+    fewer = parse_snapshot({"version": "2", "clusters": [again(WHOLE["clusters"][1])], "endpoints": []}, before=before)
+    assert set(fewer.clusters) == {"b"}
+    with pytest.raises(ConfigError, match="route table 81 is not in this snapshot"):
+        parse_snapshot({"version": "2", "routes": WHOLE["routes"][:1]}, before=before)
+
+
+def test_a_resource_without_a_name_is_refused():
+    with pytest.raises(ConfigError, match="one of the clusters has no name"):
+        parse_snapshot({"clusters": [{"type": "EDS"}]})
+
+
+@pytest.mark.parametrize("file", GOLDEN[::7], ids=lambda file: file.name.partition(".")[0])
+def test_from_one_configuration_to_another_every_listener_has_the_tables_of_its_own(file):
+    config = parse_snapshot({})
+    for xds in (*golden(file.name).values(), *golden(file.name).values()):
+        config = parse_snapshot(xds, before=config)
+        managers = [chain.network for one in config.listeners.values() for chain in one.chains if isinstance(chain.network, HttpManager)]
+        named = [one.route_table for one in managers if one.route_table.name in config.routes]
+        assert all(found is config.routes[found.name] for found in named)
+        assert {kind: config.raw[kind] for kind in xds} == xds
+        assert set(config.clusters) == {one["name"] for one in xds["clusters"]}
+        fresh = parse_snapshot(xds)
+        assert {name: one.endpoints for name, one in config.clusters.items()} == {
+            name: one.endpoints for name, one in fresh.clusters.items()
+        }

@@ -44,7 +44,7 @@ class MeshOfOne:
         identity = await self.ca.workload(self.directory, spiffe_id, "controlplane")
         await identity.renew()
         app = web.Application()
-        app.router.add_post("/v3/discovery:{type}", self.control._discovery)
+        app.router.add_post("/v3/discovery:aggregated", self.control._discovery)
         app.router.add_post("/v1/health", self.control._health)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.05)
         await runner.setup()
