@@ -24,7 +24,7 @@ from devmesh.pods.network import INBOUND_SOURCE
 from devmesh.sidecar.admin import Admin
 from devmesh.sidecar.agent import Agent
 from devmesh.sidecar.bootstrap import ADMIN_ROLES, DATA_ROLES, Bootstrap, Listening, Xds
-from devmesh.sidecar.config import Cluster, ProxyConfig
+from devmesh.sidecar.config import ProxyConfig
 from devmesh.sidecar.config_parse import parse_snapshot
 from devmesh.sidecar.dialer import Dialer, PodDialer
 from devmesh.sidecar.listener import SocketSpec
@@ -76,11 +76,7 @@ def build(bootstrap: Bootstrap, dialer: Dialer | None = None) -> Running:
         excluded=bootstrap.excluded,
         files=bootstrap.files,
     )
-
-    def cluster(name: str) -> Cluster | None:
-        return proxy.config.clusters.get(name)
-
-    telemetry.bind(cluster)
+    telemetry.bind(proxy.cluster)
     return Running(bootstrap, proxy, telemetry, identity, started_ns=time.time_ns())
 
 

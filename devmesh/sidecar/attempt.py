@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class Attempt(Caller):
-    """`wall_ns` is the wall clock, for the attempt's span."""
+    """`wall_ns` is the wall clock, for the attempt's span; None when there will be none."""
 
     __slots__ = ("connection", "deadline", "endpoint", "over", "pool", "record", "responded", "router", "wall_ns")
 
-    def __init__(self, router: Router, pool: Pool, wall_ns: Callable[[], int]) -> None:
+    def __init__(self, router: Router, pool: Pool, wall_ns: Callable[[], int] | None) -> None:
         self.router, self.pool, self.wall_ns = router, pool, wall_ns
         self.endpoint = pool.endpoint
         self.deadline: float | None = None  # per_try_timeout
         self.connection: UpstreamConnection | None = None
         self.responded = False
         self.over = False
-        self.record = AttemptRecord(wall_ns(), 0, pool.endpoint, pool.target.cluster.name)
+        self.record = AttemptRecord(0 if wall_ns is None else wall_ns(), 0, pool.endpoint, pool.target.cluster.name)
 
     def start(self, method: bytes) -> bool:
         """False when a circuit breaker is open."""
@@ -41,7 +41,8 @@ class Attempt(Caller):
     def finish(self) -> None:
         if not self.over:
             self.over = True
-            self.record.end_ns = self.wall_ns()
+            if self.wall_ns is not None:
+                self.record.end_ns = self.wall_ns()
             self.pool.upstreams.ended(self.endpoint)
 
     def abandon(self) -> None:

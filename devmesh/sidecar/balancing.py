@@ -10,6 +10,7 @@ import functools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import xxhash
 
@@ -18,8 +19,8 @@ from devmesh.sidecar.message import RequestHead
 from devmesh.sidecar.routing import cookie, pseudo_header, query_value
 from devmesh.sidecar.slow_start import Warming
 
-MASK = 2**64 - 1
-HASHING = frozenset({"RING_HASH", "MAGLEV"})
+MASK: Final = 2**64 - 1
+HASHING: Final = frozenset({"RING_HASH", "MAGLEV"})
 Active = Callable[[str], int]  # requests under way at `address:port`
 
 
@@ -35,7 +36,7 @@ class Hash:
     set_cookie: bytes | None = None
 
 
-NO_HASH = Hash(None)
+NO_HASH: Final = Hash(None)
 
 
 def request_hash(policies: tuple[HashPolicy, ...], head: RequestHead, source_ip: str, rng: random.Random) -> Hash:

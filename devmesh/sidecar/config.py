@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class ConfigError(Exception):
@@ -57,7 +57,7 @@ class HeaderEdits:
     response_remove: tuple[bytes, ...] = ()
 
 
-NO_EDITS = HeaderEdits()  # the parser gives this one for every empty set, so that `is` tells them
+NO_EDITS: Final = HeaderEdits()  # the parser gives this one for every empty set, so that `is` tells them
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,10 @@ class RouteAction:
     hash_policies: tuple[HashPolicy, ...] = ()
     mirrors: tuple[Mirror, ...] = ()
     upgrade_websocket: bool | None = None
+    timeout_ms: bytes = field(init=False)  # as x-envoy-expected-rq-timeout-ms says it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "timeout_ms", b"%d" % int((self.timeout or 0) * 1000))
 
 
 @dataclass(frozen=True, slots=True)

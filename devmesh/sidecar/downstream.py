@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from devmesh.sidecar import replies
 from devmesh.sidecar.config import HttpManager
 from devmesh.sidecar.exchange import Downstream, Exchange, Stream
 from devmesh.sidecar.http1.framing import NO_BODY, Body, FramingError
-from devmesh.sidecar.http1.request import TOO_LARGE, Absolute, BadRequest, parse_request, to_origin_form
+from devmesh.sidecar.http1.request import TOO_LARGE, Absolute, BadRequest, RequestHeads, to_origin_form
 from devmesh.sidecar.message import Headers, RequestHead, ResponseHead, get_header
 from devmesh.sidecar.record import Flag, Record
 from devmesh.sidecar.timers import Idle
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
     from devmesh.sidecar.upstream_connection import UpstreamConnection
 
-LINGER = 1.0  # seconds, Envoy's delayed_close_timeout
-PIPELINE_LIMIT = 64 * 1024  # bytes kept of requests behind the one in flight; reading stops there
+LINGER: Final = 1.0  # seconds, Envoy's delayed_close_timeout
+CR: Final = 13
+LF: Final = 10
+PIPELINE_LIMIT: Final = 64 * 1024  # bytes kept of requests behind the one in flight; reading stops there
 Resolve = Callable[["HttpConnection", RequestHead, Absolute | None], "tuple[HttpManager, Stream] | None"]
 
 
@@ -44,6 +46,7 @@ class HttpConnection(Downstream):
         self._config = proxy.config
         self.transport: asyncio.Transport | None = None
         self._buffer = b""
+        self._heads = RequestHeads()
         self._body: Body = NO_BODY
         self._exchange: Exchange | None = None
         self._response_done = True
@@ -77,7 +80,7 @@ class HttpConnection(Downstream):
         if self._exchange is not None and not self._body.done:
             data = self._feed_body(data)
         if data:
-            self._buffer += data
+            self._buffer = self._buffer + data if self._buffer else data
             self._next()
 
     def _feed_body(self, data: bytes) -> bytes:
@@ -117,9 +120,9 @@ class HttpConnection(Downstream):
             if self._close_after:
                 self.transport.close()
                 return
-            # RFC 9112 section 2.2: an empty line before a request is passed over.
-            first = self._buffer[:1]
-            start = self._buffer = self._buffer.lstrip(b"\r\n") if first in (b"\r", b"\n") else self._buffer
+            start = self._buffer
+            if start[0] == CR or start[0] == LF:  # RFC 9112 section 2.2: an empty line before a request is passed over
+                start = self._buffer = start.lstrip(b"\r\n")
             end = start.find(b"\r\n\r\n")
             limit = self.manager.max_request_headers_kb * 1024
             if end + 4 > limit or (end < 0 and len(start) > limit):
@@ -130,8 +133,11 @@ class HttpConnection(Downstream):
                     self._await_rest(self.manager)
                     self._check_start(start)
                 return
-            raw, self._buffer = start[: end + 4], start[end + 4 :]
-            if not self._begin(raw):
+            if end + 4 == len(start):  # nothing behind it, as nearly always: no copy
+                self._buffer = b""
+            else:
+                start, self._buffer = start[: end + 4], start[end + 4 :]
+            if not self._begin(start):
                 return
         if len(self._buffer) > PIPELINE_LIMIT and (self._exchange is not None or self._resolving):
             self.pause_reading()
@@ -180,7 +186,7 @@ class HttpConnection(Downstream):
         if not self._follow_configuration():
             return False
         try:
-            head, self._body = parse_request(raw, self.manager.max_headers_count)
+            head, self._body = self._heads.parse(raw, self.manager.max_headers_count)
             named = to_origin_form(head)
         except BadRequest as error:
             self._refuse(error)
@@ -385,6 +391,6 @@ class HttpConnection(Downstream):
 
 
 def _render_head(status: int, headers: Headers) -> bytes:
-    return b"\r\n".join(
-        [b"HTTP/1.1 %d " % status + replies.reason_phrase(status), *[b"%b: %b" % (name, value) for name, value in headers], b"", b""]
-    )
+    lines = [b"%b: %b" % (name, value) for name, value in headers]
+    lines.append(b"\r\n")
+    return replies.status_line(status) + b"\r\n".join(lines)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from devmesh.sidecar import forwarding, replies
 from devmesh.sidecar.config import NO_EDITS, DirectResponseAction, HeaderEdits, HttpManager, RedirectAction, Route, RouteAction, VirtualHost
 from devmesh.sidecar.filters import cors, fault, headers
 from devmesh.sidecar.http1.framing import Body, CloseBody
-from devmesh.sidecar.message import Headers, RequestHead, ResponseHead, get_header, remove_header, set_header
+from devmesh.sidecar.message import Headers, RequestHead, ResponseHead, decimal, get_header, remove_header, set_header
 from devmesh.sidecar.paths import normalized
 from devmesh.sidecar.record import Direction, Flag, Record
 from devmesh.sidecar.replies import LocalReply
@@ -80,7 +80,7 @@ class Downstream(Handler):
         raise NotImplementedError
 
 
-BODILESS = (204, 304)  # RFC 9110 sections 15.3.5 and 15.4.5
+BODILESS: Final = (204, 304)  # RFC 9110 sections 15.3.5 and 15.4.5
 
 
 def _frame(status: int, pairs: Headers) -> None:
@@ -321,7 +321,7 @@ class Exchange:
         cookie = self.router.set_cookie if self.router is not None else None
         if cookie is not None:
             pairs.append((b"set-cookie", cookie))
-        set_header(pairs, b"x-envoy-upstream-service-time", b"%d" % int(service_time * 1000))
+        set_header(pairs, b"x-envoy-upstream-service-time", decimal(int(service_time * 1000)))
         set_header(pairs, b"server", self.manager.server_name)
         if get_header(pairs, b"date") is None:
             pairs.append((b"date", replies.http_date()))

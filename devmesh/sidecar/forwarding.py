@@ -1,6 +1,6 @@
 """What a proxy changes in heads that it forwards: hop-by-hop fields, x-forwarded-for, x-forwarded-client-cert, ids, peers' metadata.
 
-The names of a head are collected once, since most heads carry nothing of what is looked for here.
+Which kinds of names a head has is collected once, since most heads carry nothing of what is looked for here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import functools
 import ipaddress
 import random
 import socket
+import struct
+from typing import Final
 
 from devmesh.sidecar.client_certificate import element as certificate_element
 from devmesh.sidecar.config import HttpManager
@@ -16,15 +18,18 @@ from devmesh.sidecar.message import Headers, RequestHead, get_header, remove_hea
 from devmesh.sidecar.record import Direction, Record
 from devmesh.sidecar.tls import Peer
 
-HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"})
-RESPONSE_HOPS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade"})
-BODILESS_METHODS = frozenset({b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"})
-IDS_AT_ONCE = 64
-VARIANTS = {b"%x" % digit: b"%x" % (8 | digit & 3) for digit in range(16)}
-KEEP = (b"keep-alive", b"close")  # values of Connection that name no header of their own
+HOP_BY_HOP: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"})
+RESPONSE_HOPS: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade"})
+BODILESS_METHODS: Final = frozenset({b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"})
+IDS_AT_ONCE: Final = 64
+ID_PARTS: Final = struct.Struct("8s4s4s4s12s")
+# Of each 128 bits, what version 4 and its variant leave random, and what they are (RFC 9562 section 5.4).
+RANDOM_BITS: Final = sum(0xFFFFFFFF_FFFF_0FFF_3FFF_FFFFFFFFFFFF << 128 * number for number in range(IDS_AT_ONCE))
+FIXED_BITS: Final = sum(0x00000000_0000_4000_8000_000000000000 << 128 * number for number in range(IDS_AT_ONCE))
+KEEP: Final = (b"keep-alive", b"close")  # values of Connection that name no header of their own
 # By these a client would steer Envoy's router. It drops them from every request that is not "internal", which none is unless
 # internal_address_config says so (observed on Envoy 1.40), and from the edge those that tell what only a proxy knows.
-STEERING = frozenset(
+STEERING: Final = frozenset(
     b"x-envoy-" + name
     for name in (
         b"internal", b"force-trace", b"ip-tags", b"max-retries", b"retry-on", b"retry-grpc-on", b"retriable-header-names", b"retriable-status-codes",
@@ -32,14 +37,36 @@ STEERING = frozenset(
         b"upstream-stream-duration-ms", b"hedge-on-per-try-timeout",
     )
 )  # fmt: skip
-TOLD = frozenset(
+TOLD: Final = frozenset(
     b"x-envoy-" + name
     for name in (
         b"decorator-operation", b"downstream-service-cluster", b"downstream-service-node", b"expected-rq-timeout-ms", b"original-host",
         b"original-path", b"attempt-count",
     )
 )  # fmt: skip
-PEER_METADATA = frozenset({b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id"})
+PEER_METADATA: Final = frozenset({b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id"})
+# What a head has, one bit for each kind.
+HAS_HOP: Final = 1
+HAS_STEERING: Final = 2
+HAS_TOLD: Final = 4
+HAS_PEER: Final = 8
+HAS_EXPECT: Final = 16
+HAS_PROTO: Final = 32
+HAS_FORWARDED: Final = 64
+HAS_ID: Final = 128
+HAS_CERTIFICATE: Final = 256
+KINDS: Final[dict[bytes, int]] = {
+    **dict.fromkeys(HOP_BY_HOP, HAS_HOP),
+    **dict.fromkeys(STEERING, HAS_STEERING),
+    **dict.fromkeys(TOLD, HAS_TOLD),
+    **dict.fromkeys(PEER_METADATA, HAS_PEER),
+    b"expect": HAS_EXPECT,
+    b"x-forwarded-proto": HAS_PROTO,
+    b"x-forwarded-for": HAS_FORWARDED,
+    b"x-request-id": HAS_ID,
+    b"x-forwarded-client-cert": HAS_CERTIFICATE,
+}
+RESPONSE_KINDS: Final[dict[bytes, int]] = {**dict.fromkeys(RESPONSE_HOPS, HAS_HOP), **dict.fromkeys(PEER_METADATA, HAS_PEER)}
 
 
 def prepare(
@@ -51,60 +78,77 @@ def prepare(
     """
     given = head.headers
     record.request_headers = given  # as they go on: Envoy's log and tags speak of the request after its edits, too
-    names = {name for name, _ in given}
+    has = _kinds(given, KINDS)
     asked = b""
-    if not names.isdisjoint(HOP_BY_HOP):
+    if has & HAS_HOP:
         asked = upgrade(given)
         drop_hop_by_hop(given)
-        names = {name for name, _ in given}
-    if b"expect" in names:
+        has = _kinds(given, KINDS)
+    if has & HAS_EXPECT:
         head.expects = take_expectation(given)
-    if not names.isdisjoint(STEERING):
+    if has & HAS_STEERING:
         given[:] = [pair for pair in given if pair[0] not in STEERING]
     edge = manager.use_remote_address
     if edge:
         append_forwarded_for(given, remote)
         set_header(given, b"x-forwarded-proto", head.scheme)
-        if not names.isdisjoint(TOLD):
+        if has & HAS_TOLD:
             given[:] = [pair for pair in given if pair[0] not in TOLD]
         set_header(given, b"x-envoy-external-address", remote.rpartition(":")[0].encode())
     else:
-        if b"x-forwarded-proto" not in names:
+        if not has & HAS_PROTO:
             given.append((b"x-forwarded-proto", b"https" if client is not None else b"http"))
-        if b"x-forwarded-for" in names:
+        if has & HAS_FORWARDED:
             forwarded = joined(given, b"x-forwarded-for")
             set_header(given, b"x-forwarded-for", forwarded)
             record.downstream_remote = last_forwarded(forwarded) or record.downstream_remote
-    request_id = b"" if edge or b"x-request-id" not in names else get_header(given, b"x-request-id") or b""
-    if not request_id:
-        request_id = ids.next()
-        set_header(given, b"x-request-id", request_id)
-    record.request_id = request_id
-    if client is not None or b"x-forwarded-client-cert" in names:
+    record.request_id = _request_id(given, ids, given_one=has & HAS_ID != 0, kept=not edge)
+    if client is not None or has & HAS_CERTIFICATE:
         client_certificate(given, manager, client, own)
-    if record.direction is Direction.INBOUND and not names.isdisjoint(PEER_METADATA):
+    if has & HAS_PEER and record.direction is Direction.INBOUND:
         record.peer_metadata = get_header(given, b"x-envoy-peer-metadata") or b""
         given[:] = [pair for pair in given if pair[0] not in PEER_METADATA]
     return asked
 
 
+def _request_id(pairs: Headers, ids: RequestIds, *, given_one: bool, kept: bool) -> bytes:
+    """The client's own where that is kept, else a new one in its place."""
+    if not given_one:
+        made = ids.next()
+        pairs.append((b"x-request-id", made))
+        return made
+    found = get_header(pairs, b"x-request-id") if kept else None
+    if not found:
+        found = ids.next()
+        set_header(pairs, b"x-request-id", found)
+    return found
+
+
+def _kinds(pairs: Headers, kinds: dict[bytes, int]) -> int:
+    has = 0
+    for name, _ in pairs:
+        kind = kinds.get(name)
+        if kind is not None:
+            has |= kind
+    return has
+
+
 class RequestIds:
     """Random UUIDs (RFC 9562 section 5.4), from the digits of many at once: the standard library's class takes twenty times the time."""
 
-    __slots__ = ("_at", "_digits", "_rng")
+    __slots__ = ("_made", "_rng")
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._digits = b""
-        self._at = 0
+        self._made: list[bytes] = []  # the next one last
 
     def next(self) -> bytes:
-        at = self._at
-        if at == len(self._digits):
-            self._digits, at = b"%0*x" % (32 * IDS_AT_ONCE, self._rng.getrandbits(128 * IDS_AT_ONCE)), 0
-        self._at = at + 32
-        digits = self._digits[at : at + 32]
-        return b"%b-%b-4%b-%b%b-%b" % (digits[:8], digits[8:12], digits[13:16], VARIANTS[digits[16:17]], digits[17:20], digits[20:])
+        if not self._made:
+            bits = self._rng.getrandbits(128 * IDS_AT_ONCE) & RANDOM_BITS | FIXED_BITS
+            digits = b"%0*x" % (32 * IDS_AT_ONCE, bits)
+            self._made = [b"-".join(parts) for parts in ID_PARTS.iter_unpack(digits)]
+            self._made.reverse()
+        return self._made.pop()
 
 
 def upgrade(pairs: Headers) -> bytes:
@@ -140,10 +184,10 @@ def take_expectation(pairs: Headers) -> bool:
 
 def clean_response(pairs: Headers) -> bytes | None:
     """Take out of a response head what ends here; the peer's metadata, if it sent some."""
-    names = {name for name, _ in pairs}
-    if not names.isdisjoint(RESPONSE_HOPS):
+    has = _kinds(pairs, RESPONSE_KINDS)
+    if has & HAS_HOP:
         pairs[:] = [pair for pair in pairs if pair[0] not in RESPONSE_HOPS]  # what Connection names stays, as in Envoy
-    if names.isdisjoint(PEER_METADATA):
+    if not has & HAS_PEER:
         return None
     peer = get_header(pairs, b"x-envoy-peer-metadata")
     pairs[:] = [pair for pair in pairs if pair[0] not in PEER_METADATA]

@@ -1,6 +1,7 @@
 """Heads of messages, the same whichever HTTP version carried them. Header names are lower-case bytes."""
 
 from dataclasses import dataclass
+from typing import Final
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -46,6 +47,14 @@ class ResponseHead:
     def __init__(self, status: int, headers: Headers | None = None) -> None:
         self.status = status
         self.headers = [] if headers is None else headers
+
+
+DECIMALS: Final = tuple(b"%d" % number for number in range(1000))
+
+
+def decimal(number: int) -> bytes:
+    """A number as text; those that are written with every message are made already."""
+    return DECIMALS[number] if 0 <= number < 1000 else b"%d" % number
 
 
 def get_header(headers: Headers, name: bytes) -> bytes | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from devmesh.sidecar.config import HttpManager, Listener, ProxyConfig, TcpProxy, WeightedCluster
+from devmesh.sidecar.config import Cluster, HttpManager, Listener, ProxyConfig, TcpProxy, WeightedCluster
 from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.downstream import HttpConnection
 from devmesh.sidecar.exchange import Exchange, Stream
@@ -108,6 +108,10 @@ class Proxy:
         if secret is None:
             return None
         return Credentials(secret.get("certificate_chain", ""), secret.get("private_key", ""), secret.get("trust_bundle", ""))
+
+    def cluster(self, name: str) -> Cluster | None:
+        """Of the configuration in force."""
+        return self.config.clusters.get(name)
 
     def apply(self, config: ProxyConfig) -> None:
         """Put a configuration in force for everything that begins from now on."""

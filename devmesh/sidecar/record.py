@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum, IntFlag
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from devmesh.sidecar.message import Headers
 
@@ -42,7 +42,7 @@ class Flag(IntFlag):
     OM = 8388608
 
 
-NO_FLAGS = Flag.NONE  # an enum's attribute is a search each time
+NO_FLAGS: Final = Flag.NONE  # an enum's attribute is a search each time
 
 
 class TraceContext(NamedTuple):

@@ -7,13 +7,14 @@ import time
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Final
 
 from devmesh.sidecar.message import Headers
 from devmesh.sidecar.record import Flag
 
-GRPC_STATUS = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}  # anything else: 2 UNKNOWN
-RESET = "upstream connect error or disconnect/reset before headers. reset reason: "
-RETRIED = "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: "
+GRPC_STATUS: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}  # anything else: 2 UNKNOWN
+RESET: Final = "upstream connect error or disconnect/reset before headers. reset reason: "
+RETRIED: Final = "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +27,24 @@ class LocalReply:
     grpc_status: int | None = None
 
 
-ROUTE_NOT_FOUND = LocalReply(404, b"", Flag.NR, "route_not_found")
-NO_PATH = LocalReply(404, b"", Flag.NONE, "absolute_path_rejected")
-CLUSTER_NOT_FOUND = LocalReply(503, b"", Flag.NC, "cluster_not_found")
-NO_HEALTHY_UPSTREAM = LocalReply(503, b"no healthy upstream", Flag.UH, "no_healthy_upstream")
-OVERFLOW = LocalReply(
+ROUTE_NOT_FOUND: Final = LocalReply(404, b"", Flag.NR, "route_not_found")
+NO_PATH: Final = LocalReply(404, b"", Flag.NONE, "absolute_path_rejected")
+CLUSTER_NOT_FOUND: Final = LocalReply(503, b"", Flag.NC, "cluster_not_found")
+NO_HEALTHY_UPSTREAM: Final = LocalReply(503, b"no healthy upstream", Flag.UH, "no_healthy_upstream")
+OVERFLOW: Final = LocalReply(
     503,
     (RESET + "overflow").encode(),
     Flag.UO,
     "upstream_reset_before_response_started{overflow}",
     ((b"x-envoy-overloaded", b"true"),),
 )
-ROUTE_TIMEOUT = LocalReply(504, b"upstream request timeout", Flag.UT, "response_timeout")
-PER_TRY_TIMEOUT = LocalReply(504, b"upstream request timeout", Flag.UT, "upstream_per_try_timeout")
-STREAM_IDLE = LocalReply(504, b"stream timeout", Flag.SI, "stream_idle_timeout")
-MAX_DURATION = LocalReply(504, b"downstream duration timeout", Flag.NONE, "max_duration_timeout")
-REQUEST_TIMEOUT = LocalReply(408, b"request timeout", Flag.NONE, "request_overall_timeout")
-UPGRADE_REFUSED = LocalReply(403, b"", Flag.NONE, "upgrade_failed")
-BLACK_HOLE = LocalReply(502, b"", Flag.NONE, "direct_response")
+ROUTE_TIMEOUT: Final = LocalReply(504, b"upstream request timeout", Flag.UT, "response_timeout")
+PER_TRY_TIMEOUT: Final = LocalReply(504, b"upstream request timeout", Flag.UT, "upstream_per_try_timeout")
+STREAM_IDLE: Final = LocalReply(504, b"stream timeout", Flag.SI, "stream_idle_timeout")
+MAX_DURATION: Final = LocalReply(504, b"downstream duration timeout", Flag.NONE, "max_duration_timeout")
+REQUEST_TIMEOUT: Final = LocalReply(408, b"request timeout", Flag.NONE, "request_overall_timeout")
+UPGRADE_REFUSED: Final = LocalReply(403, b"", Flag.NONE, "upgrade_failed")
+BLACK_HOLE: Final = LocalReply(502, b"", Flag.NONE, "direct_response")
 
 
 def reset(details: str, *, retried: bool, connect: bool) -> LocalReply:
@@ -73,7 +74,7 @@ def render(reply: LocalReply, *, grpc: bool, date: bytes, server: bytes) -> tupl
 
 
 # Where Envoy 1.40 has other words than Python (asked for every status from 200 to 599).
-PHRASES = {413: b"Payload Too Large", 414: b"URI Too Long", 416: b"Range Not Satisfiable", 418: b"Unknown", 451: b"Unknown"}
+PHRASES: Final = {413: b"Payload Too Large", 414: b"URI Too Long", 416: b"Range Not Satisfiable", 418: b"Unknown", 451: b"Unknown"}
 
 
 @functools.cache
@@ -87,10 +88,31 @@ def reason_phrase(status: int) -> bytes:
         return b"Unknown"
 
 
+_status_lines: Final[dict[int, bytes]] = {}
+
+
+def status_line(status: int) -> bytes:
+    """With its CRLF; each of the few hundred is made once."""
+    line = _status_lines.get(status)
+    if line is None:
+        line = _status_lines[status] = b"HTTP/1.1 %d %b\r\n" % (status, reason_phrase(status))
+    return line
+
+
+class _Date:
+    """The second that it was last asked in, and its text."""
+
+    __slots__ = ("second", "text")
+
+    def __init__(self) -> None:
+        self.second, self.text = -1, b""
+
+
+_date: Final = _Date()
+
+
 def http_date() -> bytes:
-    return _date_of(int(time.time_ns() // 1_000_000_000))
-
-
-@functools.lru_cache(maxsize=1)
-def _date_of(second: int) -> bytes:
-    return formatdate(second, usegmt=True).encode()
+    second = time.time_ns() // 1_000_000_000
+    if second != _date.second:
+        _date.second, _date.text = second, formatdate(second, usegmt=True).encode()
+    return _date.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from devmesh.sidecar import replies
 from devmesh.sidecar.attempt import Attempt
@@ -25,9 +25,9 @@ from devmesh.sidecar.upstream_connection import UpstreamConnection
 if TYPE_CHECKING:
     from devmesh.sidecar.exchange import Exchange
 
-REPLAY_LIMIT = 1024 * 1024  # bytes kept for retries: Envoy's per_connection_buffer_limit_bytes
-EARLY_LIMIT = 64 * 1024  # bytes taken before there is a connection; reading stops there
-EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
+REPLAY_LIMIT: Final = 1024 * 1024  # bytes kept for retries: Envoy's per_connection_buffer_limit_bytes
+EARLY_LIMIT: Final = 64 * 1024  # bytes taken before there is a connection; reading stops there
+EXPECTED_TIMEOUT: Final = b"x-envoy-expected-rq-timeout-ms"
 
 
 class Router:
@@ -113,7 +113,7 @@ class Router:
             head.authority = exchange.record.authority = new_host
             set_header(head.headers, b"host", new_host)
         if action.timeout is not None:
-            set_header(head.headers, EXPECTED_TIMEOUT, b"%d" % int(action.timeout * 1000))
+            set_header(head.headers, EXPECTED_TIMEOUT, action.timeout_ms)
         elif exchange.stream.direction is Direction.INBOUND:
             remove_header(head.headers, EXPECTED_TIMEOUT)
 
@@ -157,7 +157,7 @@ class Router:
             exchange.reply(replies.NO_HEALTHY_UPSTREAM)
             return
         proxy, record, retry = exchange.proxy, exchange.record, self.action.retry
-        attempt = self.attempt = Attempt(self, pool, proxy.wall_ns)
+        attempt = self.attempt = Attempt(self, pool, proxy.wall_ns if record.trace is not None else None)
         if retry is not None and retry.per_try_timeout is not None:
             attempt.deadline = proxy.now() + retry.per_try_timeout
         self.attempts += 1
@@ -165,7 +165,8 @@ class Router:
             attempt.record.span_id = proxy.rng.randbytes(8)
         record.attempts.append(attempt.record)
         record.upstream_host = pool.endpoint
-        record.fault_id = proxy.upstreams.partitions.cut.get(pool.target.endpoint.address, "")
+        cut = proxy.upstreams.partitions.cut
+        record.fault_id = cut.get(pool.target.endpoint.address, "") if cut else ""
         proxy.sweep.add(exchange)
         if not attempt.start(exchange.head.method):
             exchange.reply(replies.OVERFLOW)

@@ -5,10 +5,12 @@ Follows Envoy's "HTTP route matching": domains are tried exact, `*.suffix` longe
 
 from __future__ import annotations
 
+from typing import Final
+
 from devmesh.sidecar.config import HeaderMatcher, RedirectAction, Route, RouteAction, RouteMatch, RouteTable, VirtualHost, WeightedCluster
 from devmesh.sidecar.message import Headers, RequestHead, get_header
 
-DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
+DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 
 
 def select_virtual_host(table: RouteTable, authority: bytes) -> VirtualHost | None:
@@ -109,7 +111,7 @@ def needs_tls(host: VirtualHost, head: RequestHead) -> bool:
     return host.require_tls and (get_header(head.headers, b"x-forwarded-proto") or head.scheme) != b"https"
 
 
-TLS_REDIRECT = RedirectAction(status=301, https=True)
+TLS_REDIRECT: Final = RedirectAction(status=301, https=True)
 
 
 def redirect_location(action: RedirectAction, route: Route | None, head: RequestHead) -> bytes:

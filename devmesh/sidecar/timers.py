@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
-PERIOD = 0.05  # seconds
+PERIOD: Final = 0.05  # seconds
 
 
 class Timed(Protocol):

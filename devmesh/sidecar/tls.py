@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from devmesh.ca.memfd import load_pair
 from devmesh.sidecar.client_certificate import spki_of
@@ -21,10 +21,13 @@ from devmesh.sidecar.config import TlsContext
 from devmesh.sidecar.seam import Handler
 
 log = logging.getLogger(__name__)
-MESH_PAIR, MESH_ROOT = "default", "ROOTCA"  # Istio's names for the workload's own certificate and the trust bundle of the mesh
+MESH_PAIR: Final = "default"
+MESH_ROOT: Final = "ROOTCA"  # Istio's names for the workload's own certificate and the trust bundle of the mesh
 VERSIONS = {"TLSv1_3": ssl.TLSVersion.TLSv1_3}  # anything else is TLS 1.2, the least that is spoken here
 FILE_PAIR, FILE_ROOT, SYSTEM_ROOTS = "file-cert:", "file-root:", "file-root:system"  # Istio's names for files of the workload's
-READ_SIZE = 16 * 1024  # what one record holds (RFC 8446 section 5.1), all that one read can give; more would be allocated for nothing
+READ_SIZE: Final = (
+    16 * 1024
+)  # what one record holds (RFC 8446 section 5.1), all that one read can give; more would be allocated for nothing
 HANDSHAKE_TIMEOUT = 10.0  # seconds; Envoy's transport_socket_connect_timeout is 15 s in Istio
 
 
@@ -236,6 +239,8 @@ class TlsTransport(Handler):
         self._session = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server, server_hostname=tls.sni or None if not server else None
         )
+        # What the public methods call: they are interpreted, and there are two or three calls of them for each message.
+        self._records: Any = getattr(self._session, "_sslobj", self._session)
         self._tls = tls
         self._ready, self._failed = ready, failed
         self._transport: asyncio.Transport | None = None
@@ -279,12 +284,16 @@ class TlsTransport(Handler):
         self._above.connection_made(self)  # type: ignore[arg-type] # duck-typed transport
 
     def _pump(self) -> None:
+        incoming, records = self._incoming, self._records
+        more = incoming.pending > 0
         try:
-            while self._incoming.pending or self._session.pending():
-                data = self._session.read(READ_SIZE)
+            while more:
+                data: bytes = records.read(READ_SIZE)
                 if not data:  # close_notify
                     self._eof()
                     break
+                # What is left of a record does not fit into READ_SIZE; none is longer.
+                more = incoming.pending > 0 or (len(data) == READ_SIZE and records.pending() > 0)
                 self._above.data_received(data)  # type: ignore[union-attr] # set before pumping; may be replaced meanwhile
         except ssl.SSLWantReadError:
             pass
@@ -339,10 +348,11 @@ class TlsTransport(Handler):
 
     # Above: called by the protocol that this is the transport of.
     def write(self, data: bytes) -> None:
-        if self._transport is None or self._transport.is_closing():
+        transport = self._transport
+        if transport is None or transport.is_closing():
             return
-        self._session.write(data)
-        self._flush()
+        self._records.write(data)
+        transport.write(self._outgoing.read())
 
     def write_eof(self) -> None:
         """close_notify: TLS's half-close (RFC 8446 section 6.1)."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 from collections.abc import Callable
+from typing import Final
 
 from devmesh.sidecar.balancing import Balancer, key_of
 from devmesh.sidecar.config import Cluster, Endpoint
@@ -21,6 +22,8 @@ from devmesh.sidecar.slow_start import Warming
 from devmesh.sidecar.target import Target, http_target
 from devmesh.sidecar.tls import Contexts, Peer, TlsTransport
 from devmesh.sidecar.upstream_connection import Announce, UpstreamConnection
+
+NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class Upstreams:
@@ -46,6 +49,7 @@ class Upstreams:
         self._warming: dict[str, Warming] = {}
         self._active: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way = self.active  # bound once
         self.draining = False
         self.partitions = Partitions()
 
@@ -92,17 +96,22 @@ class Upstreams:
 
     def ejected(self, cluster: str) -> frozenset[str]:
         detector = self._detectors.get(cluster)
-        return detector.ejected() if detector is not None else frozenset()
+        return detector.ejected() if detector is not None else NOBODY
 
     def choose(self, cluster: Cluster, hash_value: int | None, tried: frozenset[str], tries: int) -> Endpoint | None:
         detector = self._detectors.get(cluster.name)
+        ejected = NOBODY
         if detector is not None:
             detector.tick(self.now())
+            ejected = detector.ejected()
         balancer = self._balancers.get(cluster.name)
-        ejected = self.ejected(cluster.name)
-        if balancer is None or balancer.ejected != ejected or (balancer.cluster is not cluster and balancer.cluster != cluster):
+        if (
+            balancer is None
+            or (balancer.ejected is not ejected and balancer.ejected != ejected)
+            or (balancer.cluster is not cluster and balancer.cluster != cluster)
+        ):
             balancer = self._balancers[cluster.name] = Balancer(cluster, ejected, self._warm(cluster))
-        return balancer.choose(hash_value, self.active, self._rng, tried, tries)
+        return balancer.choose(hash_value, self._under_way, self._rng, tried, tries)
 
     def _warm(self, cluster: Cluster) -> Warming | None:
         """Who of its endpoints is new, where that matters."""

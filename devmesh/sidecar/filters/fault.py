@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Final
 
 from devmesh.sidecar.config import FaultPolicy
 from devmesh.sidecar.message import RequestHead
@@ -28,7 +29,7 @@ class FaultDecision:
         return self.abort_status is not None or self.abort_grpc_status is not None
 
 
-NO_FAULT = FaultDecision()
+NO_FAULT: Final = FaultDecision()
 
 
 def decide(policy: FaultPolicy | None, head: RequestHead, rng: random.Random) -> FaultDecision:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 
 class FramingError(Exception):
@@ -24,7 +25,7 @@ class NoBody:
         return 0
 
 
-NO_BODY = NoBody()  # it has no state
+NO_BODY: Final = NoBody()  # it has no state
 
 
 class LengthBody:
@@ -67,7 +68,7 @@ class _Chunk(Enum):
     TRAILER = "trailer"
 
 
-MAX_LINE = 16 * 1024  # a chunk-size line with extensions, or one trailer line
+MAX_LINE: Final = 16 * 1024  # a chunk-size line with extensions, or one trailer line
 
 
 class ChunkedBody:

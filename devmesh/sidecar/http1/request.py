@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import httptools
 
@@ -22,26 +22,30 @@ class BadRequest(Exception):
         self.status, self.body, self.details, self.protocol_error, self.head = status, body, details, protocol_error, head
 
 
-CODEC_ERROR = (400, b"Bad Request", "http1.codec_error")
-READ_HERE = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
-ABSOLUTE = re.compile(rb"(?i:(https?))://(?:[^/?#@]*@)?(\[[0-9a-fA-F:.]+\]|[^/?#@:\[\]]+)(?::([0-9]{1,5}))?([/?][^#]*)?")
-TOO_LARGE = (431, b"Request Header Fields Too Large", "http1.headers_too_large")
-TOO_MANY = (431, b"Request Header Fields Too Large", "http1.too_many_headers")
-LOW_VERSION = (426, b"Upgrade Required", "low_version")
-BAD_CODING = (501, b"Not Implemented", "http1.invalid_transfer_encoding")
-NO_VERSION = re.compile(rb"[A-Z]+ /[^ ]*")  # HTTP/0.9
-OTHER_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
-CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-KNOWN_HOSTS = 1024  # a client that invents hosts fills no more
-_known_hosts: set[bytes] = set()
-AUTHORITY = re.compile(rb"[0-9A-Za-z!$%&'()*+,\-.:;=@\[\]_~]*")  # what Envoy lets through, asked for every character
+CODEC_ERROR: Final = (400, b"Bad Request", "http1.codec_error")
+READ_HERE: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
+ABSOLUTE: Final = re.compile(rb"(?i:(https?))://(?:[^/?#@]*@)?(\[[0-9a-fA-F:.]+\]|[^/?#@:\[\]]+)(?::([0-9]{1,5}))?([/?][^#]*)?")
+TOO_LARGE: Final = (431, b"Request Header Fields Too Large", "http1.headers_too_large")
+TOO_MANY: Final = (431, b"Request Header Fields Too Large", "http1.too_many_headers")
+LOW_VERSION: Final = (426, b"Upgrade Required", "low_version")
+BAD_CODING: Final = (501, b"Not Implemented", "http1.invalid_transfer_encoding")
+NO_VERSION: Final = re.compile(rb"[A-Z]+ /[^ ]*")  # HTTP/0.9
+OTHER_VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
+CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+KNOWN_HOSTS: Final = 1024  # a client that invents hosts fills no more
+_known_hosts: Final[set[bytes]] = set()
+AUTHORITY: Final = re.compile(rb"[0-9A-Za-z!$%&'()*+,\-.:;=@\[\]_~]*")  # what Envoy lets through, asked for every character
 
 
 class _Collector:
-    __slots__ = ("headers",)
+    __slots__ = ("complete", "headers")
 
     def __init__(self) -> None:
         self.headers: Headers = []
+        self.complete = False
+
+    def on_message_complete(self) -> None:
+        self.complete = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # RFC 9110 section 5.5: white space around a value is not part of it; llhttp leaves what follows.
@@ -74,9 +78,43 @@ def to_origin_form(head: RequestHead) -> Absolute | None:
     return Absolute(match[1].decode().lower(), host, int(match[3]) if match[3] is not None else None)
 
 
+class RequestHeads:
+    """The heads of one connection, in their order.
+
+    To make a parser costs as much as to parse a short head with it, so one is used again when its message ended with the head and the
+    connection goes on. In any other state (a body to come, a tunnel, `close`, an error) llhttp would read the next head as something else.
+    """
+
+    __slots__ = ("_collector", "_parser")
+
+    def __init__(self) -> None:
+        self._collector = _Collector()
+        self._parser: Any = None
+
+    def parse(self, head: bytes, max_headers: int = 100) -> tuple[RequestHead, Body]:
+        """Parse one head that ends with an empty line. Raises BadRequest."""
+        parser, collector = self._parser, self._collector
+        self._parser = None
+        if parser is None:
+            collector = self._collector = _Collector()
+            parser = httptools.HttpRequestParser(collector)
+        else:
+            collector.headers, collector.complete = [], False
+        method, target, tunnel = _read(head, parser)
+        headers, collector.headers = collector.headers, []
+        request, body = _checked(method, target, headers, max_headers)
+        if collector.complete and not (tunnel or request.close) and body is NO_BODY:
+            self._parser = parser
+        return request, body
+
+
 def parse_request(head: bytes, max_headers: int = 100) -> tuple[RequestHead, Body]:
-    """Parse one head that ends with an empty line. Raises BadRequest."""
-    method, target, headers = _read(head)
+    """One head by itself."""
+    return RequestHeads().parse(head, max_headers)
+
+
+def _checked(method: bytes, target: bytes, headers: Headers, max_headers: int) -> tuple[RequestHead, Body]:
+    """What llhttp lets through and is refused nevertheless. Raises BadRequest."""
     if len(headers) > max_headers:
         raise BadRequest(*TOO_MANY)
     host = length = coding = None
@@ -112,24 +150,23 @@ def _is_authority(host: bytes) -> bool:
     return valid
 
 
-def _read(head: bytes) -> tuple[bytes, bytes, Headers]:
-    """Method, target and header fields. Raises BadRequest."""
+def _read(head: bytes, parser: Any) -> tuple[bytes, bytes, bool]:
+    """Method, target, and whether the parser took it for the start of a tunnel; header fields go to its collector. Raises BadRequest."""
     line_end = head.find(b"\r\n")
     parts = head[:line_end].split(b" ")
     if line_end < 0 or len(parts) != 3:
         raise BadRequest(*(LOW_VERSION if NO_VERSION.fullmatch(head, 0, line_end) else CODEC_ERROR))
     method, target, version = parts
-    collector = _Collector()
-    parser = httptools.HttpRequestParser(collector)
+    tunnel = False
     try:
         parser.feed_data(head)
     except httptools.HttpParserUpgrade:
-        pass  # the tunnel's bytes are not in `head`
+        tunnel = True  # its bytes are not in `head`
     except httptools.HttpParserError as error:
         raise _why(head, version) from error
     if version != b"HTTP/1.1":
         raise BadRequest(*(LOW_VERSION if OTHER_VERSION.fullmatch(version) else CODEC_ERROR))
-    return method, target, collector.headers
+    return method, target, tunnel
 
 
 def _why(head: bytes, version: bytes) -> BadRequest:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from devmesh.sidecar.http1.framing import NO_BODY, Body, ChunkedBody, CloseBody, FramingError, LengthBody
 from devmesh.sidecar.message import Headers, ResponseHead
 
-STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n]*))?")
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-MAX_HEAD = 96 * 1024
-MAX_HEADERS = 100  # Envoy's max_headers_count
-NO_OPTIONS: frozenset[bytes] = frozenset()
-KNOWN_NAMES = 1024  # an upstream that invents names fills no more
-KNOWN_STARTS = 256
-_known_names: dict[bytes, bytes] = {}
-_known_starts: dict[bytes, tuple[int, bool]] = {}
+STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n]*))?")
+TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+MAX_HEAD: Final = 96 * 1024
+MAX_HEADERS: Final = 100  # Envoy's max_headers_count
+NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+KNOWN_NAMES: Final = 1024  # an upstream that invents names fills no more
+KNOWN_FIELDS: Final = 512
+KNOWN_LINE: Final = 80  # bytes; longer ones (policies) are not worth their room
+KNOWN_STARTS: Final = 256
+_known_fields: Final[dict[bytes, tuple[bytes, bytes]]] = {}
+_known_names: Final[dict[bytes, bytes]] = {}
+_known_starts: Final[dict[bytes, tuple[int, bool]]] = {}
 
 
 def parse_response(head: bytes) -> tuple[ResponseHead, bool]:
@@ -31,16 +35,12 @@ def parse_response(head: bytes) -> tuple[ResponseHead, bool]:
     headers: Headers = []
     options: frozenset[bytes] = NO_OPTIONS
     for line in lines[1:]:
-        raw, colon, value = line.partition(b":")
-        name = _known_names.get(raw)
-        if name is None:
-            name = _field_name(raw)
-        if not colon:
-            raise FramingError("malformed header line")
-        value = value.strip(b" \t")
-        headers.append((name, value))
-        if name == b"connection":
-            options |= {option.strip() for option in value.lower().split(b",")}
+        field = _known_fields.get(line)
+        if field is None:
+            field = _field(line)
+        headers.append(field)
+        if field[0] == b"connection":
+            options |= {option.strip() for option in field[1].lower().split(b",")}
     # RFC 9112 section 9.3: `close` wins, on whichever line it stands.
     keep = b"close" not in options and (persists or b"keep-alive" in options)
     return ResponseHead(status, headers), keep
@@ -55,6 +55,22 @@ def _start(line: bytes) -> tuple[int, bool]:
     if len(_known_starts) < KNOWN_STARTS:
         _known_starts[line] = read
     return read
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    """The name and value of a header line; lines come again and again, and those that do not (dates) make room by themselves."""
+    raw, colon, value = line.partition(b":")
+    name = _known_names.get(raw)
+    if name is None:
+        name = _field_name(raw)
+    if not colon:
+        raise FramingError("malformed header line")
+    field = name, value.strip(b" \t")
+    if len(line) <= KNOWN_LINE and name != b"set-cookie":  # a secret is not kept
+        if len(_known_fields) >= KNOWN_FIELDS:
+            _known_fields.clear()
+        _known_fields[line] = field
+    return field
 
 
 def _field_name(raw: bytes) -> bytes:

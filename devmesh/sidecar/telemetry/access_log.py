@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 from datetime import UTC, datetime
+from typing import Final
 
 import orjson
 
@@ -70,7 +71,7 @@ def fields(record: Record) -> Fields:
     }
 
 
-TEXT = '[%s] "%s %s %s" %s %s %s %s "%s" %s %s %s %s "%s" "%s" "%s" "%s" "%s" %s %s %s %s %s %s\n'  # the fields in their order
+TEXT: Final = '[%s] "%s %s %s" %s %s %s %s "%s" %s %s %s %s "%s" "%s" "%s" "%s" "%s" %s %s %s %s %s %s\n'  # the fields in their order
 
 
 def text_line(record: Record) -> bytes:

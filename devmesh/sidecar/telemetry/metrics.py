@@ -6,6 +6,7 @@ import bisect
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from devmesh import __version__
 from devmesh.sidecar.config import Cluster
@@ -16,8 +17,8 @@ from devmesh.sidecar.telemetry.peer import UNKNOWN, PeerLabels
 from devmesh.sidecar.telemetry.spans import flags_text
 
 # Envoy's default histogram buckets; milliseconds and bytes alike.
-BUCKETS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
-AT_ONCE = 64  # values
+BUCKETS: Final = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
+AT_ONCE: Final = 64  # values
 SERIES = 10_000  # label sets; callers choose hosts and metadata, so beyond this all go to one set without a peer
 Labels = tuple[str, ...]
 NAMES = (

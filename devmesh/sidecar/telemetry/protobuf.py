@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Final
 
-ONE_BYTE = tuple(bytes((value,)) for value in range(128))
-LENGTH_DELIMITED = 2
+ONE_BYTE: Final = tuple(bytes((value,)) for value in range(128))
+FIRST_BYTE: Final = tuple(bytes((value | 128,)) for value in range(128))
+LENGTH_DELIMITED: Final = 2
 
 
 def varint(value: int) -> bytes:
     if 0 <= value < 128:
         return ONE_BYTE[value]
+    if 0 <= value < 128 * 128:  # the length of nearly everything else
+        return FIRST_BYTE[value & 127] + ONE_BYTE[value >> 7]
     value &= 2**64 - 1  # a negative number is its two's complement, ten bytes long
     out = bytearray()
     while value >= 128:

@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from devmesh.sidecar.config import Cluster, HttpManager, TcpProxy
 from devmesh.sidecar.message import Headers
@@ -21,7 +22,8 @@ from devmesh.sidecar.telemetry.spans import SpanEncoder, Workload
 
 log = logging.getLogger(__name__)
 LOG_INTERVAL = 0.1  # seconds; Envoy's file flush interval is 10 s
-SLICE = 32  # lines written in one loop turn, so that none is long
+LOG_BUFFER = 16 * 1024  # bytes written at once, some thirty lines
+SLICE: Final = 16  # lines made in one loop turn, so that none is long
 STDOUT = Path("/dev/stdout")  # Istio's accessLogFile
 
 
@@ -39,7 +41,10 @@ class Telemetry:
         self._line: Callable[[Record], bytes] = json_line if encoding == "JSON" else text_line
         self._fd = _open(log_file)
         self._pending: deque[Record] = deque()
-        self._handle: asyncio.Handle | None = None
+        self._made = bytearray()  # lines, not written yet
+        self._made_lines = 0
+        self._handle: asyncio.Handle | None = None  # the next turn
+        self._flush: asyncio.TimerHandle | None = None
         self.lines_lost = 0
         self.peer_metadata: Headers = [
             (b"x-envoy-peer-metadata-id", workload.node_id.encode()),
@@ -82,32 +87,47 @@ class Telemetry:
         return self.metrics.render()
 
     def _log(self, record: Record) -> None:
+        """Its line is made in the loop's next turn, behind the answer; as for spans, records do not wait for a full buffer."""
         self._pending.append(record)
         if self._handle is None:
-            self._handle = asyncio.get_running_loop().call_later(LOG_INTERVAL, self._turn)
+            self._handle = asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._write(SLICE)
-        self._handle = asyncio.get_running_loop().call_soon(self._turn) if self._pending else None
+        loop = asyncio.get_running_loop()
+        self._make(SLICE)
+        self._handle = loop.call_soon(self._turn) if self._pending else None
+        if len(self._made) >= LOG_BUFFER:
+            self._write()
+        elif self._flush is None:
+            self._flush = loop.call_later(LOG_INTERVAL, self._write)
 
-    def _write(self, most: int) -> None:
-        pending = self._pending
-        lines = [self._line(pending.popleft()) for _ in range(min(most, len(pending)))]
-        if self._fd is None or not lines:
+    def _make(self, most: int) -> None:
+        for _ in range(min(most, len(self._pending))):
+            self._made += self._line(self._pending.popleft())
+            self._made_lines += 1
+
+    def _write(self) -> None:
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        made, lines = self._made, self._made_lines
+        self._made, self._made_lines = bytearray(), 0
+        if self._fd is None or not made:
             return
         try:
-            os.write(self._fd, b"".join(lines))
+            os.write(self._fd, made)
         except OSError as error:  # a full disk must not stop the traffic
             if not self.lines_lost:
                 log.warning("the access log cannot be written: %s", error)
-            self.lines_lost += len(lines)
+            self.lines_lost += lines
 
     async def stop(self) -> None:
         """Write and send what is left."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        self._write(len(self._pending))
+        self._make(len(self._pending))
+        self._write()
         if self.exporter is not None:
             await self.exporter.stop()
         if self._fd is not None:

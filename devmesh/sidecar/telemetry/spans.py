@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from devmesh.sidecar.message import get_header
 from devmesh.sidecar.record import AttemptRecord, Direction, Flag, Record, TraceContext
 from devmesh.sidecar.telemetry.protobuf import ONE_BYTE, attribute, message, number, varint
 
-SERVER, CLIENT = 2, 3
-ERROR = 2
-METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"})
-SHARED = 4096  # combinations kept encoded; a client may invent hosts, so all go when there are more
+SERVER: Final = 2
+CLIENT: Final = 3
+ERROR: Final = 2
+METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"})
+SHARED: Final = 4096  # combinations kept encoded; a client may invent hosts, so all go when there are more
 # Fields of a Span; Span.flags says whether the parent is known to be remote.
-TRACE_ID, SPAN_ID, PARENT_ID = b"\x0a\x10", b"\x12\x08", b"\x22\x08"
-TIMES = struct.Struct("<cQcQ")
-FAILED = message(15, number(3, ERROR))
-FLAGS = b"\x85\x01"
-LOCAL_PARENT, REMOTE_PARENT = struct.pack("<I", 0x101), struct.pack("<I", 0x301)
-ATTRIBUTES = 9
+TRACE_ID: Final = b"\x0a\x10"
+SPAN_ID: Final = b"\x12\x08"
+PARENT_ID: Final = b"\x22\x08"
+TIMES: Final = struct.Struct("<cQcQ")
+FAILED: Final = message(15, number(3, ERROR))
+FLAGS: Final = b"\x85\x01"
+LOCAL_PARENT: Final = struct.pack("<I", 0x101)
+REMOTE_PARENT: Final = struct.pack("<I", 0x301)
+ATTRIBUTES: Final = 9
 # Observed on Envoy 1.40: `URX,UT` and `URX,UC`, although URX is the higher bit.
-PRINTED = (Flag.URX, *(flag for flag in Flag if flag and flag is not Flag.URX))
+PRINTED: Final = (Flag.URX, *(flag for flag in Flag if flag and flag is not Flag.URX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,12 @@ def _number_writer(key: str) -> Callable[[int], bytes]:
     return write
 
 
-REQUEST_ID, URL_FULL = _text_writer("guid:x-request-id"), _text_writer("url.full")
-URL_PATH, URL_QUERY = _text_writer("url.path"), _text_writer("url.query")
-REQUEST_SIZE, RESPONSE_SIZE = _number_writer("request_size"), _number_writer("response_size")
+REQUEST_ID: Final = _text_writer("guid:x-request-id")
+URL_FULL: Final = _text_writer("url.full")
+URL_PATH: Final = _text_writer("url.path")
+URL_QUERY: Final = _text_writer("url.query")
+REQUEST_SIZE: Final = _number_writer("request_size")
+RESPONSE_SIZE: Final = _number_writer("response_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +120,14 @@ class SpanEncoder:
         self._shared: dict[tuple[object, ...], _Shared] = {}
         self._attempts: dict[tuple[object, ...], tuple[bytes, bytes, bool]] = {}
 
-    def export(self, spans: list[bytes]) -> bytes:
-        """An ExportTraceServiceRequest."""
-        body = self._scope + b"".join(message(2, span) for span in spans)
-        return message(1, self._resource + message(2, body))
+    def export(self, spans: Sequence[bytes | bytearray]) -> bytes:
+        """An ExportTraceServiceRequest of what `encode` gave, joined or not; half a megabyte of it is copied once."""
+        size = sum(map(len, spans))
+        scope = b"\x12" + varint(len(self._scope) + size) + self._scope
+        return b"".join((b"\x0a", varint(len(self._resource) + len(scope) + size), self._resource, scope, *spans))
 
     def encode(self, record: Record) -> list[bytes]:
-        """The spans of one exchange."""
+        """The spans of one exchange, each as a field of its ScopeSpans."""
         context = record.trace
         if context is None:
             return []
@@ -286,7 +295,7 @@ def _span(
     failed: bool,
     remote: bool,
 ) -> bytes:
-    return b"".join(
+    span = b"".join(
         (
             TRACE_ID,
             context.trace_id,
@@ -302,3 +311,4 @@ def _span(
             REMOTE_PARENT if remote else LOCAL_PARENT,
         )
     )
+    return message(2, span)

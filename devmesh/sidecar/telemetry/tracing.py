@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import random
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from devmesh.sidecar.message import Headers, get_header, set_header
 from devmesh.sidecar.record import TraceContext
 
 # Version 00 ends after the flags; a later version may go on after a dash (W3C Trace Context section 3.2.4).
-TRACEPARENT = re.compile(
+TRACEPARENT: Final = re.compile(
     rb"(?:00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})|(?!00|ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?)"
 )
-B3_SINGLE = re.compile(rb"([0-9a-f]{16}|[0-9a-f]{32})-([0-9a-f]{16})(?:-([01d]))?(?:-[0-9a-f]{16})?")
-B3_ID = re.compile(rb"[0-9a-f]{16}|[0-9a-f]{32}")
-MULTI = frozenset({b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"x-b3-sampled", b"x-b3-flags"})
-NAMES = MULTI | {b"traceparent", b"b3"}
-DECISIONS = {b"1": True, b"d": True, b"true": True, b"0": False, b"false": False}
+B3_SINGLE: Final = re.compile(rb"([0-9a-f]{16}|[0-9a-f]{32})-([0-9a-f]{16})(?:-([01d]))?(?:-[0-9a-f]{16})?")
+B3_ID: Final = re.compile(rb"[0-9a-f]{16}|[0-9a-f]{32}")
+MULTI: Final = frozenset({b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"x-b3-sampled", b"x-b3-flags"})
+NAMES: Final = MULTI | {b"traceparent", b"b3"}
+DECISIONS: Final = {b"1": True, b"d": True, b"true": True, b"0": False, b"false": False}
 
 
 class _Caller(NamedTuple):
@@ -29,7 +29,7 @@ class _Caller(NamedTuple):
     tracestate: bytes = b""
 
 
-NOBODY = _Caller()
+NOBODY: Final = _Caller()
 
 
 def extract(headers: Headers) -> TraceContext | None:

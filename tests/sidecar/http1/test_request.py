@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devmesh.sidecar.http1.framing import ChunkedBody, LengthBody, NoBody
-from devmesh.sidecar.http1.request import BadRequest, parse_request, to_origin_form
+from devmesh.sidecar.http1.request import BadRequest, RequestHeads, parse_request, to_origin_form
 
 
 def request(*headers: bytes, line: bytes = b"POST / HTTP/1.1", host: bytes = b"host: a") -> bytes:
@@ -171,3 +171,42 @@ def test_options_of_everything_stays_as_it_is():
     head, _ = parse_request(b"OPTIONS * HTTP/1.1\r\nhost: bar\r\n\r\n")
     to_origin_form(head)
     assert (head.target, head.authority) == (b"*", b"bar")
+
+
+def outcome(parse, raw):
+    try:
+        head, body = parse(raw)
+    except BadRequest as error:
+        return error.status, error.details
+    return head.method, head.target, head.authority, head.headers, head.close, type(body), getattr(body, "left", None)
+
+
+ONE_AFTER_ANOTHER = {
+    "bodiless": request(line=b"GET /a?b HTTP/1.1"),
+    "bodiless with headers": request(b"accept: */*", b"x-a: b", line=b"DELETE / HTTP/1.1"),
+    "no bytes of body": request(b"content-length: 0"),
+    "a body": request(b"content-length: 200"),
+    "chunks": request(b"transfer-encoding: chunked"),
+    "the last": request(b"connection: close", line=b"GET / HTTP/1.1"),
+    "the last in disguise": request(b"connection: x, close", line=b"GET / HTTP/1.1"),
+    "an upgrade": request(b"connection: upgrade", b"upgrade: websocket", line=b"GET / HTTP/1.1"),
+    "an upgrade with a body": request(b"connection: upgrade", b"upgrade: websocket", b"content-length: 3"),
+    "a tunnel": request(line=b"CONNECT a:1 HTTP/1.1"),
+    "an old version": request(line=b"GET / HTTP/1.0"),
+    "two hosts": request(b"host: b", line=b"GET / HTTP/1.1"),
+    "no host": request(host=b"", line=b"GET / HTTP/1.1"),
+    "both framings": request(b"content-length: 3", b"transfer-encoding: chunked"),
+    "a bad name": request(b"x y: z"),
+    "a cut value": request(b"x: a\0b"),
+    "too many": request(*[b"x: y"] * 100, line=b"GET / HTTP/1.1"),
+    "an unknown method": request(line=b"NONE / HTTP/1.1"),
+}
+
+
+@pytest.mark.parametrize("second", ONE_AFTER_ANOTHER)
+@pytest.mark.parametrize("first", ONE_AFTER_ANOTHER)
+def test_a_head_is_read_alike_whatever_came_before_it_on_its_connection(first, second):
+    heads = RequestHeads()
+    for _ in range(2):
+        outcome(heads.parse, ONE_AFTER_ANOTHER[first])
+        assert outcome(heads.parse, ONE_AFTER_ANOTHER[second]) == outcome(parse_request, ONE_AFTER_ANOTHER[second])

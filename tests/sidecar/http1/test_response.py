@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devmesh.sidecar.http1.framing import ChunkedBody, CloseBody, FramingError, LengthBody, NoBody
-from devmesh.sidecar.http1.response import parse_response, response_body
+from devmesh.sidecar.http1.response import KNOWN_FIELDS, _known_fields, parse_response, response_body
 from devmesh.sidecar.message import ResponseHead
 
 
@@ -108,3 +108,21 @@ def test_no_bytes_make_it_raise_anything_but_its_refusal(noise):
             response_body(head, b"GET")
         except FramingError:
             pass
+
+
+def test_lines_that_come_again_are_read_as_before_however_many_there_were():
+    def head(number):
+        lines = [b"HTTP/1.1 200 OK", b"X-N: %d" % number, b"Content-Type:  text/plain ", b"Set-Cookie: a=%d" % number]
+        return parse_response(b"\r\n".join([*lines, b"", b""]))[0].headers
+
+    for number in (*range(2 * KNOWN_FIELDS), 0, 1):
+        expected = [(b"x-n", b"%d" % number), (b"content-type", b"text/plain"), (b"set-cookie", b"a=%d" % number)]
+        assert head(number) == head(number) == expected
+    assert len(_known_fields) <= KNOWN_FIELDS
+    assert not any(name == b"set-cookie" for name, _ in _known_fields.values())
+
+
+def test_a_line_without_a_colon_is_refused_each_time():
+    for _ in range(2):
+        with pytest.raises(FramingError):
+            parse_response(b"HTTP/1.1 200 OK\r\nserver\r\n\r\n")

@@ -41,6 +41,19 @@ async def test_many_spans_go_in_batches():
     assert found.sizes == [BATCH, 100]
 
 
+async def test_a_full_batch_is_sent_at_once_and_what_came_behind_it_waits_for_its_own(monkeypatch):
+    monkeypatch.setattr(exporter, "INTERVAL", 60.0)
+    async with collector() as found:
+        spans = made(found.url)
+        spans.start()
+        for _ in range(BATCH + 100):
+            spans.offer(inbound())
+        await found.until(lambda: found.sizes == [BATCH])
+        spans.offer(inbound())
+        await spans.stop()
+    assert found.sizes == [BATCH, 101]
+
+
 async def test_what_is_left_is_sent_when_the_sidecar_stops(monkeypatch):
     monkeypatch.setattr(exporter, "INTERVAL", 60.0)
     async with collector() as found:

@@ -94,6 +94,18 @@ async def test_many_lines_are_written_in_their_order_over_several_turns(tmp_path
     await telemetry.stop()
 
 
+async def test_a_full_buffer_of_lines_does_not_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "LOG_INTERVAL", 60.0)
+    monkeypatch.setattr(recorder, "LOG_BUFFER", 1000)
+    log = tmp_path / "access.log"
+    telemetry = made(log, "JSON")
+    telemetry.record(outbound(target=b"/" + b"x" * 1000), LOGGED)
+    await until(lambda: log.read_text().count("\n") == 1)
+    telemetry.record(outbound(), LOGGED)
+    await telemetry.stop()
+    assert log.read_text().count("\n") == 2
+
+
 async def test_a_log_that_cannot_be_written_is_counted_and_nothing_else_happens(tmp_path):
     telemetry = made("/dev/full")
     telemetry.record(outbound(), LOGGED)
