@@ -26,8 +26,9 @@ FAILED = message(15, number(3, ERROR))
 FLAGS = b"\x85\x01"
 LOCAL_PARENT, REMOTE_PARENT = struct.pack("<I", 0x101), struct.pack("<I", 0x301)
 ATTRIBUTES = 9
-# Observed on Envoy 1.40: `URX,UT` and `URX,UC`, although URX is the higher bit.
-PRINTED = (Flag.URX, *(flag for flag in Flag if flag and flag is not Flag.URX))
+# Observed on Envoy 1.40, which prints them as they were set: `URX,UT`, `URX,UC`, `UO,UC`, but `UF,URX` of a TCP connection.
+FIRST = (Flag.URX, Flag.UO)
+PRINTED = (*FIRST, *(flag for flag in Flag if flag and flag not in FIRST))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,9 @@ class Workload:
 
 
 @functools.cache  # few combinations occur, and IntFlag's membership test is slow
-def flags_text(flags: Flag) -> str:
+def flags_text(flags: Flag, *, tcp: bool = False) -> str:
+    if tcp and Flag.UF in flags and Flag.URX in flags:
+        return "UF,URX"
     return ",".join(flag.name or "" for flag in PRINTED if flag in flags) or "-"
 
 
