@@ -45,6 +45,7 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (Server, "bind"): "a gateway listens on its workload's address",
     (Fault, "kill"): "an app is killed once, by devmesh fault inject --kill",
     (Fault, "hits"): "it says what devmesh fault inject --kill has done",
+    (OutlierDetection, "consecutive_errors"): "istiod makes nothing of it any more: name consecutive5xxErrors or consecutiveGatewayErrors",
     (OutlierDetection, "outlier_detection_http_error_codes"): "istiod makes nothing of it either, for now: what counts is 5xx",
 }
 
