@@ -16,6 +16,7 @@ from devmesh.config.istio_destination import (
     ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHashLB,
+    HTTPSettings,
     LoadBalancerSettings,
     OutlierDetection,
     ProxyProtocol,
@@ -210,7 +211,7 @@ def _connection_pool(cluster: Json, pool: ConnectionPoolSettings | None) -> None
             common["idle_timeout"] = format_duration(pool.http.idle_timeout)
         if pool.http.max_requests_per_connection:
             common["max_requests_per_connection"] = pool.http.max_requests_per_connection
-    if common or (pool.http is not None and (pool.http.use_client_protocol or pool.http.max_concurrent_streams)):
+    if common or (pool.http is not None and (pool.http.use_client_protocol or _http2(pool.http))):
         _http_options(cluster, common, pool)
 
 
@@ -254,10 +255,25 @@ def _keepalive(probes: int, time: float | None, interval: float | None) -> Json:
     return out
 
 
+def _http2(http: HTTPSettings) -> Json:
+    """What a cluster that speaks HTTP/2 is told."""
+    out: Json = {}
+    if http.max_concurrent_streams:
+        out["max_concurrent_streams"] = http.max_concurrent_streams
+    keepalive = http.http2_keep_alive
+    if keepalive is not None:
+        times = {"interval": keepalive.interval, "timeout": keepalive.timeout}
+        out["connection_keepalive"] = {name: format_duration(time) for name, time in times.items() if time is not None}
+    return out
+
+
 def _http_options(cluster: Json, common: Json, pool: ConnectionPoolSettings) -> None:
     options = _options(cluster)
-    if common or (pool.http is not None and pool.http.max_concurrent_streams):
+    http2 = _http2(pool.http) if pool.http is not None else {}
+    if common or http2:
         options["common_http_protocol_options"] = common
+    if http2 and "http2_protocol_options" in options.get("explicit_http_config", {}):
+        options["explicit_http_config"] = {"http2_protocol_options": http2}
     if pool.http is not None and pool.http.use_client_protocol:
         options.pop("explicit_http_config", None)
         options.update(DOWNSTREAM_PROTOCOL)

@@ -47,9 +47,22 @@ def _governed(proxy: Json, rule: Rule | None, subset: str) -> Json:
         config["idle_timeout"] = format_duration(tcp.idle_timeout)
     if tcp is not None and tcp.max_connection_duration is not None:
         config["max_downstream_connection_duration"] = format_duration(tcp.max_connection_duration)
+    tunnel = _tunnel(rule.spec, subset) if rule is not None else None
+    if tunnel is not None:
+        config["tunneling_config"] = tunnel
     if rule is not None and _by_source(rule.spec, subset):
         config["hash_policy"] = [{"source_ip": {}}]
     return proxy
+
+
+def _tunnel(rule: DestinationRule, subset: str) -> Json | None:
+    """A subset has its own or none."""
+    policy = next((one.traffic_policy for one in rule.subsets if one.name == subset), None) if subset else rule.traffic_policy
+    tunnel = policy.tunnel if policy is not None else None
+    if tunnel is None:
+        return None
+    host = f"[{tunnel.target_host}]" if ":" in tunnel.target_host else tunnel.target_host
+    return {"hostname": f"{host}:{tunnel.target_port}", **({"use_post": True} if tunnel.protocol == "POST" else {})}
 
 
 def _by_source(rule: DestinationRule, subset: str) -> bool:

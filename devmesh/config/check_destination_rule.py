@@ -75,6 +75,8 @@ def _check_policy(check: Checker, path: str, policy: TrafficPolicy | None) -> No
     if policy.tunnel is not None:
         if policy.tunnel.protocol not in ("", "CONNECT", "POST"):
             check.error(f"{path}.tunnel.protocol", 'tunnel protocol must be "CONNECT" or "POST"')
+        if policy.tunnel.protocol == "POST":
+            check.error(f"{path}.tunnel.protocol", "tunnels by POST are not supported", "use CONNECT, the default")
         check.domain(f"{path}.tunnel.targetHost", policy.tunnel.target_host)
         check.port(f"{path}.tunnel.targetPort", policy.tunnel.target_port)
     budget = policy.retry_budget

@@ -16,7 +16,6 @@ from devmesh.config.istio_networking import (
     Server,
     TLSCertificate,
     TLSMatchAttributes,
-    TrafficPolicy,
 )
 from devmesh.config.istio_service_entry import EntryEndpoint, ServiceEntry
 from devmesh.config.kubernetes import Secret
@@ -31,7 +30,6 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (LoadBalancerSettings, "locality_lb_setting"): _ONE_MACHINE,
     (LoadBalancerSettings, "zone_aware_lb_setting"): _ONE_MACHINE,
     (HTTPRetry, "retry_remote_localities"): _ONE_MACHINE,
-    (TrafficPolicy, "tunnel"): "tunnelling is not supported yet",
     (ClientTLSSettings, "ca_crl"): "revocation lists are not supported yet",
     (HTTPMatchRequest, "stat_prefix"): "there are no per-route statistics",
     (L4MatchAttributes, "destination_subnets"): "a service here has one address",
@@ -47,6 +45,7 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (Server, "bind"): "a gateway listens on its workload's address",
     (Fault, "kill"): "an app is killed once, by devmesh fault inject --kill",
     (Fault, "hits"): "it says what devmesh fault inject --kill has done",
+    (OutlierDetection, "consecutive_errors"): "istiod makes nothing of it any more: name consecutive5xxErrors or consecutiveGatewayErrors",
     (OutlierDetection, "outlier_detection_http_error_codes"): "istiod makes nothing of it either, for now: what counts is 5xx",
 }
 

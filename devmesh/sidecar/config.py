@@ -255,6 +255,7 @@ class TcpProxy:
     idle_timeout: float | None = 3600.0
     max_duration: float | None = None
     by_source: bool = False  # hash_policy source_ip
+    tunnel: str = ""  # `host:port` that the upstream is asked to CONNECT to
     access_log: bool = False
     recorded: bool = True  # False: what passes unseen (excluded destinations)
 

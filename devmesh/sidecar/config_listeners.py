@@ -37,7 +37,10 @@ UNREAD_MANAGER = (
     "scoped_routes", "local_reply_config", "strip_any_host_port", "strip_matching_host_port", "strip_trailing_host_dot", "xff_num_trusted_hops",
     "skip_xff_append", "original_ip_detection_extensions", "early_header_mutation_extensions", "internal_address_config",
 )  # fmt: skip
-UNREAD_TCP = ("tunneling_config", "metadata_match", "on_demand", "max_downstream_connection_duration_jitter_percentage")
+UNREAD_TUNNEL = (
+    "use_post", "headers_to_add", "propagate_response_headers", "propagate_response_trailers", "post_path", "request_id_extension",
+)  # fmt: skip
+UNREAD_TCP = ("metadata_match", "on_demand", "max_downstream_connection_duration_jitter_percentage")
 
 
 def parse_listener(listener: Json, tables: Mapping[str, RouteTable]) -> Listener:
@@ -159,8 +162,17 @@ def _tcp_proxy(listener: str, config: Json) -> TcpProxy:
         limit(config.get("idle_timeout"), 3600.0),
         limit(config.get("max_downstream_connection_duration"), None),
         by_source=_by_source(listener, config.get("hash_policy", ())),
+        tunnel=_tunnel(listener, config.get("tunneling_config", {})),
         access_log="access_log" in config,
     )
+
+
+def _tunnel(listener: str, tunnel: Json) -> str:
+    refuse(listener, tunnel, UNREAD_TUNNEL, "tcp_proxy.tunneling_config.")
+    hostname: str = tunnel.get("hostname", "")
+    if "%" in hostname:
+        raise ConfigError(listener, f"tcp_proxy.tunneling_config.hostname with a command ({hostname}) is not supported")
+    return hostname
 
 
 def _by_source(listener: str, policies: Sequence[Json]) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from devmesh.sidecar import seam
 from devmesh.sidecar.balancing import source_hash
 from devmesh.sidecar.config import Endpoint, TcpProxy
 from devmesh.sidecar.exchange import Stream
+from devmesh.sidecar.http1.framing import FramingError
+from devmesh.sidecar.http1.response import MAX_HEAD, parse_response
 from devmesh.sidecar.record import Direction, Flag, Record
 from devmesh.sidecar.seam import Handler
 from devmesh.sidecar.target import Target, transport_for
@@ -18,6 +21,7 @@ from devmesh.sidecar.tls import Peer
 if TYPE_CHECKING:
     from devmesh.sidecar.proxy import Proxy
 
+log = logging.getLogger(__name__)
 TCP_ALPN = (b"istio",)
 
 
@@ -72,7 +76,7 @@ class TcpConnection(Handler):
         self.record.fault_id = self.proxy.upstreams.partitions.cut.get(endpoint.address, "")
         tls = transport_for(cluster, endpoint)
         source = (self.stream.remote, self.stream.local)
-        self.proxy.upstreams.open(Target(cluster, endpoint, tls, TCP_ALPN if tls else (), source), self._made, self._failed)
+        self.proxy.upstreams.open(Target(cluster, endpoint, tls, TCP_ALPN if tls else (), source), self._made, self.failed)
 
     def _opened(self) -> None:
         if self.config.recorded:
@@ -88,7 +92,7 @@ class TcpConnection(Handler):
 
     def _cut(self) -> None:
         """End both sides at once: what one of them does not read would keep the connection for ever (Envoy's NoFlush)."""
-        transports = self.upstream.transport if self.upstream is not None else None, self.transport
+        transports = self.upstream.below if self.upstream is not None else None, self.transport
         self._finish()
         for transport in transports:
             if transport is not None:
@@ -109,11 +113,12 @@ class TcpConnection(Handler):
     def _made(self, peer: Peer) -> Handler:
         if peer.spiffe_id:
             self.record.mtls, self.record.peer_principal = True, peer.spiffe_id
-        self.upstream = _Upstream(self)
+        self.upstream = _Tunnel(self, self.config.tunnel) if self.config.tunnel else _Upstream(self)
         return self.upstream
 
-    def _failed(self, details: str) -> None:
-        self.record.flags |= Flag.UF
+    def failed(self, details: str) -> None:
+        """The one attempt there is: Envoy flags it as the last of its retries, too."""
+        self.record.flags |= Flag.UF | Flag.URX
         self.record.transport_failure = details
         self._finish()
 
@@ -177,7 +182,7 @@ class TcpConnection(Handler):
         if self._deadline is not None:
             self._deadline.cancel()
         self.proxy.connections.discard(self)
-        for transport in (self.upstream.transport if self.upstream is not None else None, self.transport):
+        for transport in (self.upstream.below if self.upstream is not None else None, self.transport):
             if transport is not None:
                 if reset:
                     seam.reset(transport)
@@ -206,16 +211,25 @@ class TcpConnection(Handler):
 
 
 class _Upstream(Handler):
+    """`transport` is there once bytes may pass, `below` as soon as there is something to close."""
+
     def __init__(self, owner: TcpConnection) -> None:
         self._owner = owner
+        self.below: asyncio.Transport | None = None
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment] # a socket transport or TlsTransport
+        self.below = transport  # type: ignore[assignment] # a socket transport or TlsTransport
+        self.opened()
+
+    def opened(self) -> None:
+        self.transport = self.below
         self._owner.upstream_ready()
 
     def rewire(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment] # as above
+        self.below = transport  # type: ignore[assignment] # as above
+        if self.transport is not None:
+            self.transport = self.below
 
     def write(self, data: bytes) -> None:
         if self.transport is not None:
@@ -246,6 +260,55 @@ class _Upstream(Handler):
     def resume_writing(self) -> None:
         if self._owner.transport is not None:
             self._owner.transport.resume_reading()
+
+
+class _Tunnel(_Upstream):
+    """Asks the upstream, an HTTP proxy, to CONNECT elsewhere (RFC 9110 section 9.3.6): all that follows the head of a 2xx is the tunnel's.
+
+    The client's bytes wait for that. Whatever else is answered ends the client's connection with UF, URX (asked of Envoy 1.40).
+    """
+
+    def __init__(self, owner: TcpConnection, hostname: str) -> None:
+        super().__init__(owner)
+        self._hostname = hostname.encode()
+        self._head: bytes | None = b""  # of the answer, until it is whole
+
+    def opened(self) -> None:
+        if self.below is not None:
+            self.below.write(b"CONNECT %b HTTP/1.1\r\nhost: %b\r\n\r\n" % (self._hostname, self._hostname))
+
+    def data_received(self, data: bytes) -> None:
+        if self._head is None:
+            super().data_received(data)
+            return
+        head, end, rest = (self._head + data).partition(b"\r\n\r\n")
+        if not end and len(head) <= MAX_HEAD:
+            self._head = head
+            return
+        self._head = None
+        self._answered(head + end, rest)
+
+    def _answered(self, head: bytes, rest: bytes) -> None:
+        try:
+            status = parse_response(head)[0].status
+        except FramingError as error:
+            log.info("tunnel to %s: %s", self._hostname.decode(), error)
+            status = 0
+        if not 200 <= status < 300:
+            self._owner.failed(f"tunnel_response:{status}" if status else "protocol_error")
+            return
+        super().opened()
+        if rest:
+            super().data_received(rest)
+
+    def eof_received(self) -> bool:
+        return super().eof_received() if self._head is None else False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._head is None:
+            super().connection_lost(exc)
+        else:
+            self._owner.failed("")
 
 
 __all__ = ["Direction", "TcpConnection"]

@@ -213,6 +213,13 @@ DESTINATION_RULES = [
     policy("{portLevelSettings: [{port: {number: 80}}]}", ".portLevelSettings[0]", "at least one field"),
     policy("{portLevelSettings: [{loadBalancer: {simple: RANDOM}}]}", ".portLevelSettings[0]", "must have valid port"),
     policy("{tunnel: {targetHost: a.com, targetPort: 80}, proxyProtocol: {}}", ".", "must not be set together"),
+    policy(
+        "{tunnel: {protocol: POST, targetHost: a.com, targetPort: 80}}",
+        ".tunnel.protocol",
+        "by POST are not supported",
+        differs="Envoy can tunnel by POST",
+    ),
+    policy("{tunnel: {protocol: CONNECT, targetHost: a.com, targetPort: 80}}"),
     policy("{tunnel: {protocol: GET, targetHost: a.com, targetPort: 80}}", ".tunnel.protocol", 'must be "CONNECT" or "POST"'),
 ]
 PORT = "port: {number: 80, name: http, protocol: HTTP}"

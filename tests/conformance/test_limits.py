@@ -23,7 +23,7 @@ SECONDS = 5
 
 
 class App:
-    """Answers `/ok`; fails the first time that it is asked for anything else, and then answers, `/held...` when `let_go` is set."""
+    """Answers `/ok` and CONNECT to `open:1`; fails the first time that it is asked for anything else, and then answers, `/held...` when `let_go` is set."""
 
     def __init__(self) -> None:
         self.let_go, self.held, self.ends = asyncio.Event(), asyncio.Event(), asyncio.Queue[str]()
@@ -48,7 +48,7 @@ class App:
         writer.close()
 
     async def _answer(self, path: str) -> bytes:
-        if path != "/ok" and path not in self._seen:
+        if path not in ("/ok", "open:1") and path not in self._seen:
             self._seen.add(path)
             return FAILED
         if path.startswith("/held"):
@@ -119,6 +119,29 @@ async def _ends(caller: Caller, app: App) -> list[object]:
     return [rest, await app.ends.get(), (await caller.log())["response_flags"]]
 
 
+def _refused(configuration: tuple[str, Json, Json]) -> tuple[str, Json, Json]:
+    """To a port where nobody listens, since it is no port that anybody can be given."""
+    hosts = [{"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}}}]
+    name, config, _ = configuration
+    return name, config, {"load_assignment": {"cluster_name": "app", "endpoints": [{"lb_endpoints": hosts}]}}
+
+
+async def _not_there(caller: Caller, app: App) -> list[object]:
+    del app
+    reader, writer = await asyncio.open_connection("127.0.0.1", caller.port)
+    rest = await reader.read()
+    writer.close()
+    return [rest, (await caller.log())["response_flags"]]
+
+
+async def _tunnelled(caller: Caller, app: App) -> list[object]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", caller.port)
+    writer.write(b"GET /ok HTTP/1.1\r\n\r\n")
+    answered = await reader.readexactly(len(OK))
+    writer.close()
+    return [answered, (await caller.log())["response_flags"], await app.ends.get()]
+
+
 async def _served(caller: Caller, app: App) -> list[object]:
     """An idle connection upstream is closed, a busy one when its answer is there."""
     first = await get(caller, "/ok"), await app.ends.get()
@@ -148,6 +171,8 @@ async def _budget(caller: Caller, app: App) -> list[object]:
 SCENARIOS: dict[str, tuple[tuple[str, Json, Json], Callable[[Caller, App], Awaitable[list[object]]]]] = {
     "TCP idle": (tcp(idle_timeout="0.3s"), _ends),
     "TCP lasting": (tcp(max_downstream_connection_duration="0.3s"), _ends),
+    "TCP refused": (_refused(tcp()), _not_there),
+    "tunnel": (tcp(tunneling_config={"hostname": "open:1"}), _tunnelled),
     "HTTP lasting": (http(lasting("0.5s")), _served),
     "max_retries": (http(breakers(max_retries=1), **RETRIES), _one_retry),
     "retry budget": (http(breakers(retry_budget={"budget_percent": {"value": 10}, "min_retry_concurrency": 1}), **RETRIES), _one_retry),
@@ -172,7 +197,9 @@ async def running(which: str, configuration: tuple[str, Json, Json], directory: 
     try:
         async with our_sidecar_with(at) if which == "ours" else live_envoy_with(at, directory) as caller, asyncio.timeout(SECONDS):
             if which == "envoy" and configuration[0] == "tcp_proxy":  # who asked whether it listens
-                await asyncio.gather(caller.log(), app.ends.get())
+                await caller.log()
+                if not configuration[2]:
+                    await app.ends.get()
             yield caller, app
     finally:
         await app.stop()

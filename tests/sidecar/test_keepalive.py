@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from devmesh.sidecar import seam
 from devmesh.sidecar.config import Cluster, Endpoint, Keepalive
 from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.seam import Handler, factory
@@ -47,6 +48,7 @@ def options(sock):
     return on, *(sock.getsockopt(socket.IPPROTO_TCP, o) for o in (socket.TCP_KEEPCNT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL))
 
 
+@pytest.mark.skipif(not seam.__file__.endswith(".py"), reason="a test's own handler cannot be below a compiled class")
 @pytest.mark.parametrize("dialer", [Dialer(), Passed()], ids=["dialled", "passed"])
 async def test_the_socket_has_the_numbers_of_the_cluster_and_the_systems_where_it_names_none(dialer):
     plain = Cluster("c", "STATIC", "RANDOM", ())

@@ -273,7 +273,7 @@ async def test_a_new_tcp_connection_ends_by_the_connect_timeout():
         client = await proxy.connect()
         assert await client.closed()
         record = await proxy.records.next()
-        assert (record.flags, record.transport_failure, record.fault_id) == (Flag.UF, "connection_timeout", "f1")
+        assert (record.flags, record.transport_failure, record.fault_id) == (Flag.UF | Flag.URX, "connection_timeout", "f1")
         assert 3 <= now() < 4
 
 

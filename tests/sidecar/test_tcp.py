@@ -109,7 +109,7 @@ async def test_what_cannot_be_reached_closes_the_client_and_says_why():
     sock, port = refusing_port()
     unknown = {"listeners": tcp()["listeners"], "clusters": []}
     with sock:
-        for snapshot, flag in ((tcp(port), Flag.UF), (tcp(), Flag.UH), (unknown, Flag.NC)):
+        for snapshot, flag in ((tcp(port), Flag.UF | Flag.URX), (tcp(), Flag.UH), (unknown, Flag.NC)):
             async with sidecar(snapshot) as proxy:
                 assert await (await proxy.connect()).closed()
                 assert (await proxy.records.next()).flags == flag

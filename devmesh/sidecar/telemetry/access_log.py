@@ -49,7 +49,7 @@ def fields(record: Record) -> Fields:
         "path": record.target.decode("latin-1") or None,
         "protocol": record.protocol.decode() if record.protocol != b"TCP" else None,
         "response_code": record.status,
-        "response_flags": flags_text(record.flags),
+        "response_flags": flags_text(record.flags, tcp=record.protocol == b"TCP"),
         "response_code_details": record.details or None,
         "connection_termination_details": record.termination_details or None,
         "upstream_transport_failure_reason": record.transport_failure or None,

@@ -191,7 +191,7 @@ class Metrics:
             *_side(source, source_id),
             *_side(destination, destination_id),
             service.host, service.name, service.namespace, protocol, *answer,
-            flags_text(record.flags), security,
+            flags_text(record.flags, tcp=protocol == "tcp"), security,
         )  # fmt: skip
 
     def render(self) -> str:

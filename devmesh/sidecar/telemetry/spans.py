@@ -31,8 +31,9 @@ FLAGS: Final = b"\x85\x01"
 LOCAL_PARENT: Final = struct.pack("<I", 0x101)
 REMOTE_PARENT: Final = struct.pack("<I", 0x301)
 ATTRIBUTES: Final = 9
-# Observed on Envoy 1.40: `URX,UT` and `URX,UC`, although URX is the higher bit.
-PRINTED: Final = (Flag.URX, *(flag for flag in Flag if flag and flag is not Flag.URX))
+# Observed on Envoy 1.40, which prints them as they were set: `URX,UT`, `URX,UC`, `UO,UC`, but `UF,URX` of a TCP connection.
+FIRST: Final = (Flag.URX, Flag.UO)
+PRINTED: Final = (*FIRST, *(flag for flag in Flag if flag and flag not in FIRST))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,9 @@ class Workload:
 
 
 @functools.cache  # few combinations occur, and IntFlag's membership test is slow
-def flags_text(flags: Flag) -> str:
+def flags_text(flags: Flag, *, tcp: bool = False) -> str:
+    if tcp and Flag.UF in flags and Flag.URX in flags:
+        return "UF,URX"
     return ",".join(flag.name or "" for flag in PRINTED if flag in flags) or "-"
 
 

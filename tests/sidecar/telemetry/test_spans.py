@@ -197,8 +197,14 @@ def test_without_a_trace_there_is_no_span():
         (Flag.DI | Flag.FI, "DI,FI"),
         (Flag.URX | Flag.UT, "URX,UT"),
         (Flag.URX | Flag.UC, "URX,UC"),
+        (Flag.UO | Flag.UC, "UO,UC"),
         (Flag.UH | Flag.DC, "UH,DC"),
     ],
 )
 def test_flags_are_printed_in_envoys_order(flags, text):
     assert flags_text(flags) == text
+
+
+def test_a_tcp_connection_that_failed_is_printed_as_envoy_prints_it():
+    assert flags_text(Flag.UF | Flag.URX, tcp=True) == "UF,URX"
+    assert flags_text(Flag.UF | Flag.URX) == "URX,UF"
