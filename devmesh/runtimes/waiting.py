@@ -101,10 +101,19 @@ def not_in_time(limit: float, lacks: Sequence[Lack], last_lines: LastLines) -> N
 def processes_lack(processes: Iterable[Json]) -> list[Lack]:
     """Processes that are not ready; an app that has done its work (a job on Docker) need not be."""
     return [
-        Lack(one["name"], "is not ready" if one["status"] is None else f"ended with status {one['status']}", one["name"])
+        Lack(one["name"], _why_not_ready(one), one["name"])
         for one in processes
         if not one["ready"] and not (one.get("state") == "exited" and one["status"] == 0)
     ]
+
+
+def _why_not_ready(one: Json) -> str:
+    if one["status"] is not None:
+        return f"ended with status {one['status']}"
+    health = one.get("health") or {"status": "healthy"}
+    if health["status"] != "healthy":
+        return f"its healthcheck says {health['status']}{': ' + health['output'] if health['output'] else ''}"
+    return str(one.get("waits") or "is not ready")
 
 
 def configuration_lacks(answer: Json) -> list[Lack]:

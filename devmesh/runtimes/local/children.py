@@ -40,6 +40,10 @@ class Children:
         self._began, self.limit = time.monotonic(), limit
         self._tasks: set[asyncio.Task[Any]] = set()
 
+    def left(self) -> float:
+        """Of the seconds that `up` waits."""
+        return self._began + self.limit - time.monotonic()
+
     @property
     def is_late(self) -> bool:
         """Whether `up` waits for nothing any longer."""

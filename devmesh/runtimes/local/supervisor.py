@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -21,6 +21,7 @@ import aiohttp
 
 from devmesh.ca.files import write_private
 from devmesh.config.container_keys import told
+from devmesh.config.dependencies import HEALTHY, STARTED
 from devmesh.config.topology import GATEWAY, Gateways, check_local, load_topology
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError
@@ -41,11 +42,13 @@ from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.addons import find, targets
 from devmesh.runtimes.local.apps import Apps
 from devmesh.runtimes.local.bootstrap import sidecar_bootstrap
+from devmesh.runtimes.local.checks import Checks
 from devmesh.runtimes.local.children import FOREIGN, UP_TIMEOUT, Children
 from devmesh.runtimes.local.holding import Holding, kill_app
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.leftovers import GRACE
 from devmesh.runtimes.local.managed import Managed
+from devmesh.runtimes.local.order import FAILED, DependencyError, at_once, clear, is_met, policy, to_restart, to_stop
 from devmesh.runtimes.local.plan import WorkloadPlan, close_all, plan_all
 from devmesh.runtimes.local.pods import Pods
 from devmesh.runtimes.local.ports import HTTPS_PORT
@@ -53,7 +56,7 @@ from devmesh.runtimes.local.primary import LocalPrimary
 from devmesh.runtimes.local.servers import OwnServers
 from devmesh.runtimes.primary import View, leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
-from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, Wait, wait_timeout
+from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, NotInTimeError, Wait, wait_timeout
 
 Result = TypeVar("Result")
 
@@ -81,7 +84,8 @@ class Supervisor:
         self.processes, self.stopping, self.up_ended = self._children.processes, self._children.stopping, asyncio.Event()
         self._servers = OwnServers(files, self._children)
         self._pods = Pods(files, self._on_pod)
-        self._apps = Apps(files, self._children, self._pods)
+        self._checks = Checks(files, self._pods, self.save)
+        self._apps = Apps(files, self._children, self._pods, self._checks)
         self.holding = Holding(lambda: self._children.of_kind("app"), self._pods, self.save)
         self.plans: dict[str, WorkloadPlan] = {}
         self._commands: set[asyncio.Task[Any]] = set()
@@ -122,14 +126,16 @@ class Supervisor:
         awaited = Awaited(self._tell)
         while True:
             await asyncio.sleep(PATIENCE_SECONDS)
-            awaited.see(name for name, process in self.processes.items() if process.kind == kind and not process.ready)
+            awaited.see(one.awaited for one in self.processes.values() if one.kind == kind and not one.ready and not one.refused)
 
     def keep(self, claim: socket.socket) -> None:
         """Held until the last of the mesh's processes has ended, whatever becomes of this one."""
         self._launchers.keep(claim)
 
     async def up(self, number: int) -> None:
-        topology = load_topology(self.compose_file, number, merged=merged(self.compose_file), gateways=Gateways.of(self.settings))
+        profiles = self.settings.get("compose_profiles", ())
+        whole_file = merged(self.compose_file, profiles)
+        topology = load_topology(self.compose_file, number, profiles=profiles, merged=whole_file, gateways=Gateways.of(self.settings))
         check_local(topology)
         if keys := told(topology.workloads):
             self.say(event="note", message=f"without an engine nothing comes of {keys} (docs/pods.md)")
@@ -146,8 +152,7 @@ class Supervisor:
         async with meanwhile(self._start_own(topology, resources), "our own servers") as own:
             async with self.phase("pods and apps" if self._launchers.make_pods else "apps started"):
                 await self._plan(topology, whole.whole if whole else topology)
-                for plan in self.plans.values():
-                    await self._apps.start(plan, self._seen_by_sidecars(), self.compose_file.parent)
+                await self._start_at_once()
             tokens = await own or await self._join(topology)
         await self._servers.start_addons(self.plans)
         async with self.phase("sidecars", "sidecar"):
@@ -156,7 +161,7 @@ class Supervisor:
             self.save()
             await self._children.all_ready("sidecar")
         async with self.phase("apps", "app"):
-            failed = [name for name in await asyncio.gather(*(self._apps.listens(plan) for plan in self.plans.values())) if name]
+            failed = [name for name in await asyncio.gather(*map(self._come_up, self.plans.values())) if name]
         async with self.phase("in sync", "none"):
             await self._synced(failed)
             await self._servers.addons_answer()
@@ -164,6 +169,52 @@ class Supervisor:
         if failed:
             raise self._apps.failed_at_start([self.plans[name] for name in failed])
         self.say(event="done", seconds=time.monotonic() - self._began)
+
+    async def _start_at_once(self) -> None:
+        """The apps that wait for nothing. They are begun before their sidecars, whose sockets take their calls already."""
+        workloads = [plan.workload for plan in self.plans.values()]
+        for plan in self.plans.values():
+            self._apps.prepare(plan, self._seen_by_sidecars(), self.compose_file.parent, policy(plan.workload, workloads))
+        for one in at_once(workloads):
+            if one.name in self.processes:
+                await self._apps.spawn(self.processes[one.name])
+
+    async def _come_up(self, plan: WorkloadPlan) -> str | None:
+        """Start it when what it waits for is so, and wait until it listens; its name when that fails."""
+        process = self.processes.get(plan.workload.name)
+        if process is not None and not process.born:
+            asked = self.settings.get("wait_timeout") is not None  # else a dependency has the time that it takes, as compose's has
+            try:
+                async with asyncio.timeout(self._children.left() if asked else None):
+                    await self._clear(plan, process)
+            except TimeoutError:
+                lacking = [one for one in plan.workload.depends_on if not is_met(one, self.processes[one.name])] or plan.workload.depends_on
+                words = ", ".join(map(str, lacking))
+                process.refuse(f"{process.name} still waits for {words} after {self._children.limit:g} s", lacking[0].name)
+            except DependencyError as error:
+                process.refuse(error.why, error.whose)
+            if process.wanted and not process.refused and not process.born:
+                await self._apps.spawn(process)
+            if not process.born:
+                return process.name
+        return await self._apps.listens(plan)
+
+    async def _clear(self, plan: WorkloadPlan, process: Managed) -> None:
+        """Until it may start, and can reach whom it waited for: they are healthy before their callers' sidecars know. Raises DependencyError."""
+        needs = plan.workload.depends_on
+        for note in await clear(needs, self.processes, process):
+            self.say(event="note", message=note)
+        callees = {
+            one.name
+            for one in needs
+            if one.condition == HEALTHY and self.plans[one.name].workload.ports and is_met(one, self.processes[one.name])
+        }
+        if all(one.condition == STARTED for one in needs) or process.born or not process.wanted:
+            return
+        try:
+            await self._until_synced([process.name, *callees], callees)
+        except NotInTimeError as error:
+            raise DependencyError(next(iter(callees), process.name), f"{FAILED}: {error.message}") from error
 
     async def _find_primary(self, topology: Topology) -> View | None:
         """Profile `remote`: the mesh whose control plane is to be ours."""
@@ -295,7 +346,7 @@ class Supervisor:
         sidecar.request["arguments"]["sockets"] = [one.to_json() for one in plan.sockets]
         await asyncio.to_thread(stop_all, [(sidecar.pid, sidecar.started)], GRACE)  # its end starts it again
         app = self.processes[name]
-        if app.wanted and not app.over:
+        if app.wanted and app.born and not app.over:
             await self._apps.spawn(app)
 
     async def _again(self, process: Managed) -> None:
@@ -304,7 +355,7 @@ class Supervisor:
             await self._app_again(process)
             return
         name = process.name.removesuffix("-pod")
-        if self.processes[name].status is None:
+        if self.processes[name].born and self.processes[name].status is None:
             self._children.exited(self.processes[name], -signal.SIGKILL)
         self._fork_pod(self.plans[name])
 
@@ -338,12 +389,17 @@ class Supervisor:
 
     async def _synced(self, failed: list[str]) -> None:
         """Until the control plane has every sidecar's acknowledgement and the health of every workload whose app has not failed."""
-        wanted = {name for name, plan in self.plans.items() if not plan.workload.gateway and name not in failed}
+        await self._until_synced(
+            self.plans, {name for name, plan in self.plans.items() if not plan.workload.gateway and name not in failed}
+        )
+
+    async def _until_synced(self, names: Iterable[str], wanted: Collection[str]) -> None:
+        """Until these have acknowledged what they were sent, and those wanted get traffic."""
         wait = Wait(self._tell, self._children.limit, lambda name: last_lines(self.files.log(name)))
         headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
         async with aiohttp.ClientSession(headers=headers) as session:
             view = ControlPlaneView(session, f"http://127.0.0.1:{self.ports['control']}")
-            await wait.until_nothing_lacks(lambda: view.missing(self.plans, wanted))
+            await wait.until_nothing_lacks(lambda: view.missing(names, wanted))
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -434,12 +490,30 @@ class Supervisor:
             return {"workloads": killed} if killed else {"error": f"{', '.join(names)} does not run"}
         for name in names:
             await self._act(command["command"], self.processes[name])
+        if command["command"] == "restart":
+            names += [name async for name in self._restart_dependents(names)]
         return {"workloads": names}
+
+    async def _restart_dependents(self, names: Sequence[str]) -> AsyncIterator[str]:
+        """Whoever asks to be, when what it waits for is so again; one that was stopped, or never started, is left alone. Raises DevmeshError."""
+        for name, needs in to_restart((plan.workload for plan in self.plans.values()), names):
+            process = self.processes[name]
+            if not process.wanted or not process.born:
+                continue
+            try:
+                async with asyncio.timeout(self._children.limit):
+                    await clear(needs, self.processes, process)
+            except (DependencyError, TimeoutError) as error:
+                why = str(error) or f"it waited {self._children.limit:g} s for {', '.join(map(str, needs))}"
+                raise DevmeshError(f"{', '.join(names)} restarted, {name} not: {why}", f"devmesh logs {names[0]}") from error
+            await self._act("restart", process)
+            yield name
 
     async def _act(self, action: str, process: Managed) -> None:
         if action == "start" and process.runs:
             return
         process.wanted = False
+        process.changed.set()  # who waits for it, or with it for others, need not any more
         if action in ("stop", "restart") and process.pid:
             await asyncio.to_thread(stop_all, [(process.pid, process.started)], GRACE)
             await self._children.ended(process)
@@ -448,14 +522,17 @@ class Supervisor:
             await self._app_again(process)
 
     async def stop(self) -> None:
-        """Apps, then sidecars (they drain), then our own, then the launcher."""
+        """Apps, who depends before whom it depends on, then sidecars (they drain), then our own, then the launcher."""
         await self.up_ended.wait()
         for process in self.processes.values():
             process.wanted = False
+        await self._checks.close()
         await self._children.all_forked()
-        for kinds in (("app",), ("sidecar",), ("pod",), ("ours", *FOREIGN)):
-            found = [(p.pid, p.started) for p in self._children.of_kind(*kinds) if p.pid]
-            await asyncio.to_thread(stop_all, found, GRACE)
+        apps = [
+            [self.processes[name] for name in names if name in self.processes] for names in to_stop(p.workload for p in self.plans.values())
+        ]
+        for group in (*apps, *(self._children.of_kind(*kinds) for kinds in (("sidecar",), ("pod",), ("ours", *FOREIGN)))):
+            await asyncio.to_thread(stop_all, [(one.pid, one.started) for one in group if one.pid], GRACE)
         self._pods.close()
         await leave_primary(LocalPrimary, self.state(), self.files)
         await self._launchers.end()
