@@ -16,6 +16,7 @@ from devmesh.cli.options import ComposeFile, Output, Timeout, seconds
 from devmesh.cli.output import Format
 from devmesh.cli.progress import Progress
 from devmesh.mesh import Mesh
+from devmesh.runtimes.waiting import said
 
 
 def register(app: typer.Typer) -> None:
@@ -96,7 +97,7 @@ def _say_apps(workloads: Iterable[Mapping[str, Any]]) -> None:
     for one in workloads:
         health = one["healthcheck"]
         if health and health["failures"]:
-            output.note(f"\n{one['name']}'s healthcheck failed {health['failures']} times: {health['output'] or 'it said nothing'}")
+            output.note(f"\n{one['name']}'s healthcheck failed {health['failures']} times{said(health['output'])}")
         if one["waits"]:
             output.note(f"\n{one['name']} is not started: {one['waits']}")
 

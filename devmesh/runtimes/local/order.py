@@ -9,6 +9,7 @@ from devmesh.config.dependencies import COMPLETED, HEALTHY, STARTED, Dependency
 from devmesh.config.topology_types import Workload
 from devmesh.runtimes.local import health
 from devmesh.runtimes.local.managed import Managed
+from devmesh.runtimes.waiting import said
 
 FAILED = "dependency failed to start"  # as compose begins it
 
@@ -134,8 +135,7 @@ def failure(needed: Dependency, process: Managed) -> str:
     if process.healthcheck is None:
         return f"{name} has no healthcheck configured"
     if process.health is not None and process.health.status == health.UNHEALTHY:
-        said = process.health.words()
-        return f"{name} is unhealthy{f': {said}' if said else ''}"
+        return f"{name} is unhealthy{said(process.health.words())}"
     return ""
 
 

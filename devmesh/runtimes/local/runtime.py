@@ -79,6 +79,8 @@ class LocalRuntime:
             writer.write(json.dumps(command).encode() + b"\n")
             async with asyncio.timeout(within):
                 answer: Json = json.loads(await reader.readline() or b"{}")
+        except TimeoutError as error:
+            raise DevmeshError(f"the supervisor has not answered within {within:g} s", f"see {self.files.log('supervisor')}") from error
         finally:
             writer.close()
         if "error" in answer:

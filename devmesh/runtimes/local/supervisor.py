@@ -59,6 +59,7 @@ from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, NotInTimeError, Wait, wait_timeout
 
 Result = TypeVar("Result")
+DEPENDENT_SECONDS = 120.0  # that who is restarted with another waits until that one is as it needs it
 
 
 @contextlib.asynccontextmanager
@@ -501,10 +502,10 @@ class Supervisor:
             if not process.wanted or not process.born:
                 continue
             try:
-                async with asyncio.timeout(self._children.limit):
+                async with asyncio.timeout(DEPENDENT_SECONDS):
                     await clear(needs, self.processes, process)
             except (DependencyError, TimeoutError) as error:
-                why = str(error) or f"it waited {self._children.limit:g} s for {', '.join(map(str, needs))}"
+                why = str(error) or f"it waited {DEPENDENT_SECONDS:g} s for {', '.join(map(str, needs))}"
                 raise DevmeshError(f"{', '.join(names)} restarted, {name} not: {why}", f"devmesh logs {names[0]}") from error
             await self._act("restart", process)
             yield name
