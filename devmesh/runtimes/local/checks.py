@@ -146,7 +146,7 @@ class Beside:
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "devmesh.pods.check", str(theirs.fileno()), pass_fds=(theirs.fileno(),),
-                    stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                    stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._files.root, start_new_session=True,
                 )  # fmt: skip
         finally:
             os.close(log)

@@ -11,6 +11,11 @@ from devmesh.pods.check import Outcome
 STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
 
 
+def exit_code(status: int) -> int:
+    """As a shell and the engine say it: 128 and the signal's number for what a signal has ended."""
+    return status if status >= 0 else 128 - status
+
+
 @dataclass(slots=True)
 class Health:
     """Of one app from its start to its end; `failures` in a row. Ages are seconds since its start."""
@@ -47,4 +52,4 @@ class Health:
         """What the last run said, or how it ended where it said nothing."""
         if self.last is None:
             return ""
-        return self.last.output or ("" if self.last.status == 0 else f"status {self.last.status}")
+        return self.last.output or ("" if self.last.status == 0 else f"exit {exit_code(self.last.status)}")

@@ -108,6 +108,11 @@ class Managed:
         self.changed.set()
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether it may be ready yet; a job that is done need not."""
+        return not self.ready and not self.refused and not (self.over and self.status == 0)
+
+    @property
     def awaited(self) -> str:
         """It, as `up` says whom it waits for, and for whom that one does."""
         return f"{self.name} (for {self.waits})" if self.waits else self.name

@@ -129,16 +129,11 @@ def failure(needed: Dependency, process: Managed) -> str:
     if not process.wanted:
         return f"{name} was stopped"
     if needed.condition == COMPLETED:
-        return f"{name} didn't complete successfully: exit {_code(process.status)}" if process.over and process.status else ""
+        return f"{name} didn't complete successfully: exit {health.exit_code(process.status)}" if process.over and process.status else ""
     if process.status is not None:
-        return f"{name} exited ({_code(process.status)})"
+        return f"{name} exited ({health.exit_code(process.status)})"
     if process.healthcheck is None:
         return f"{name} has no healthcheck configured"
     if process.health is not None and process.health.status == health.UNHEALTHY:
         return f"{name} is unhealthy{said(process.health.words())}"
     return ""
-
-
-def _code(status: int | None) -> int:
-    """As a shell and the engine say a signal."""
-    return 0 if status is None else status if status >= 0 else 128 - status

@@ -127,7 +127,7 @@ class Supervisor:
         awaited = Awaited(self._tell)
         while True:
             await asyncio.sleep(PATIENCE_SECONDS)
-            awaited.see(one.awaited for one in self.processes.values() if one.kind == kind and not one.ready and not one.refused)
+            awaited.see(one.awaited for one in self.processes.values() if one.kind == kind and one.is_awaited)
 
     def keep(self, claim: socket.socket) -> None:
         """Held until the last of the mesh's processes has ended, whatever becomes of this one."""

@@ -64,7 +64,7 @@ def test_a_change_of_status_is_told():
 
 @pytest.mark.parametrize(
     ("outcome", "words"),
-    [(Outcome(1, "no disk"), "no disk"), (Outcome(-9, ""), "status -9"), (Outcome(0, ""), ""), (Outcome(0, "ok"), "ok")],
+    [(Outcome(1, "no disk"), "no disk"), (Outcome(-9, ""), "exit 137"), (Outcome(0, ""), ""), (Outcome(0, "ok"), "ok")],
 )
 def test_what_the_last_run_said(outcome, words):
     health = Health(Healthcheck(("x",)))

@@ -144,7 +144,7 @@ def stopped(scene):
     ("condition", "happens", "why"),
     [
         (HEALTHY, lambda scene: scene.checked(1, "no disk"), "db is unhealthy: no disk"),
-        (HEALTHY, lambda scene: scene.checked(-9), "db is unhealthy: status -9"),
+        (HEALTHY, lambda scene: scene.checked(-9), "db is unhealthy: exit 137"),
         (HEALTHY, over(0), "db exited (0)"),
         (HEALTHY, over(-9), "db exited (137)"),
         (HEALTHY, stopped, "db was stopped"),
@@ -178,7 +178,7 @@ async def test_what_is_optional_and_fails_is_told_and_waited_for_no_longer():
     scene.db.begin(1.0)
     task = await scene.waiting()
     scene.checked(1)
-    assert await task == ["optional dependency failed to start: db is unhealthy: status 1"]
+    assert await task == ["optional dependency failed to start: db is unhealthy: exit 1"]
 
 
 @pytest.mark.parametrize("condition", [STARTED, HEALTHY, COMPLETED])
