@@ -28,16 +28,23 @@ Again = Callable[[Managed], Awaitable[None]]
 class Children:
     """`again` starts an app or a pod anew, which takes more than its process; `changed` is called after whatever state.json tells of them.
 
-    `limit` is how many seconds `up` waits for readiness.
+    `limit` is how many seconds `up` waits for readiness, and whether it was `told` so.
     """
 
     def __init__(
-        self, files: MeshFiles, launchers: Launchers, again: Again, changed: Callable[[], None], limit: float = UP_TIMEOUT
+        self,
+        files: MeshFiles,
+        launchers: Launchers,
+        again: Again,
+        changed: Callable[[], None],
+        limit: float = UP_TIMEOUT,
+        *,
+        told: bool = False,
     ) -> None:
         self.processes: dict[str, Managed] = {}
         self.stopping = asyncio.Event()
         self._files, self._launchers, self._again, self._changed = files, launchers, again, changed
-        self._began, self.limit = time.monotonic(), limit
+        self._began, self.limit, self.told = time.monotonic(), limit, told
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def left(self) -> float:

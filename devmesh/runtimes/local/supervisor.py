@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -21,7 +21,6 @@ import aiohttp
 
 from devmesh.ca.files import write_private
 from devmesh.config.container_keys import told
-from devmesh.config.dependencies import HEALTHY, STARTED
 from devmesh.config.topology import GATEWAY, Gateways, check_local, load_topology
 from devmesh.config.topology_types import Topology
 from devmesh.errors import DevmeshError
@@ -48,18 +47,18 @@ from devmesh.runtimes.local.holding import Holding, kill_app
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.leftovers import GRACE
 from devmesh.runtimes.local.managed import Managed
-from devmesh.runtimes.local.order import FAILED, DependencyError, at_once, clear, is_met, policy, to_restart, to_stop
+from devmesh.runtimes.local.order import to_stop
 from devmesh.runtimes.local.plan import WorkloadPlan, close_all, plan_all
 from devmesh.runtimes.local.pods import Pods
 from devmesh.runtimes.local.ports import HTTPS_PORT
 from devmesh.runtimes.local.primary import LocalPrimary
 from devmesh.runtimes.local.servers import OwnServers
+from devmesh.runtimes.local.starting import Starting
 from devmesh.runtimes.primary import View, leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
-from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, NotInTimeError, Wait, wait_timeout
+from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, Wait, wait_timeout
 
 Result = TypeVar("Result")
-DEPENDENT_SECONDS = 120.0  # that who is restarted with another waits until that one is as it needs it
 
 
 @contextlib.asynccontextmanager
@@ -81,7 +80,9 @@ class Supervisor:
         self._report = report
         self._began = began
         self._launchers = launchers
-        self._children = Children(files, launchers, self._again, self.save, wait_timeout(settings, UP_TIMEOUT))
+        self._children = Children(
+            files, launchers, self._again, self.save, wait_timeout(settings, UP_TIMEOUT), told=settings.get("wait_timeout") is not None
+        )
         self.processes, self.stopping, self.up_ended = self._children.processes, self._children.stopping, asyncio.Event()
         self._servers = OwnServers(files, self._children)
         self._pods = Pods(files, self._on_pod)
@@ -89,6 +90,7 @@ class Supervisor:
         self._apps = Apps(files, self._children, self._pods, self._checks)
         self.holding = Holding(lambda: self._children.of_kind("app"), self._pods, self.save)
         self.plans: dict[str, WorkloadPlan] = {}
+        self._starting = Starting(self._children, self._apps, lambda: self.plans, self._until_synced, self._tell)
         self._commands: set[asyncio.Task[Any]] = set()
         self._mesh_id = str(uuid.uuid4())
         self.interception = "proxy"
@@ -153,7 +155,7 @@ class Supervisor:
         async with meanwhile(self._start_own(topology, resources), "our own servers") as own:
             async with self.phase("pods and apps" if self._launchers.make_pods else "apps started"):
                 await self._plan(topology, whole.whole if whole else topology)
-                await self._start_at_once()
+                await self._starting.at_once(self._seen_by_sidecars(), self.compose_file.parent)
             tokens = await own or await self._join(topology)
         await self._servers.start_addons(self.plans)
         async with self.phase("sidecars", "sidecar"):
@@ -162,7 +164,7 @@ class Supervisor:
             self.save()
             await self._children.all_ready("sidecar")
         async with self.phase("apps", "app"):
-            failed = [name for name in await asyncio.gather(*map(self._come_up, self.plans.values())) if name]
+            failed = [name for name in await asyncio.gather(*map(self._starting.come_up, self.plans.values())) if name]
         async with self.phase("in sync", "none"):
             await self._synced(failed)
             await self._servers.addons_answer()
@@ -170,52 +172,6 @@ class Supervisor:
         if failed:
             raise self._apps.failed_at_start([self.plans[name] for name in failed])
         self.say(event="done", seconds=time.monotonic() - self._began)
-
-    async def _start_at_once(self) -> None:
-        """The apps that wait for nothing. They are begun before their sidecars, whose sockets take their calls already."""
-        workloads = [plan.workload for plan in self.plans.values()]
-        for plan in self.plans.values():
-            self._apps.prepare(plan, self._seen_by_sidecars(), self.compose_file.parent, policy(plan.workload, workloads))
-        for one in at_once(workloads):
-            if one.name in self.processes:
-                await self._apps.spawn(self.processes[one.name])
-
-    async def _come_up(self, plan: WorkloadPlan) -> str | None:
-        """Start it when what it waits for is so, and wait until it listens; its name when that fails."""
-        process = self.processes.get(plan.workload.name)
-        if process is not None and not process.born:
-            asked = self.settings.get("wait_timeout") is not None  # else a dependency has the time that it takes, as compose's has
-            try:
-                async with asyncio.timeout(self._children.left() if asked else None):
-                    await self._clear(plan, process)
-            except TimeoutError:
-                lacking = [one for one in plan.workload.depends_on if not is_met(one, self.processes[one.name])] or plan.workload.depends_on
-                words = ", ".join(map(str, lacking))
-                process.refuse(f"{process.name} still waits for {words} after {self._children.limit:g} s", lacking[0].name)
-            except DependencyError as error:
-                process.refuse(error.why, error.whose)
-            if process.wanted and not process.refused and not process.born:
-                await self._apps.spawn(process)
-            if not process.born:
-                return process.name
-        return await self._apps.listens(plan)
-
-    async def _clear(self, plan: WorkloadPlan, process: Managed) -> None:
-        """Until it may start, and can reach whom it waited for: they are healthy before their callers' sidecars know. Raises DependencyError."""
-        needs = plan.workload.depends_on
-        for note in await clear(needs, self.processes, process):
-            self.say(event="note", message=note)
-        callees = {
-            one.name
-            for one in needs
-            if one.condition == HEALTHY and self.plans[one.name].workload.ports and is_met(one, self.processes[one.name])
-        }
-        if all(one.condition == STARTED for one in needs) or process.born or not process.wanted:
-            return
-        try:
-            await self._until_synced([process.name, *callees], callees)
-        except NotInTimeError as error:
-            raise DependencyError(next(iter(callees), process.name), f"{FAILED}: {error.message}") from error
 
     async def _find_primary(self, topology: Topology) -> View | None:
         """Profile `remote`: the mesh whose control plane is to be ours."""
@@ -492,23 +448,8 @@ class Supervisor:
         for name in names:
             await self._act(command["command"], self.processes[name])
         if command["command"] == "restart":
-            names += [name async for name in self._restart_dependents(names)]
+            names += [name async for name in self._starting.restart_dependents(names, self._act)]
         return {"workloads": names}
-
-    async def _restart_dependents(self, names: Sequence[str]) -> AsyncIterator[str]:
-        """Whoever asks to be, when what it waits for is so again; one that was stopped, or never started, is left alone. Raises DevmeshError."""
-        for name, needs in to_restart((plan.workload for plan in self.plans.values()), names):
-            process = self.processes[name]
-            if not process.wanted or not process.born:
-                continue
-            try:
-                async with asyncio.timeout(DEPENDENT_SECONDS):
-                    await clear(needs, self.processes, process)
-            except (DependencyError, TimeoutError) as error:
-                why = str(error) or f"it waited {DEPENDENT_SECONDS:g} s for {', '.join(map(str, needs))}"
-                raise DevmeshError(f"{', '.join(names)} restarted, {name} not: {why}", f"devmesh logs {names[0]}") from error
-            await self._act("restart", process)
-            yield name
 
     async def _act(self, action: str, process: Managed) -> None:
         if action == "start" and process.runs:

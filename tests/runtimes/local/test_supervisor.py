@@ -6,12 +6,9 @@ import asyncio
 import io
 import json
 import os
-from dataclasses import replace
 
 import pytest
 
-from devmesh.config.dependencies import COMPLETED, HEALTHY, Dependency
-from devmesh.errors import DevmeshError
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.supervisor import Supervisor
@@ -97,83 +94,3 @@ async def test_an_app_that_is_restarted_runs_once(tmp_path):
     assert tasks("restart") == []
     assert await supervisor._run_command({"command": "stop", "target": "job"}) == {"workloads": ["job"]}
     assert process.status is not None
-
-
-def depending(name, *needs):
-    made = plan(name)
-    made.workload = replace(made.workload, depends_on=needs)
-    return made
-
-
-def with_apps(supervisor, folder, *plans):
-    for one in plans:
-        name = one.workload.name
-        supervisor.plans[name] = one
-        request = {"argv": ["sleep", "600"], "environment": dict(os.environ), "cwd": str(folder)}
-        supervisor.processes[name] = Managed(name, "app", request=request)
-
-
-async def stop_apps(supervisor):
-    for name in supervisor.plans:
-        await supervisor._run_command({"command": "stop", "target": name})
-
-
-async def test_a_dependent_whose_dependency_does_not_come_back_is_named_and_left_running(tmp_path):
-    supervisor = supervisor_of(tmp_path)
-    with_apps(supervisor, tmp_path, plan("db"), depending("web", Dependency("db", HEALTHY, restart=True)))
-    for process in supervisor.processes.values():
-        await supervisor._children.spawn(process)
-    first = supervisor.processes["web"].pid
-    with pytest.raises(DevmeshError, match="db restarted, web not: dependency failed to start: db has no healthcheck configured"):
-        await supervisor._run_command({"command": "restart", "target": "db"})
-    assert supervisor.processes["web"].pid == first
-    await stop_apps(supervisor)
-
-
-async def test_a_dependent_that_was_stopped_is_not_restarted(tmp_path):
-    supervisor = supervisor_of(tmp_path)
-    with_apps(supervisor, tmp_path, plan("db"), depending("web", Dependency("db", restart=True)))
-    for process in supervisor.processes.values():
-        await supervisor._children.spawn(process)
-    await supervisor._run_command({"command": "stop", "target": "web"})
-    assert await supervisor._run_command({"command": "restart", "target": "db"}) == {"workloads": ["db"]}
-    assert not supervisor.processes["web"].runs
-    await stop_apps(supervisor)
-
-
-async def test_an_app_that_is_stopped_while_it_waits_is_not_started(tmp_path):
-    supervisor = supervisor_of(tmp_path)
-    with_apps(supervisor, tmp_path, plan("db"), depending("web", Dependency("db")))
-    coming = asyncio.create_task(supervisor._come_up(supervisor.plans["web"]))
-    await until(lambda: supervisor.processes["web"].waits == "db to start")
-    await supervisor._run_command({"command": "stop", "target": "web"})
-    assert await coming == "web"
-    assert "web was stopped before it was started" in supervisor._apps.failed_at_start([supervisor.plans["web"]]).message
-
-
-async def test_who_waits_for_a_stopped_app_fails(tmp_path):
-    supervisor = supervisor_of(tmp_path)
-    with_apps(supervisor, tmp_path, plan("db"), depending("web", Dependency("db")))
-    coming = asyncio.create_task(supervisor._come_up(supervisor.plans["web"]))
-    await until(lambda: supervisor.processes["web"].waits == "db to start")
-    await supervisor._run_command({"command": "stop", "target": "db"})
-    assert await coming == "web"
-    assert supervisor.processes["web"].refused == "dependency failed to start: db was stopped"
-
-
-@pytest.mark.parametrize(("settings", "ends"), [({"wait_timeout": 0.01}, True), ({}, False)])
-async def test_a_dependency_has_the_time_that_it_takes_unless_up_was_told_how_long(tmp_path, settings, ends):
-    supervisor = supervisor_of(tmp_path, settings)
-    supervisor._children.limit = 0.01
-    with_apps(supervisor, tmp_path, plan("db"), depending("web", Dependency("db", COMPLETED)))
-    supervisor.processes["db"].begin(1.0)
-    coming = asyncio.create_task(supervisor._come_up(supervisor.plans["web"]))
-    if ends:
-        assert await coming == "web"
-        assert supervisor.processes["web"].refused == "web still waits for db to complete after 0.01 s"
-        return
-    await until(lambda: supervisor._children.is_late)
-    assert supervisor.processes["web"].waits == "db to complete"
-    coming.cancel()
-    await asyncio.gather(coming, return_exceptions=True)
-    assert not supervisor.processes["web"].born
