@@ -143,17 +143,6 @@ def test_a_dependency_that_fails_ends_up_with_its_name_and_last_words_and_the_re
         shop.devmesh("down")
 
 
-def test_a_wait_that_was_told_how_long_ends_then(shop):
-    edit(shop, "python, job.py", "sleep, '600'")
-    error = failing(shop, "--wait-timeout", "8s")
-    try:
-        assert "api still waits for migrate to complete after 8 s; api was not started" in error
-        assert "start db" in journal(shop)
-        assert "start api" not in journal(shop)
-    finally:
-        shop.devmesh("down")
-
-
 def waiting(mesh: RunningMesh, until_said: Callable[[str], bool]) -> subprocess.Popen[str]:
     """An `up` that waits for a job that never ends; it has said so."""
     edit(mesh, "python, job.py", "sleep, '600'")
