@@ -164,14 +164,14 @@ def test_down_while_somebody_waits_ends_up_and_leaves_nothing(shop):
 
 
 def test_stop_start_and_a_killed_supervisor_while_somebody_waits(shop):
-    process = waiting(shop, lambda line: "waiting for api" in line)
+    process = waiting(shop, lambda line: "waiting for api (for" in line)
     assert shop.devmesh("start", "api").stderr.strip() == "start: api"
     assert process.wait(60) == 0, "nobody waits any more"
     process.stderr.close()
     assert sorted(journal(shop)[-2:]) == ["start api", "start web"]
     shop.devmesh("down")
     edit(shop, "sleep, '600'", "python, job.py")
-    process = waiting(shop, lambda line: "waiting for api" in line)
+    process = waiting(shop, lambda line: "waiting for api (for" in line)
     os.kill(shop.state()["supervisor"]["pid"], signal.SIGKILL)
     assert process.wait(60) == 1
     process.stderr.close()
