@@ -175,6 +175,7 @@ def test_stop_start_and_a_killed_supervisor_while_somebody_waits(shop):
     os.kill(shop.state()["supervisor"]["pid"], signal.SIGKILL)
     assert process.wait(60) == 1
     process.stderr.close()
+    assert "migrate" in alive(shop)
     pids = [(one["pid"], one["started"]) for one in shop.state()["processes"] if one["pid"]]
     shop.devmesh("down")
     until(lambda: not [pid for pid, started in pids if start_time(pid) == started])

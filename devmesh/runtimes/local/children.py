@@ -124,6 +124,8 @@ class Children:
         process.pid, process.started = child.pid, start_time(child.pid) or 0
         process.ready = process.kind in FOREIGN or not process.listens
         self.task(self._wait(process, child), f"wait for {process.name}")
+        if process.kind == "app":
+            self._changed()  # who comes after a kill has to find it
 
     async def _wait(self, process: Managed, child: asyncio.subprocess.Process) -> None:
         self.exited(process, await child.wait())
