@@ -171,6 +171,8 @@ class Mesh(RunningMesh):
             "ready": bool(sidecar.get("ready")) and (app is None or done or bool(app["ready"] and not app.get("held"))),
             "done": done,
             "held": bool((app or {}).get("held")),
+            "healthcheck": (app or {}).get("health"),
+            "waits": (app or {}).get("waits", ""),
             "healthy": bool(proxy.get("healthy")),
             "synced": bool(proxy.get("synced") and proxy.get("connected")),
             "sidecar_version": proxy.get("sidecar_version"),

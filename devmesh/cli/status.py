@@ -16,6 +16,7 @@ from devmesh.cli.options import ComposeFile, Output, Timeout, seconds
 from devmesh.cli.output import Format
 from devmesh.cli.progress import Progress
 from devmesh.mesh import Mesh
+from devmesh.runtimes.waiting import said
 
 
 def register(app: typer.Typer) -> None:
@@ -43,6 +44,7 @@ def status(compose_file: ComposeFile = None, form: Output = Format.table) -> Non
     ]  # fmt: skip
     output.table(("WORKLOAD", "SERVICE", "VERSION", "PORT", "STATE", "CERT", "RESTARTS"), rows)
     _say_ended(answer["workloads"])
+    _say_apps(answer["workloads"])
     in_force = [one for one in answer["faults"] if one["state"] != "done"]
     if in_force:
         output.note("\nfaults in force (devmesh fault clear):")
@@ -90,6 +92,16 @@ def _say_ended(workloads: Iterable[Mapping[str, Any]]) -> None:
         )
 
 
+def _say_apps(workloads: Iterable[Mapping[str, Any]]) -> None:
+    """What healthchecks that fail said last, and why an app has not been started."""
+    for one in workloads:
+        health = one["healthcheck"]
+        if health and health["failures"]:
+            output.note(f"\n{one['name']}'s healthcheck failed {health['failures']} times{said(health['output'])}")
+        if one["waits"]:
+            output.note(f"\n{one['name']} is not started: {one['waits']}")
+
+
 def _ports(one: dict[str, Any]) -> str:
     return ", ".join(f"{port['port']} {port['protocol']}" for port in one["ports"]) or "-"
 
@@ -98,9 +110,14 @@ def _condition(one: dict[str, Any]) -> str:
     """What is not as it should be, else "ready", or "done" of a job that has ended well."""
     if one["held"]:
         return "paused"
+    if one["waits"]:
+        return "not started"
     wrong = [
         name for name, is_so in (("not ready", one["ready"]), ("unhealthy", one["healthy"]), ("not in sync", one["synced"])) if not is_so
     ]
+    health = one["healthcheck"]
+    if health and health["status"] != "healthy" and one["healthy"]:
+        wrong[0] = f"healthcheck {health['status']}"  # why it is not ready
     return ", ".join(wrong) or ("done" if one["done"] else "ready")
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from devmesh.config.compose_files import Sources, needs_compose
 from devmesh.config.container_keys import container_keys
-from devmesh.config.durations import parse_duration
+from devmesh.config.dependencies import Dependency, read_dependencies
+from devmesh.config.healthcheck import Healthcheck, read_healthcheck
 from devmesh.config.interpolation import interpolate, parse_env_file
 from devmesh.config.model import Diagnostic
 from devmesh.config.schema import suggest
@@ -35,17 +36,6 @@ class ComposePort:
 
 
 @dataclass(frozen=True, slots=True)
-class Healthcheck:
-    """`command` is what to run ("CMD-SHELL" already wrapped in `/bin/sh -c`); times in seconds."""
-
-    command: tuple[str, ...]
-    interval: float = 30.0
-    timeout: float = 30.0
-    retries: int = 3
-    start_period: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class ComposeService:
     """`mesh` is its `x-devmesh`, as written; `command` is entrypoint and command joined, None when the image's own is meant.
 
@@ -62,7 +52,7 @@ class ComposeService:
     labels: Mapping[str, str]
     expose: tuple[ComposePort, ...]
     ports: tuple[ComposePort, ...]
-    depends_on: tuple[str, ...]
+    depends_on: tuple[Dependency, ...]
     replicas: int
     restart: str
     healthcheck: Healthcheck | None
@@ -91,12 +81,15 @@ class Problems:
 
 @dataclass(frozen=True, slots=True)
 class ComposeFile:
+    """`inactive` are services of profiles that nobody asked for; None where compose has left them out itself, and checked who needs them."""
+
     name: str
     directory: Path
     services: tuple[ComposeService, ...]
     mesh: Mapping[str, Any]
     sources: Sources
     problems: Problems
+    inactive: frozenset[str] | None = frozenset()
 
 
 def raise_diagnostics(diagnostics: Iterable[Diagnostic]) -> None:
@@ -130,14 +123,14 @@ def read_compose(path: Path, environ: Mapping[str, str], profiles: Iterable[str]
         problems.raise_if_any()
     reader = _ServiceReader(problems, path.parent, variables)
     wanted = set(profiles)
-    services = [
-        reader.read(name, one or {}) for name, one in value["services"].items() if whole is not None or reader.chosen(name, one, wanted)
-    ]
+    chosen = [name for name, one in value["services"].items() if whole is not None or reader.chosen(name, one, wanted)]
+    services = [reader.read(name, value["services"][name] or {}) for name in chosen]
     mesh = value.get("x-devmesh") or {}
     if not isinstance(mesh, dict):
         problems.add("x-devmesh", "x-devmesh must be a mapping")
         mesh = {}
-    return ComposeFile(_project_name(value, path), path.parent, tuple(services), mesh, problems.sources, problems)
+    inactive = frozenset(value["services"].keys() - set(chosen)) if whole is None else None
+    return ComposeFile(_project_name(value, path), path.parent, tuple(services), mesh, problems.sources, problems, inactive)
 
 
 def _document(path: Path) -> Document:
@@ -216,10 +209,10 @@ class _ServiceReader:
             labels=self._pairs(value, path, "labels"),
             expose=self._ports(value.get("expose"), f"{path}.expose", published=False),
             ports=self._ports(value.get("ports"), f"{path}.ports", published=True),
-            depends_on=self._names(value.get("depends_on"), f"{path}.depends_on"),
+            depends_on=read_dependencies(value, path, self.problems.add),
             replicas=self._replicas(value, path),
             restart=self._restart(value, path),
-            healthcheck=self._healthcheck(value.get("healthcheck"), f"{path}.healthcheck"),
+            healthcheck=read_healthcheck(value.get("healthcheck"), f"{path}.healthcheck", self.problems.add),
             networks=self._networks(value, path),
             container_name=self._text(value, path, "container_name"),
             hostname=self._text(value, path, "hostname"),
@@ -327,37 +320,6 @@ class _ServiceReader:
                 )
             ports += found or ()
         return tuple(ports)
-
-    def _healthcheck(self, value: Any, path: str) -> Healthcheck | None:
-        if not isinstance(value, dict) or value.get("disable") or not value.get("test"):
-            return None
-        test = value["test"]
-        words = ["CMD-SHELL", test] if isinstance(test, str) else [str(one) for one in test] if isinstance(test, list) else [str(test)]
-        if words[0] == "NONE":
-            return None
-        if words[0] not in ("CMD", "CMD-SHELL"):
-            self.problems.add(
-                f"{path}.test",
-                f'{path}.test must begin with CMD, CMD-SHELL or NONE, not "{words[0]}"',
-                suggest(words[0], ("CMD", "CMD-SHELL")),
-            )
-        command = tuple(words[1:]) if words[0] == "CMD" else ("/bin/sh", "-c", " ".join(words[1:]))
-        times = {
-            name: self._seconds(value.get(name), f"{path}.{name}", default)
-            for name, default in (("interval", 30.0), ("timeout", 30.0), ("start_period", 0.0))
-        }
-        return Healthcheck(
-            command, times["interval"], times["timeout"], self._number(value.get("retries", 3), f"{path}.retries"), times["start_period"]
-        )
-
-    def _seconds(self, value: Any, path: str, default: float) -> float:
-        if value is None:
-            return default
-        try:
-            return parse_duration(str(value))
-        except ValueError as error:
-            self.problems.add(path, f"{path}: {error}")
-            return default
 
 
 def _link(text: str) -> tuple[str, str]:

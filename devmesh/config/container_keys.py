@@ -35,6 +35,8 @@ READ = frozenset(
         "pull_policy",
         "annotations",
         "attach",
+        "depends_on",
+        "healthcheck",
     ]
 )
 

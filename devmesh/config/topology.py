@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from devmesh.config.compose import ComposeFile, ComposePort, ComposeService, Healthcheck, Merged, pairs, read_compose, words
+from devmesh.config.compose import ComposeFile, ComposePort, ComposeService, Merged, pairs, read_compose, words
 from devmesh.config.compose_names import FurtherNames, Member, further_names
+from devmesh.config.dependencies import HEALTHY, Dependency
+from devmesh.config.healthcheck import Healthcheck
 from devmesh.config.schema import suggest
 from devmesh.config.topology_types import PROTOCOL_WORDS, Gateways, PublishedPort, Service, ServicePort, Topology, Workload, port_protocol
 from devmesh.errors import DevmeshError
@@ -70,12 +72,29 @@ def check_local(topology: Topology) -> None:
         )
     failing = [one for one in topology.workloads if one.local_error]
     if not failing:
+        _check_healthchecks(topology)
         return
     message = "\n".join(f"{one.position}: {one.local_error}" for one in failing)
     hint = (
         f"add to {failing[0].compose_service}: x-devmesh: {{local: {{command: ...}}}}, or use a Docker engine: devmesh up --runtime docker"
     )
     raise DevmeshError(message, hint)
+
+
+def _check_healthchecks(topology: Topology) -> None:
+    """Without an image there is no other healthcheck than the compose file's. Raises DevmeshError."""
+    without = {one.name: one.compose_service for one in topology.workloads if one.healthcheck is None}
+    found = {
+        f"{needed.position}: {one.compose_service} waits for {needed}, and {without[needed.name]} has no healthcheck configured": needed
+        for one in topology.workloads
+        for needed in one.depends_on
+        if needed.condition == HEALTHY and needed.required and needed.name in without
+    }
+    if found:
+        first = without[next(iter(found.values())).name]
+        raise DevmeshError(
+            "\n".join(found), f"give {first} a healthcheck (an image's own is not read without an engine), or wait for service_started"
+        )
 
 
 @dataclass(slots=True)
@@ -185,8 +204,12 @@ class _Builder:
     def _directory(self, one: ComposeService, local: Mapping[str, Any]) -> Path:
         """Choose where the process starts; a container's absolute `working_dir` means nothing on this machine."""
         base = self.compose.directory.resolve()
+        given = str(local.get("working_dir") or one.working_dir or "")
+        if "\0" in given:  # no path(7) has one
+            self.problems.add(f"{one.path}.working_dir", f"working_dir of {one.name} is no path: {given!r}")
+            return base
         if local.get("working_dir"):
-            return (base / str(local["working_dir"])).resolve()
+            return (base / given).resolve()
         if one.build and (base / one.build).is_dir():
             base = (base / one.build).resolve()
         inner = one.working_dir
@@ -229,13 +252,20 @@ class _Builder:
                     plan.compose.path, f'"{plan.compose.name}" cannot name a workload: lower-case letters, digits and "-"', hint
                 )
             for needed in plan.compose.depends_on:
-                if needed not in known:
-                    self.problems.add(
-                        f"{plan.compose.path}.depends_on",
-                        f'{plan.compose.name} depends on unknown service "{needed}"',
-                        suggest(needed, known),
-                    )
+                if needed.name not in known and not self._is_left_out(needed):
+                    self._unknown(plan.compose.name, needed, known)
         self._check_cycles({plan.compose.name: plan for plan in plans})
+
+    def _unknown(self, name: str, needed: Dependency, known: Iterable[str]) -> None:
+        message, hint = f'{name} depends on unknown service "{needed.name}"', suggest(needed.name, known)
+        if needed.name in (self.compose.inactive or ()):
+            message, hint = f"{message}: it is of a profile that is not active", "devmesh up --compose-profile, or required: false"
+        self.problems.add(needed.path, message, hint)
+
+    def _is_left_out(self, needed: Dependency) -> bool:
+        """Of a profile that nobody asked for, and not required; a name that nobody has is refused as by compose."""
+        inactive = self.compose.inactive
+        return needed.implied or (not needed.required and (inactive is None or needed.name in inactive))
 
     def _check_cycles(self, plans: Mapping[str, _Plan]) -> None:
         done: set[str] = set()
@@ -248,7 +278,7 @@ class _Builder:
                 )
             elif name in plans and name not in done:
                 for needed in plans[name].compose.depends_on:
-                    visit(needed, (*trail, name))
+                    visit(needed.name, (*trail, name))
             done.add(name)
 
         for name in plans:
@@ -272,7 +302,7 @@ class _Builder:
                 environment=plan.environment,
                 working_dir=plan.working_dir,
                 image=one.image,
-                depends_on=tuple(needed for name in one.depends_on for needed in names_of.get(name, ())),
+                depends_on=tuple(self._needed(one, names_of)),
                 healthcheck=one.healthcheck,
                 # A host port belongs to one process: the first replica has it.
                 published=tuple(_published(port) for port in one.ports if port.host_port is not None and index == 0),
@@ -284,6 +314,12 @@ class _Builder:
                 restart=one.restart,
                 container_keys=one.container_keys,
             )
+
+    def _needed(self, one: ComposeService, names_of: Mapping[str, tuple[str, ...]]) -> Iterable[Dependency]:
+        """By replica."""
+        for needed in one.depends_on:
+            position = self.compose.sources.position(needed.path)
+            yield from (replace(needed, name=name, position=position) for name in names_of.get(needed.name, ()))
 
     def _addressed(self, workload: Workload, number: int) -> Workload:
         if number > 253:

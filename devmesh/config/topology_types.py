@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from devmesh.config.compose import Healthcheck
+from devmesh.config.dependencies import Dependency
+from devmesh.config.healthcheck import Healthcheck
 from devmesh.config.model import SourcePosition
 
 Protocol = Literal["http", "http2", "tcp", "auto"]
@@ -105,7 +106,7 @@ class Workload:
     environment: Mapping[str, str] = field(default_factory=dict)
     working_dir: str | None = None
     image: str | None = None
-    depends_on: tuple[str, ...] = ()
+    depends_on: tuple[Dependency, ...] = ()
     healthcheck: Healthcheck | None = None
     published: tuple[PublishedPort, ...] = ()
     compose_service: str = ""

@@ -19,6 +19,7 @@ from typing import Any
 
 from devmesh.pods import names, network
 from devmesh.pods.app import AppSpec, start
+from devmesh.pods.check import Run, fork_run
 from devmesh.pods.connector import Connector
 from devmesh.pods.listening import listening_addresses
 from devmesh.pods.namespaces import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, die_with_parent, map_user, mount, unshare
@@ -50,7 +51,7 @@ class PodSpec:
 
 
 class Init:
-    """Talks JSON datagrams with the supervisor: `start` and `signal` in; `pod`, `app` and `exited` out."""
+    """Talks JSON datagrams with the supervisor: `start`, `check` and `signal` in; `pod`, `app`, `checked` and `exited` out."""
 
     def __init__(self, spec: PodSpec, channel: socket.socket) -> None:
         self._spec, self._channel = spec, channel
@@ -131,6 +132,8 @@ class Init:
         command = json.loads(data)
         if command["command"] == "start":
             self._start(command, fds[0])
+        elif command["command"] == "check":
+            self._check(command)
         elif self._app:
             self._signal(int(command["signal"]), everything=bool(command.get("everything")))
         for fd in fds:
@@ -141,6 +144,14 @@ class Init:
         self._app = start(spec, log_fd)
         self._awaited = tuple(command["ports"])
         self._tell({"event": "app", "pid": self._app})
+
+    def _check(self, command: dict[str, Any]) -> None:
+        """A run of the app's healthcheck, as the app's user; what it has started when the app ends, ends too."""
+        if not self._app:
+            return
+        one = Run.parse(command)
+        spec = AppSpec(one.argv, one.environment, one.cwd, self._spec.uid, self._spec.gid)
+        fork_run(one, int(command["id"]), self._channel, lambda output: start(spec, output))
 
     def _look_for_listeners(self) -> None:
         """The kernel tells nobody when a port opens; a look at its table costs the app nothing, a connection might."""

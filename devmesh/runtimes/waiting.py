@@ -14,6 +14,7 @@ from devmesh.runtimes.runtime import Json, Tell
 LOOK_AGAIN_SECONDS = 0.02
 PATIENCE_SECONDS = 1.0  # a wait that is over by then needs no words
 LAST_LINES = 20
+SAID_LINES, SAID = 3, 300  # of a healthcheck's output, in a message
 
 
 def wait_timeout(settings: Mapping[str, Any], usual: float) -> float:
@@ -101,10 +102,25 @@ def not_in_time(limit: float, lacks: Sequence[Lack], last_lines: LastLines) -> N
 def processes_lack(processes: Iterable[Json]) -> list[Lack]:
     """Processes that are not ready; an app that has done its work (a job on Docker) need not be."""
     return [
-        Lack(one["name"], "is not ready" if one["status"] is None else f"ended with status {one['status']}", one["name"])
+        Lack(one["name"], _why_not_ready(one), one["name"])
         for one in processes
         if not one["ready"] and not (one.get("state") == "exited" and one["status"] == 0)
     ]
+
+
+def said(output: str) -> str:
+    """The end of what a healthcheck printed, as the end of a sentence."""
+    text = "\n".join(output.splitlines()[-SAID_LINES:])
+    return f": {text if len(text) <= SAID else '...' + text[-SAID:]}" if text else ""
+
+
+def _why_not_ready(one: Json) -> str:
+    if one["status"] is not None:
+        return f"ended with status {one['status']}"
+    health = one.get("health") or {"status": "healthy"}
+    if health["status"] != "healthy":
+        return f"its healthcheck says {health['status']}{said(health['output'])}"
+    return str(one.get("waits") or "is not ready")
 
 
 def configuration_lacks(answer: Json) -> list[Lack]:

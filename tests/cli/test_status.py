@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from devmesh.cli.status import _condition, _say_ended, certificate
+from devmesh.cli.status import _condition, _say_apps, _say_ended, certificate
 from devmesh.errors import DevmeshError
 from devmesh.running import RunningMesh
 
@@ -83,7 +83,27 @@ async def test_a_sidecar_is_asked_why_its_certificate_has_ended(tmp_path, monkey
 
 @pytest.mark.parametrize(
     ("changes", "shown"),
-    [({}, "ready"), ({"done": True}, "done"), ({"done": True, "ready": False}, "not ready"), ({"held": True}, "paused")],
+    [
+        ({}, "ready"),
+        ({"done": True}, "done"),
+        ({"done": True, "ready": False}, "not ready"),
+        ({"held": True}, "paused"),
+        ({"ready": False, "healthcheck": {"status": "unhealthy"}}, "healthcheck unhealthy"),
+        ({"ready": False, "healthcheck": {"status": "starting"}}, "healthcheck starting"),
+        ({"healthcheck": {"status": "healthy"}}, "ready"),
+        ({"ready": False, "healthy": False, "waits": "waits for db to be healthy"}, "not started"),
+    ],
 )
-def test_a_job_that_has_ended_well_is_done(changes, shown):
-    assert _condition({"held": False, "done": False, "ready": True, "healthy": True, "synced": True} | changes) == shown
+def test_a_workloads_state_is_what_is_wrong_with_it(changes, shown):
+    good = {"held": False, "done": False, "ready": True, "healthy": True, "synced": True, "healthcheck": None, "waits": ""}
+    assert _condition(good | changes) == shown
+
+
+def test_what_a_failing_healthcheck_said_and_why_an_app_is_not_started_are_shown(capsys):
+    health = {"status": "unhealthy", "failures": 3, "output": "no route to disk"}
+    _say_apps(
+        [{"name": "db", "healthcheck": health, "waits": ""}, {"name": "web", "healthcheck": None, "waits": "waits for db to be healthy"}]
+    )
+    said = capsys.readouterr().err
+    assert "db's healthcheck failed 3 times: no route to disk" in said
+    assert "web is not started: waits for db to be healthy" in said

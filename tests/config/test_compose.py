@@ -68,23 +68,6 @@ services:
     assert found["y"].command is None
 
 
-def test_healthchecks_say_what_to_run_and_how_often(tmp_path):
-    text = """\
-services:
-  x: {healthcheck: {test: curl -f localhost, interval: 1m30s, retries: 2}}
-  y: {healthcheck: {test: [CMD, curl, -f, localhost], start_period: 500ms}}
-  z: {healthcheck: {disable: true, test: x}}
-  n: {healthcheck: {test: [NONE]}}
-"""
-    found = services(tmp_path, text)
-    assert found["x"].healthcheck.command == ("/bin/sh", "-c", "curl -f localhost")
-    assert (found["x"].healthcheck.interval, found["x"].healthcheck.retries) == (90.0, 2)
-    assert found["y"].healthcheck.command == ("curl", "-f", "localhost")
-    assert found["y"].healthcheck.start_period == 0.5
-    assert found["z"].healthcheck is None
-    assert found["n"].healthcheck is None
-
-
 def test_services_of_a_profile_run_only_when_it_is_asked_for(tmp_path):
     text = "services: {a: {}, b: {profiles: [debug]}}".replace("{}", "{image: x}")
     assert list(services(tmp_path, text)) == ["a"]
@@ -107,8 +90,6 @@ def test_anchors_and_extension_fields_are_as_in_any_compose_file(tmp_path):
         ("services:\n  a: {extends: b}\n", "include, extends and overrides are compose's to read"),
         ("services:\n  a: {env_file: nowhere.env}\n", "nowhere.env does not exist"),
         ("services:\n  a: {image: '${TAG:?say which}'}\n", "compose.yaml:2:7: TAG is not set: say which"),
-        ("services:\n  a: {healthcheck: {test: [CMDSHELL, x]}}\n", "must begin with CMD, CMD-SHELL or NONE"),
-        ("services:\n  a: {healthcheck: {test: x, interval: often}}\n", '"often" is not a duration'),
         ("services:\n\ta: 1\n", "compose.yaml:2:1: cannot be read as YAML"),
         ("services:\n  a: {image: x}\n  a: {image: y}\n", '"services.a" is given twice: first on line 2'),
         ("a: 1\n---\nb: 2\n", "must hold one YAML document, not 2"),

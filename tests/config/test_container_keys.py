@@ -13,7 +13,7 @@ from devmesh.config.topology import load_topology
         ({"tty": True, "stdin_open": False, "volumes": ["a:/a"], "user": "1000"}, ["tty", "volumes", "user"]),
         ({"working_dir": "/srv"}, ["working_dir"]),
         ({"working_dir": "src"}, []),
-        ({"volumes": [], "depends_on": None}, []),
+        ({"volumes": [], "depends_on": ["a"], "healthcheck": {"test": "x"}}, []),
     ],
 )
 def test_keys_of_containers(service, keys):
@@ -23,7 +23,7 @@ def test_keys_of_containers(service, keys):
 def test_they_are_told_by_key_with_the_services_that_have_them(tmp_path):
     (tmp_path / "compose.yaml").write_text(
         "services:\n"
-        "  b: {image: x, tty: true, depends_on: [a], deploy: {replicas: 2}, x-devmesh: {local: {command: [b]}}}\n"
+        "  b: {image: x, tty: true, deploy: {replicas: 2}, x-devmesh: {local: {command: [b]}}}\n"
         "  a: {image: x, tty: true, x-devmesh: {local: {command: [a]}}}\n"
     )
-    assert told(load_topology(tmp_path / "compose.yaml").workloads) == "depends_on (b), tty (b, a)"
+    assert told(load_topology(tmp_path / "compose.yaml").workloads) == "tty (b, a)"

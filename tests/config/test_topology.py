@@ -91,7 +91,7 @@ services:
     found = built(tmp_path, text)
     assert [one.name for one in found.workloads[:-1]] == ["web", "web-2", "web-3", "db", "db-2"]
     assert [len(one.published) for one in found.workloads[:3]] == [1, 0, 0]
-    assert found.workloads[0].depends_on == ("db", "db-2")
+    assert [one.name for one in found.workloads[0].depends_on] == ["db", "db-2"]
     assert (found.workloads[0].published[0].host_port, found.workloads[0].published[0].container_port) == (8080, 80)
     assert [one.name for one in found.services] == ["web", "istio-ingressgateway"]
 
@@ -163,7 +163,23 @@ def test_resources_lie_in_mesh_beside_the_file_and_where_x_devmesh_says(tmp_path
         ("services:\n  a: {x-devmesh: {protocol: htpp}}\n", ['unknown protocol "htpp"'], 'did you mean "http"?'),
         ("services:\n  a: {x-devmesh: {port: x}}\n", ["must be a port number, not 'x'"], None),
         ("services:\n  a: {depends_on: [bb]}\n  b: {command: x}\n", ['a depends on unknown service "bb"'], 'did you mean "b"?'),
-        ("services:\n  a: {depends_on: [b]}\n  b: {depends_on: {a: {}}}\n", ["depends_on runs in a circle: a -> b -> a"], None),
+        (
+            "services:\n  a: {depends_on: [b]}\n  b: {depends_on: {a: {condition: service_started}}}\n",
+            ["depends_on runs in a circle: a -> b -> a"],
+            None,
+        ),
+        ("services:\n  a: {depends_on: [a]}\n", ["compose.yaml:2:", "depends_on runs in a circle: a -> a"], None),
+        ("services:\n  a: {links: [b]}\n  b: {links: ['a:x']}\n", ["depends_on runs in a circle: a -> b -> a"], None),
+        (
+            "services:\n  a:\n    depends_on:\n      b: {condition: service_started, required: false}\n",
+            ['compose.yaml:4:7: a depends on unknown service "b"'],
+            None,
+        ),
+        (
+            "services:\n  a: {depends_on: [b]}\n  b: {command: x, profiles: [p]}\n",
+            ['a depends on unknown service "b": it is of a profile that is not active'],
+            "devmesh up --compose-profile, or required: false",
+        ),
         ("services:\n  a: {scale: 2}\n  a-2: {command: x}\n", ['two workloads would be called "a-2"'], "rename one of them"),
         ("services:\n  My_App: {command: x}\n", ['"My_App" cannot name a workload'], "rename it my-app"),
         ("services:\n  istio-ingressgateway: {command: x}\n", ["two workloads would be called"], None),
@@ -214,3 +230,31 @@ def test_an_egress_gateway_is_there_when_it_is_asked_for(tmp_path):
         one.cluster_ip for one in with_one.services if one is not service
     }
     assert not {gateway.ip, service.cluster_ip} & others
+
+
+def test_what_is_not_required_and_of_a_profile_that_is_not_active_is_not_waited_for(tmp_path):
+    text = (
+        "services:\n  a: {command: x, depends_on: {b: {condition: service_healthy, required: false}}}\n  b: {command: x, profiles: [p]}\n"
+    )
+    assert built(tmp_path, text).workloads[0].depends_on == ()
+
+
+def test_a_service_of_no_replicas_is_not_waited_for(tmp_path):
+    assert built(tmp_path, "services:\n  a: {command: x, depends_on: [b]}\n  b: {command: x, scale: 0}\n").workloads[0].depends_on == ()
+
+
+def test_without_an_engine_a_service_that_is_to_become_healthy_needs_a_healthcheck(tmp_path):
+    text = """\
+services:
+  web:
+    command: x
+    depends_on:
+      db: {condition: service_healthy}
+      cache: {condition: service_healthy, required: false}
+  db: {command: x, healthcheck: {disable: true, test: x}}
+  cache: {command: x}
+"""
+    with pytest.raises(DevmeshError) as caught:
+        check_local(built(tmp_path, text))
+    assert caught.value.message.endswith("compose.yaml:5:7: web waits for db to be healthy, and db has no healthcheck configured")
+    assert caught.value.hint.startswith("give db a healthcheck")

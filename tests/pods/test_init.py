@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from devmesh.runtimes.processes import start_time
 from devmesh.sidecar.original_dst import original_destination
 from tests.pods.harness import ADDRESS, OnePod, gone, one_pod
 from tests.support.require import pods
@@ -231,3 +232,43 @@ async def test_a_paused_app_stands_still_and_goes_on(pod):
     await until(lambda: state() == "T")
     pod.pods.signal("app", signal.SIGCONT, everything=True)
     await until(lambda: state() == "S")
+
+
+def run_check(pod: OnePod, script: str, timeout: float = 30) -> None:
+    environment = {**os.environ, "COLOUR": "green"}
+    pod.pods.check(
+        "app", {"command": "check", "id": 7, "argv": ["sh", "-c", script], "environment": environment, "cwd": "/", "timeout": timeout}
+    )
+
+
+async def test_a_healthcheck_is_run_where_the_app_runs_and_as_its_user(pod):
+    pod.start("import time; time.sleep(600)")
+    await pod.event("app")
+    run_check(pod, "echo $COLOUR $(hostname) $(id -u) $(pwd); exit 4")
+    assert await pod.event("checked") == {"event": "checked", "id": 7, "status": 4, "output": f"green app {os.geteuid()} /"}
+
+
+async def test_a_healthcheck_that_hangs_is_killed_with_what_it_started_and_the_app_lives_on(pod, tmp_path):
+    pod.start("import time; time.sleep(600)")
+    await pod.event("app")
+    run_check(pod, f"setsid sh -c 'setsid sleep 4711 & wait' & sleep 1; readlink /proc/self/ns/pid >{tmp_path}/ns; sleep 600", 2)
+    assert (await pod.event("checked"))["output"] == "Health check exceeded timeout (2s)"
+    namespace = (tmp_path / "ns").read_text().strip()
+    inside = [one for one in Path("/proc").glob("[0-9]*") if _namespace(one) == namespace]
+    assert len(inside) == 2, "the init and its app"
+
+
+def _namespace(process: Path) -> str:
+    try:
+        return str((process / "ns" / "pid").readlink()) if start_time(int(process.name)) else ""
+    except OSError:
+        return ""
+
+
+async def test_a_healthcheck_ends_with_its_app(pod, tmp_path):
+    pod.start("import time; time.sleep(600)")
+    await pod.event("app")
+    run_check(pod, f"echo yes >{tmp_path}/runs; sleep 600")
+    await until((tmp_path / "runs").exists)
+    pod.pods.signal("app", signal.SIGKILL, everything=False)
+    assert await pod.event("exited") == {"event": "exited", "status": -signal.SIGKILL}

@@ -136,3 +136,17 @@ def test_an_app_without_connections_is_named_in_its_sidecars_words_and_a_gateway
 )
 def test_an_app_gets_traffic_when_its_callers_have_acknowledged_its_endpoint(workloads, endpoints, expected):
     assert [str(one) for one in traffic_lacks(iter(workloads), endpoints)] == expected
+
+
+@pytest.mark.parametrize(
+    ("process", "lack"),
+    [
+        ({"health": {"status": "starting", "output": ""}}, "db: its healthcheck says starting"),
+        ({"health": {"status": "unhealthy", "output": "a\nb\nc\nd"}}, "db: its healthcheck says unhealthy: b\nc\nd"),
+        ({"health": {"status": "unhealthy", "output": "x" * 4096}}, f"db: its healthcheck says unhealthy: ...{'x' * 300}"),
+        ({"waits": "waits for disk to start"}, "db: waits for disk to start"),
+        ({}, "db: is not ready"),
+    ],
+)
+def test_why_an_app_is_not_ready_is_what_its_healthcheck_or_its_order_says(process, lack):
+    assert [str(one) for one in processes_lack([{"name": "db", "ready": False, "status": None, **process}])] == [lack]

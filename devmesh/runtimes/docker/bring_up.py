@@ -373,7 +373,13 @@ def process_json(one: Container) -> Json:
         "held": one.state == "paused",
         "restarts": one.restarts,
         "status": one.exit_code if one.state == "exited" else None,
+        **({"health": {"status": one.health, "failures": one.failures, "output": one.check_output}} if has_health(one) else {}),
     }
+
+
+def has_health(one: Container) -> bool:
+    """Of an app: the user's own healthcheck, or the image's."""
+    return one.labels.get(ROLE_LABEL) == "app" and one.health not in ("", "none")
 
 
 def url_of(published: Mapping[str, int]) -> str | None:

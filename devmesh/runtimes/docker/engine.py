@@ -40,6 +40,8 @@ class Container:
     network_mode: str
     restart_policy: str  # no | always | unless-stopped | on-failure
     published: Mapping[str, int]
+    failures: int = 0  # of its check, in a row
+    check_output: str = ""  # of its check's last run
 
     @property
     def ready(self) -> bool:
@@ -262,12 +264,14 @@ def _network(attributes: Mapping[str, Any]) -> ExistingNetwork:
 def _container(attributes: Mapping[str, Any]) -> Container:
     state, labels = attributes["State"], attributes["Config"]["Labels"] or {}
     ports = attributes["NetworkSettings"].get("Ports") or {}
+    health = state.get("Health") or {}
+    last = (health.get("Log") or [{}])[-1]
     return Container(
         service=labels.get(SERVICE_LABEL, ""),
         id=attributes["Id"],
         name=attributes["Name"].lstrip("/"),
         state=state["Status"],
-        health=(state.get("Health") or {}).get("Status", ""),
+        health=health.get("Status", ""),
         error=state.get("Error", ""),
         exit_code=int(state.get("ExitCode") or 0),
         restarts=int(attributes.get("RestartCount") or 0),
@@ -276,6 +280,8 @@ def _container(attributes: Mapping[str, Any]) -> Container:
         network_mode=attributes["HostConfig"].get("NetworkMode", ""),
         restart_policy=(attributes["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no",
         published={port: int(bound[0]["HostPort"]) for port, bound in ports.items() if bound},
+        failures=int(health.get("FailingStreak") or 0),
+        check_output=str(last.get("Output") or "").strip(),
     )
 
 

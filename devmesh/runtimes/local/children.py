@@ -28,17 +28,28 @@ Again = Callable[[Managed], Awaitable[None]]
 class Children:
     """`again` starts an app or a pod anew, which takes more than its process; `changed` is called after whatever state.json tells of them.
 
-    `limit` is how many seconds `up` waits for readiness.
+    `limit` is how many seconds `up` waits for readiness, and whether it was `told` so.
     """
 
     def __init__(
-        self, files: MeshFiles, launchers: Launchers, again: Again, changed: Callable[[], None], limit: float = UP_TIMEOUT
+        self,
+        files: MeshFiles,
+        launchers: Launchers,
+        again: Again,
+        changed: Callable[[], None],
+        limit: float = UP_TIMEOUT,
+        *,
+        told: bool = False,
     ) -> None:
         self.processes: dict[str, Managed] = {}
         self.stopping = asyncio.Event()
         self._files, self._launchers, self._again, self._changed = files, launchers, again, changed
-        self._began, self.limit = time.monotonic(), limit
+        self._began, self.limit, self.told = time.monotonic(), limit, told
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    def left(self) -> float:
+        """Of the seconds that `up` waits."""
+        return self._began + self.limit - time.monotonic()
 
     @property
     def is_late(self) -> bool:
@@ -113,6 +124,8 @@ class Children:
         process.pid, process.started = child.pid, start_time(child.pid) or 0
         process.ready = process.kind in FOREIGN or not process.listens
         self.task(self._wait(process, child), f"wait for {process.name}")
+        if process.kind == "app":
+            self._changed()  # who comes after a kill has to find it
 
     async def _wait(self, process: Managed, child: asyncio.subprocess.Process) -> None:
         self.exited(process, await child.wait())

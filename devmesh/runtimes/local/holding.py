@@ -68,4 +68,5 @@ class Holding:
             signal_app(process, signal.SIGCONT, self._pods)
         elif not process.held:
             return
-        process.held = fault
+        process.held, process.holds = fault, process.holds + 1
+        process.changed.set()

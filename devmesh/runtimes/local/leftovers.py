@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from devmesh.runtimes.files import MeshFiles
-from devmesh.runtimes.processes import is_same, stop_all
+from devmesh.runtimes.processes import is_same, start_time, stop_all
 
 GRACE = 6.0  # seconds between SIGTERM and SIGKILL, one more than a sidecar drains
 
@@ -23,12 +23,23 @@ def clean_up(files: MeshFiles) -> bool:
     left = [(p["pid"], p["started"]) for p in state.get("processes", ()) if p["pid"]]
     for one in (state.get("launcher"), state.get("pod_launcher"), state.get("supervisor")):
         if one and one["pid"] != os.getpid():
-            left.append((one["pid"], one["started"]))
+            left += [(one["pid"], one["started"]), *_forked(one["pid"], one["started"])]
     alive = [(pid, started) for pid, started in left if is_same(pid, started)]
     stop_all(alive, GRACE)
     files.state.unlink(missing_ok=True)
     files.control_socket.unlink(missing_ok=True)
     return bool(alive)
+
+
+def _forked(pid: int, started: int) -> list[tuple[int, int]]:
+    """What a launcher has forked, and told to nobody when its supervisor was killed meanwhile. It forks no more: it stands still until it ends."""
+    if not is_same(pid, started):
+        return []
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGSTOP)
+        children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        return [(child, start_time(child) or 0) for child in children if child != os.getpid()]
+    return []
 
 
 def let_go(state: Mapping[str, Any]) -> None:

@@ -140,6 +140,10 @@ class Pods:
         }
         socket.send_fds(pod.channel, [json.dumps(command).encode()], [log])
 
+    def check(self, name: str, command: dict[str, Any]) -> None:
+        """Have a healthcheck's run done; `checked` follows. Raises OSError when the init is gone."""
+        self._pods[name].channel.send(json.dumps(command).encode())
+
     def signal(self, name: str, number: int, *, everything: bool) -> None:
         """Send a signal to the app's process group, or to everything in the pod. Raises OSError when the init is gone."""
         self._pods[name].channel.send(json.dumps({"command": "signal", "signal": number, "everything": everything}).encode())

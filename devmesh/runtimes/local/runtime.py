@@ -17,10 +17,12 @@ from devmesh.runtimes.fetch import fetch
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local import ahead
 from devmesh.runtimes.local.enter import enter
-from devmesh.runtimes.local.leftovers import clean_up, let_go
+from devmesh.runtimes.local.leftovers import GRACE, clean_up, let_go
 from devmesh.runtimes.local.ports import OUTBOUND_PORT
 from devmesh.runtimes.local.preload import Preloading
 from devmesh.runtimes.runtime import Json, LogQuery, Tell
+
+RESTART_SECONDS = 300  # who is restarted with another waits until that one is as it needs it
 
 
 class LocalRuntime:
@@ -52,7 +54,8 @@ class LocalRuntime:
     async def down(self, *, volumes: bool) -> bool:
         del volumes  # see `forget`
         if self.is_up():
-            await self.command({"command": "down"}, within=30)
+            apps = sum(not one["gateway"] for one in self.files.running_state().get("workloads", {}).values())
+            await self.command({"command": "down"}, within=30 + GRACE * apps)  # one may have to be stopped after the other
             return True
         state = self.files.read_state() or {}
         found = await asyncio.to_thread(clean_up, self.files)
@@ -76,6 +79,8 @@ class LocalRuntime:
             writer.write(json.dumps(command).encode() + b"\n")
             async with asyncio.timeout(within):
                 answer: Json = json.loads(await reader.readline() or b"{}")
+        except TimeoutError as error:
+            raise DevmeshError(f"the supervisor has not answered within {within:g} s", f"see {self.files.log('supervisor')}") from error
         finally:
             writer.close()
         if "error" in answer:
@@ -89,7 +94,8 @@ class LocalRuntime:
         return self.files.running_state()
 
     async def act(self, action: str, target: str) -> list[str]:
-        workloads: list[str] = (await self.command({"command": action, "target": target}))["workloads"]
+        within = RESTART_SECONDS if action == "restart" else 15
+        workloads: list[str] = (await self.command({"command": action, "target": target}, within))["workloads"]
         return workloads
 
     async def kill(self, target: str) -> list[str]:

@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -41,16 +41,19 @@ from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.addons import find, targets
 from devmesh.runtimes.local.apps import Apps
 from devmesh.runtimes.local.bootstrap import sidecar_bootstrap
+from devmesh.runtimes.local.checks import Checks
 from devmesh.runtimes.local.children import FOREIGN, UP_TIMEOUT, Children
 from devmesh.runtimes.local.holding import Holding, kill_app
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.leftovers import GRACE
 from devmesh.runtimes.local.managed import Managed
+from devmesh.runtimes.local.order import to_stop
 from devmesh.runtimes.local.plan import WorkloadPlan, close_all, plan_all
 from devmesh.runtimes.local.pods import Pods
 from devmesh.runtimes.local.ports import HTTPS_PORT
 from devmesh.runtimes.local.primary import LocalPrimary
 from devmesh.runtimes.local.servers import OwnServers
+from devmesh.runtimes.local.starting import Starting
 from devmesh.runtimes.primary import View, leave_primary
 from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.runtimes.waiting import PATIENCE_SECONDS, Awaited, Wait, wait_timeout
@@ -77,13 +80,17 @@ class Supervisor:
         self._report = report
         self._began = began
         self._launchers = launchers
-        self._children = Children(files, launchers, self._again, self.save, wait_timeout(settings, UP_TIMEOUT))
+        self._children = Children(
+            files, launchers, self._again, self.save, wait_timeout(settings, UP_TIMEOUT), told=settings.get("wait_timeout") is not None
+        )
         self.processes, self.stopping, self.up_ended = self._children.processes, self._children.stopping, asyncio.Event()
         self._servers = OwnServers(files, self._children)
         self._pods = Pods(files, self._on_pod)
-        self._apps = Apps(files, self._children, self._pods)
+        self._checks = Checks(files, self._pods, self.save)
+        self._apps = Apps(files, self._children, self._pods, self._checks)
         self.holding = Holding(lambda: self._children.of_kind("app"), self._pods, self.save)
         self.plans: dict[str, WorkloadPlan] = {}
+        self._starting = Starting(self._children, self._apps, lambda: self.plans, self._until_synced, self._tell)
         self._commands: set[asyncio.Task[Any]] = set()
         self._mesh_id = str(uuid.uuid4())
         self.interception = "proxy"
@@ -122,14 +129,16 @@ class Supervisor:
         awaited = Awaited(self._tell)
         while True:
             await asyncio.sleep(PATIENCE_SECONDS)
-            awaited.see(name for name, process in self.processes.items() if process.kind == kind and not process.ready)
+            awaited.see(one.awaited for one in self.processes.values() if one.kind == kind and one.is_awaited)
 
     def keep(self, claim: socket.socket) -> None:
         """Held until the last of the mesh's processes has ended, whatever becomes of this one."""
         self._launchers.keep(claim)
 
     async def up(self, number: int) -> None:
-        topology = load_topology(self.compose_file, number, merged=merged(self.compose_file), gateways=Gateways.of(self.settings))
+        profiles = self.settings.get("compose_profiles", ())
+        whole_file = merged(self.compose_file, profiles)
+        topology = load_topology(self.compose_file, number, profiles=profiles, merged=whole_file, gateways=Gateways.of(self.settings))
         check_local(topology)
         if keys := told(topology.workloads):
             self.say(event="note", message=f"without an engine nothing comes of {keys} (docs/pods.md)")
@@ -146,8 +155,7 @@ class Supervisor:
         async with meanwhile(self._start_own(topology, resources), "our own servers") as own:
             async with self.phase("pods and apps" if self._launchers.make_pods else "apps started"):
                 await self._plan(topology, whole.whole if whole else topology)
-                for plan in self.plans.values():
-                    await self._apps.start(plan, self._seen_by_sidecars(), self.compose_file.parent)
+                await self._starting.at_once(self._seen_by_sidecars(), self.compose_file.parent)
             tokens = await own or await self._join(topology)
         await self._servers.start_addons(self.plans)
         async with self.phase("sidecars", "sidecar"):
@@ -156,7 +164,7 @@ class Supervisor:
             self.save()
             await self._children.all_ready("sidecar")
         async with self.phase("apps", "app"):
-            failed = [name for name in await asyncio.gather(*(self._apps.listens(plan) for plan in self.plans.values())) if name]
+            failed = [name for name in await asyncio.gather(*map(self._starting.come_up, self.plans.values())) if name]
         async with self.phase("in sync", "none"):
             await self._synced(failed)
             await self._servers.addons_answer()
@@ -295,7 +303,7 @@ class Supervisor:
         sidecar.request["arguments"]["sockets"] = [one.to_json() for one in plan.sockets]
         await asyncio.to_thread(stop_all, [(sidecar.pid, sidecar.started)], GRACE)  # its end starts it again
         app = self.processes[name]
-        if app.wanted and not app.over:
+        if app.wanted and app.born and not app.over:
             await self._apps.spawn(app)
 
     async def _again(self, process: Managed) -> None:
@@ -304,7 +312,7 @@ class Supervisor:
             await self._app_again(process)
             return
         name = process.name.removesuffix("-pod")
-        if self.processes[name].status is None:
+        if self.processes[name].born and self.processes[name].status is None:
             self._children.exited(self.processes[name], -signal.SIGKILL)
         self._fork_pod(self.plans[name])
 
@@ -338,12 +346,17 @@ class Supervisor:
 
     async def _synced(self, failed: list[str]) -> None:
         """Until the control plane has every sidecar's acknowledgement and the health of every workload whose app has not failed."""
-        wanted = {name for name, plan in self.plans.items() if not plan.workload.gateway and name not in failed}
+        await self._until_synced(
+            self.plans, {name for name, plan in self.plans.items() if not plan.workload.gateway and name not in failed}
+        )
+
+    async def _until_synced(self, names: Iterable[str], wanted: Collection[str]) -> None:
+        """Until these have acknowledged what they were sent, and those wanted get traffic."""
         wait = Wait(self._tell, self._children.limit, lambda name: last_lines(self.files.log(name)))
         headers = {"Authorization": f"Bearer {self.files.mesh_token()}"}
         async with aiohttp.ClientSession(headers=headers) as session:
             view = ControlPlaneView(session, f"http://127.0.0.1:{self.ports['control']}")
-            await wait.until_nothing_lacks(lambda: view.missing(self.plans, wanted))
+            await wait.until_nothing_lacks(lambda: view.missing(names, wanted))
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -434,12 +447,15 @@ class Supervisor:
             return {"workloads": killed} if killed else {"error": f"{', '.join(names)} does not run"}
         for name in names:
             await self._act(command["command"], self.processes[name])
+        if command["command"] == "restart":
+            names += [name async for name in self._starting.restart_dependents(names, self._act)]
         return {"workloads": names}
 
     async def _act(self, action: str, process: Managed) -> None:
         if action == "start" and process.runs:
             return
         process.wanted = False
+        process.changed.set()  # who waits for it, or with it for others, need not any more
         if action in ("stop", "restart") and process.pid:
             await asyncio.to_thread(stop_all, [(process.pid, process.started)], GRACE)
             await self._children.ended(process)
@@ -448,14 +464,17 @@ class Supervisor:
             await self._app_again(process)
 
     async def stop(self) -> None:
-        """Apps, then sidecars (they drain), then our own, then the launcher."""
+        """Apps, who depends before whom it depends on, then sidecars (they drain), then our own, then the launcher."""
         await self.up_ended.wait()
         for process in self.processes.values():
             process.wanted = False
+        await self._checks.close()
         await self._children.all_forked()
-        for kinds in (("app",), ("sidecar",), ("pod",), ("ours", *FOREIGN)):
-            found = [(p.pid, p.started) for p in self._children.of_kind(*kinds) if p.pid]
-            await asyncio.to_thread(stop_all, found, GRACE)
+        apps = [
+            [self.processes[name] for name in names if name in self.processes] for names in to_stop(p.workload for p in self.plans.values())
+        ]
+        for group in (*apps, *(self._children.of_kind(*kinds) for kinds in (("sidecar",), ("pod",), ("ours", *FOREIGN)))):
+            await asyncio.to_thread(stop_all, [(one.pid, one.started) for one in group if one.pid], GRACE)
         self._pods.close()
         await leave_primary(LocalPrimary, self.state(), self.files)
         await self._launchers.end()

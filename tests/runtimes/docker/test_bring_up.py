@@ -91,6 +91,13 @@ def test_a_sidecar_whose_check_has_not_run_yet_is_not_called_unready(role, state
     assert process_json(one)["ready"] is ready
 
 
+def test_the_state_says_of_apps_what_their_healthchecks_said():
+    one = replace(container(""), labels={ROLE_LABEL: "app"}, health="unhealthy", failures=3, check_output="no disk")
+    assert process_json(one)["health"] == {"status": "unhealthy", "failures": 3, "output": "no disk"}
+    assert "health" not in process_json(replace(one, health=""))
+    assert "health" not in process_json(replace(one, labels={ROLE_LABEL: "sidecar"}))
+
+
 def test_only_an_app_that_ended_is_a_job_that_is_done():
     labels = {ROLE_LABEL: "app", WORKLOAD_LABEL: "web"}
     found = [replace(container(""), labels=labels, state=state) for state in ("running", "exited")]

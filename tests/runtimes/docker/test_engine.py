@@ -68,7 +68,9 @@ def test_engines_where_uids_differ_are_known(options, maps):
 
 
 def test_containers_and_networks_are_read():
-    state = {"Status": "running", "Health": {"Status": "healthy"}, "ExitCode": 0, "StartedAt": "2026-01-01T00:00:00Z", "Error": ""}
+    runs = [{"ExitCode": 1, "Output": "no disk"}, {"ExitCode": 0, "Output": "fine\n"}]
+    health = {"Status": "healthy", "FailingStreak": 0, "Log": runs}
+    state = {"Status": "running", "Health": health, "ExitCode": 0, "StartedAt": "2026-01-01T00:00:00Z", "Error": ""}
     found = Engine(
         Answers(
             list=[
@@ -85,6 +87,7 @@ def test_containers_and_networks_are_read():
         )
     ).containers("shop")
     assert (found[0].service, found[0].ready, found[0].restarts, found[0].published) == ("web", True, 2, {"80/tcp": 8080})
+    assert (found[0].failures, found[0].check_output) == (0, "fine")
     network = {
         "Name": "shop_default",
         "Labels": {PROJECT_LABEL: "shop"},

@@ -9,6 +9,7 @@ import pytest
 
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.apps import Apps
+from devmesh.runtimes.local.checks import Checks
 from devmesh.runtimes.local.children import UP_TIMEOUT, Children
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.local.pods import Pods
@@ -20,7 +21,8 @@ def apps(tmp_path, limit=UP_TIMEOUT):
     files = MeshFiles.of(tmp_path / "compose.yaml")
     files.make()
     children = Children(files, ScriptedLaunchers(), None, lambda: None, limit)
-    return Apps(files, children, Pods(files, lambda *_: None)), children, files
+    pods = Pods(files, lambda *_: None)
+    return Apps(files, children, pods, Checks(files, pods, lambda: None)), children, files
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,33 @@ def test_an_app_that_failed_is_named_with_how_and_its_last_words(tmp_path, statu
     error = started.failed_at_start([plan("web", 8080, 9090)])
     assert error.message == f"{words}; its last lines:\nno database here\nThe rest of the mesh runs."
     assert error.hint == "devmesh logs web"
+
+
+def test_an_app_that_was_not_started_is_named_with_its_dependencys_last_words(tmp_path):
+    started, children, files = apps(tmp_path)
+    for name in ("web", "api"):
+        children.processes[name] = Managed(name, "app")
+        children.processes[name].refuse("dependency failed to start: db is unhealthy: no disk", "db")
+    files.log("db").write_text("where is my disk\n")
+    error = started.failed_at_start([plan("web", 8080), plan("api", 9090)])
+    assert error.message == (
+        "dependency failed to start: db is unhealthy: no disk; web, api were not started; the last lines of db:\n"
+        "where is my disk\nThe rest of the mesh runs."
+    )
+    assert error.hint == "devmesh logs db"
+
+
+def test_a_dependencys_last_words_are_told_once(tmp_path):
+    started, children, files = apps(tmp_path)
+    children.processes["db"] = Managed("db", "app", born=1.0, status=1)
+    children.processes["web"] = Managed("web", "app")
+    children.processes["web"].refuse("dependency failed to start: db exited (1)", "db")
+    files.log("db").write_text("where is my disk\n")
+    error = started.failed_at_start([plan("web", 8080), plan("db", 5000)])
+    assert error.message == (
+        "db exits at start (status 1); its last lines:\nwhere is my disk\n"
+        "dependency failed to start: db exited (1); web was not started\nThe rest of the mesh runs."
+    )
 
 
 async def test_an_app_that_ends_before_it_listens_is_named_at_once(tmp_path):

@@ -43,3 +43,13 @@ def test_a_pid_that_somebody_else_has_by_now_is_left_alone(files, left):
     files.write_state(state(left.pid, 1))
     assert clean_up(files) is False
     assert start_time(left.pid) is not None
+
+
+def test_what_a_launcher_has_forked_and_told_to_nobody_is_stopped_with_it(files):
+    launcher = subprocess.Popen(["sh", "-c", "setsid sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    child = int(launcher.stdout.readline())
+    known = {"pid": launcher.pid, "started": start_time(launcher.pid)}
+    files.write_state({**state(0, 0), "launcher": known})
+    assert clean_up(files) is True
+    assert [start_time(pid) for pid in (launcher.pid, child)] == [None, None]
+    launcher.communicate()

@@ -1,0 +1,139 @@
+"""In which order apps are started, restarted and stopped: what their `depends_on` says (Compose specification, "depends_on")."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from devmesh.config.dependencies import COMPLETED, HEALTHY, STARTED, Dependency
+from devmesh.config.topology_types import Workload
+from devmesh.runtimes.local import health
+from devmesh.runtimes.local.managed import Managed
+from devmesh.runtimes.waiting import said
+
+FAILED = "dependency failed to start"  # as compose begins it
+
+
+class DependencyError(Exception):
+    """What is waited for will not come; `whose` log says more."""
+
+    def __init__(self, whose: str, why: str) -> None:
+        super().__init__(why)
+        self.whose, self.why = whose, why
+
+
+def in_order(workloads: Iterable[Workload]) -> list[Workload]:
+    """Each after those it depends on, else as they are written."""
+    known = {one.name: one for one in workloads}
+    found: dict[str, Workload] = {}
+
+    def visit(one: Workload) -> None:
+        if one.name not in found:
+            for needed in one.depends_on:
+                if needed.name in known:
+                    visit(known[needed.name])
+            found[one.name] = one
+
+    for one in known.values():
+        visit(one)
+    return list(found.values())
+
+
+def at_once(workloads: Iterable[Workload]) -> list[Workload]:
+    """Those that wait for nothing but a start, in the order of starting."""
+    found: dict[str, Workload] = {}
+    for one in in_order(workloads):
+        if all(needed.condition == STARTED and needed.name in found for needed in one.depends_on):
+            found[one.name] = one
+    return list(found.values())
+
+
+def to_stop(workloads: Iterable[Workload]) -> list[list[str]]:
+    """In groups: nobody is stopped before all who depend on it."""
+    depth: dict[str, int] = {}
+    for one in reversed(in_order(workloads)):
+        mine = depth.setdefault(one.name, 0)
+        for needed in one.depends_on:
+            depth[needed.name] = max(depth.get(needed.name, 0), mine + 1)
+    return [[name for name, level in depth.items() if level == wanted] for wanted in range(max(depth.values(), default=-1) + 1)]
+
+
+def to_restart(workloads: Iterable[Workload], restarted: Collection[str]) -> Iterator[tuple[str, tuple[Dependency, ...]]]:
+    """Who is restarted with these (`restart: true`), each with what it then waits for."""
+    gone = set(restarted)
+    for one in in_order(workloads):
+        needs = tuple(needed for needed in one.depends_on if needed.restart and needed.name in gone)
+        if needs and one.name not in gone:
+            gone.add(one.name)
+            yield one.name, needs
+
+
+def policy(workload: Workload, workloads: Iterable[Workload]) -> str:
+    """Its `restart`; compose's own default, "no", for one whose completion somebody waits for: started again it would never have failed."""
+    awaited = any(needed.name == workload.name and needed.condition == COMPLETED for one in workloads for needed in one.depends_on)
+    return workload.restart or ("no" if awaited else "")
+
+
+async def clear(needs: Sequence[Dependency], processes: Mapping[str, Managed], mine: Managed) -> list[str]:
+    """Wait until they are as needed; what of it was optional and is not. Raises DependencyError.
+
+    It ends at once when `mine` is told to stop, or was started by somebody else.
+    """
+    news, watched = asyncio.Event(), [mine, *(processes[needed.name] for needed in needs)]
+    for one in watched:
+        one.changed.followers.add(news)
+    try:
+        return await _clear(needs, processes, mine, news)
+    finally:
+        mine.waits = ""
+        for one in watched:
+            one.changed.followers.discard(news)
+
+
+async def _clear(needs: Sequence[Dependency], processes: Mapping[str, Managed], mine: Managed, news: asyncio.Event) -> list[str]:
+    born, given_up = mine.born, {}
+    while mine.wanted and mine.born == born:
+        news.clear()
+        missing = []
+        for needed in needs:
+            process = processes[needed.name]
+            why = failure(needed, process)
+            if why and needed.required:
+                raise DependencyError(process.refused_for or process.name, process.refused or f"{FAILED}: {why}")
+            if why:
+                given_up[needed.name] = f"optional {FAILED}: {why}"
+            elif not is_met(needed, process):
+                missing.append(needed)
+        mine.waits = ", ".join(map(str, missing))
+        if not missing:
+            break
+        await news.wait()
+    return list(given_up.values())
+
+
+def is_met(needed: Dependency, process: Managed) -> bool:
+    if needed.condition == HEALTHY:
+        return process.status is None and process.health is not None and process.health.status == health.HEALTHY
+    if needed.condition == COMPLETED:
+        return process.status == 0
+    return process.born > 0
+
+
+def failure(needed: Dependency, process: Managed) -> str:
+    """Why it will not be as needed; "" while it may."""
+    name = process.name
+    if process.refused:
+        return f"{name} was not started"
+    if needed.condition == STARTED:
+        return "" if process.born or process.wanted else f"{name} was stopped"
+    if not process.wanted:
+        return f"{name} was stopped"
+    if needed.condition == COMPLETED:
+        return f"{name} didn't complete successfully: exit {health.exit_code(process.status)}" if process.over and process.status else ""
+    if process.status is not None:
+        return f"{name} exited ({health.exit_code(process.status)})"
+    if process.healthcheck is None:
+        return f"{name} has no healthcheck configured"
+    if process.health is not None and process.health.status == health.UNHEALTHY:
+        return f"{name} is unhealthy{said(process.health.words())}"
+    return ""
