@@ -99,12 +99,20 @@ def not_in_time(limit: float, lacks: Sequence[Lack], last_lines: LastLines) -> N
 
 
 def processes_lack(processes: Iterable[Json]) -> list[Lack]:
-    """Processes that are not ready; an app that has done its work (a job on Docker) need not be."""
+    """Processes that are not ready; an app that has done its work (a job on Docker) need not be.
+
+    What ends again and again is said to have ended also while it has just been started once more.
+    """
     return [
-        Lack(one["name"], "is not ready" if one["status"] is None else f"ended with status {one['status']}", one["name"])
+        Lack(one["name"], "is not ready" if (status := _ended(one)) is None else f"ended with status {status}", one["name"])
         for one in processes
         if not one["ready"] and not (one.get("state") == "exited" and one["status"] == 0)
     ]
+
+
+def _ended(process: Json) -> int | None:
+    status: int | None = process["status"] if process["status"] is not None else process.get("last_status")
+    return status
 
 
 def configuration_lacks(answer: Json) -> list[Lack]:

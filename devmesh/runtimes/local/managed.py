@@ -18,6 +18,7 @@ class Managed:
 
     `listens`: it is ready only when its ports are open. `held` names the fault that has stopped it.
     `restart` is an app's policy (restarts.py); `over`: it has ended and is not started again.
+    `status` is None while it runs, `last_status` how the one before it ended.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Managed:
     backoff: float = FIRST_BACKOFF
     born: float = 0.0
     status: int | None = None
+    last_status: int | None = None
     listens: bool = False
     held: str = ""
     restart: str = ""
@@ -47,6 +49,7 @@ class Managed:
             "ready": self.ready,
             "restarts": self.restarts,
             "status": self.status,
+            "last_status": self.last_status,
             "held": self.held,
             **({"state": "exited"} if self.over else {}),
         }
@@ -56,7 +59,7 @@ class Managed:
         self.born, self.ready, self.status, self.held, self.over = now, False, None, "", False
 
     def ended(self, status: int) -> None:
-        self.ready, self.status, self.held = False, status, ""
+        self.ready, self.status, self.last_status, self.held = False, status, status, ""
         self.changed.set()
 
     @property
@@ -69,9 +72,9 @@ class Managed:
         return self.runs and (self.ready or not self.listens)
 
     def how_it_failed(self, ports: Iterable[int], limit: float) -> str:
-        """Of an app that was to listen on these within `limit` seconds."""
-        if self.status is not None:
-            return f"exits at start (status {self.status})"
+        """Of an app that was to listen on these within `limit` seconds; one that has ended may run again by now."""
+        if self.last_status is not None:
+            return f"exits at start (status {self.last_status})"
         return f"does not listen on its port {', '.join(map(str, ports))} after {limit:g} s"
 
     def next_wait(self, now: float) -> float:
