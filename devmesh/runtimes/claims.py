@@ -13,13 +13,14 @@ from devmesh.errors import DevmeshError
 from devmesh.runtimes.local.ports import APP_PORTS
 
 MESHES = 256
+PREFIX = "devmesh"
 
 
 def claim(name: str) -> socket.socket | None:
     """Ours until the socket is closed; None when another has it."""
     sock = socket.socket(socket.AF_UNIX)
     try:
-        sock.bind(f"\0devmesh-{name}")
+        sock.bind(f"\0{PREFIX}-{name}")
     except OSError:
         sock.close()
         return None

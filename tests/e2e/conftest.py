@@ -117,7 +117,7 @@ async def _clean(mesh: Mesh) -> None:
         await mesh.delete(applied)
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for a condition, failing after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -62,7 +62,7 @@ def test_a_trace_from_the_page_to_the_ratings_is_one_tree_of_apps_and_sidecars(c
         spans = json.loads(done.stdout)["spans"] if done.returncode == 0 else []
         return any(list(_way_up(spans, span)) == wanted for span in spans)
 
-    until(whole, 30)
+    until(whole)
 
 
 def test_jason_alone_is_routed_to_reviews_v2(clean_bookinfo):

@@ -90,7 +90,7 @@ async def test_a_question_to_any_name_server_arrives_at_15053(pod, kind):
 
 async def test_what_is_neither_tcp_nor_dns_is_refused_at_once(pod):
     said = await pod.output(
-        "import socket; s = socket.socket(type=2); s.settimeout(5); s.connect(('203.0.113.7', 443)); s.send(b'x'); s.recv(9)"
+        "import socket; s = socket.socket(type=2); s.settimeout(60); s.connect(('203.0.113.7', 443)); s.send(b'x'); s.recv(9)"
     )
     assert "PermissionError" in said or "ConnectionRefusedError" in said
 

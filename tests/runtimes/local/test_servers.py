@@ -32,7 +32,7 @@ def test_each_face_has_a_port_and_takes_connections_before_its_server_runs(start
     assert sorted(servers.ports) == ["ca", "control", "otlp", "query", "registry", "xds"]
     assert len(set(servers.ports.values())) == 6
     for port in servers.ports.values():
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
 
 
 def test_a_second_mesh_gets_other_ports(started, tmp_path):
