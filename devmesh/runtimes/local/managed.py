@@ -18,6 +18,7 @@ class Managed:
 
     `listens`: it is ready only when its ports are open. `held` names the fault that has stopped it.
     `restart` is an app's policy (restarts.py); `over`: it has ended and is not started again.
+    `asked`: it was asked for and its pid is not known yet, `pid` being that of the one before it.
     `status` is None while it runs, `last_status` how the one before it ended.
     """
 
@@ -25,6 +26,7 @@ class Managed:
     kind: str  # app | sidecar | pod | consul | addon | ours
     pid: int = 0
     started: int = 0
+    asked: bool = False
     ready: bool = False
     restarts: int = 0
     wanted: bool = True
@@ -59,8 +61,11 @@ class Managed:
         self.born, self.ready, self.status, self.held, self.over = now, False, None, "", False
 
     def ended(self, status: int) -> None:
-        self.ready, self.status, self.last_status, self.held = False, status, status, ""
+        self.ready, self.asked, self.status, self.last_status, self.held = False, False, status, status, ""
         self.changed.set()
+
+    def known(self, pid: int, started: int) -> None:
+        self.pid, self.started, self.asked = pid, started, False
 
     @property
     def runs(self) -> bool:

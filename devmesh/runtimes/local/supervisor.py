@@ -452,7 +452,7 @@ class Supervisor:
         await self.up_ended.wait()
         for process in self.processes.values():
             process.wanted = False
-        await self._children.all_forked()
+        await self._children.all_known()
         for kinds in (("app",), ("sidecar",), ("pod",), ("ours", *FOREIGN)):
             found = [(p.pid, p.started) for p in self._children.of_kind(*kinds) if p.pid]
             await asyncio.to_thread(stop_all, found, GRACE)
