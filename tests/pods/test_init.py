@@ -19,7 +19,7 @@ from tests.pods.harness import ADDRESS, OnePod, gone, one_pod
 from tests.support.require import pods
 from tests.support.waiting import until
 
-CALL = "import socket; s = socket.create_connection(({host!r}, {port}), 5); s.sendall(b'hello'); print(s.recv(100).decode())"
+CALL = "import socket; s = socket.create_connection(({host!r}, {port}), 60); s.sendall(b'hello'); print(s.recv(100).decode())"
 SERVE = """
 import socket
 listener = socket.create_server((%r, %d))
