@@ -3,12 +3,11 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import docker
@@ -144,19 +143,8 @@ def five(
         compose.read_text().replace("fd00:6465:766d::", f"fd00:6465:{os.getpid() & 0xFFFF:x}::")
     )  # another run's is on the same engine
     settings = ("--set", "meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY", "--set", "addonComponents.prometheus.enabled=true")
-    with occupied(), running(folder, "auto", "docker", docker_environment, settings) as mesh:
+    with running(folder, "auto", "docker", docker_environment, settings) as mesh:
         yield mesh
-
-
-@contextmanager
-def occupied() -> Iterator[None]:
-    """The usual ports are somebody's: a mesh beside this one would take one that is free while a container of ours restarts."""
-    ports = (8500, 15014, 16686, 4317, 4318, 8080, 8443, 9090, 3000, 31400)
-    with ExitStack() as held:
-        for port in ports:
-            with suppress(OSError):
-                held.enter_context(socket.create_server(("127.0.0.1", port)))
-        yield
 
 
 def url(mesh: RunningMesh) -> str:

@@ -115,3 +115,15 @@ def test_ports_for_an_engine_are_no_other_meshs_until_it_has_bound_them(usual):
     assert len(set(given)) == 4
     with PortClaims() as later:
         assert later.prefer(usual) == usual
+
+
+def test_a_heir_holds_them_as_long_as_it_lives_whoever_has_chosen_them(usual):
+    with PortClaims() as ours:
+        chosen = {ours.prefer(0), usual}
+        for _ in range(2):
+            ours.take(usual)
+        heir = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=ours.inheritance)
+    with heir, PortClaims() as others:
+        assert not chosen & {others.prefer(one) for one in chosen}
+        heir.communicate(b"\n")
+        assert others.prefer(usual) == usual
