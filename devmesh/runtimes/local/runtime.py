@@ -20,7 +20,10 @@ from devmesh.runtimes.local.enter import enter
 from devmesh.runtimes.local.leftovers import clean_up, let_go
 from devmesh.runtimes.local.ports import OUTBOUND_PORT
 from devmesh.runtimes.local.preload import Preloading
+from devmesh.runtimes.processes import await_ends
 from devmesh.runtimes.runtime import Json, LogQuery, Tell
+
+DOWN_SECONDS = 30.0  # that a supervisor may take to stop everything, and then itself
 
 
 class LocalRuntime:
@@ -51,10 +54,12 @@ class LocalRuntime:
 
     async def down(self, *, volumes: bool) -> bool:
         del volumes  # see `forget`
-        if self.is_up():
-            await self.command({"command": "down"}, within=30)
-            return True
         state = self.files.read_state() or {}
+        if self.is_up():
+            await self.command({"command": "down"}, within=DOWN_SECONDS)
+            keeper = state["supervisor"]  # has the folder's lock until its end: an `up` that follows would be refused
+            await asyncio.to_thread(await_ends, [(keeper["pid"], keeper["started"])], time.monotonic() + DOWN_SECONDS)
+            return True
         found = await asyncio.to_thread(clean_up, self.files)
         if state.get("primary"):
             from devmesh.runtimes.local.primary import LocalPrimary  # noqa: PLC0415 - for the one mesh that joined another

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -9,6 +11,7 @@ from devmesh.errors import DevmeshError
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local import ahead
 from devmesh.runtimes.local.runtime import LocalRuntime
+from devmesh.runtimes.processes import start_time
 
 
 class Interrupted(io.StringIO):
@@ -76,3 +79,28 @@ def test_what_went_wrong_is_raised(tmp_path, monkeypatch, said, message):
     _, error = up(tmp_path, monkeypatch, io.StringIO(said))
     assert isinstance(error, DevmeshError)
     assert error.message.startswith(message)
+
+
+SUPERVISOR = """
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print("listening", flush=True)
+asking, _ = listener.accept()
+asking.recv(1000)
+asking.sendall(b'{"stopped": true}\\n')
+asking.recv(1000)  # until who asked has heard that
+"""
+
+
+async def test_a_down_returns_when_the_supervisor_has_ended_which_has_the_folders_lock_until_then(tmp_path):
+    files = MeshFiles.of(tmp_path / "compose.yaml")
+    files.make()
+    with subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(files.control_socket)], stdout=subprocess.PIPE) as supervisor:
+        assert supervisor.stdout.readline() == b"listening\n"
+        files.write_state({"supervisor": {"pid": supervisor.pid, "started": start_time(supervisor.pid)}})
+        stopped = await LocalRuntime(tmp_path / "compose.yaml", files).down(volumes=False)
+        lives = start_time(supervisor.pid) is not None
+        supervisor.kill()
+    assert (stopped, lives) == (True, False)
