@@ -293,6 +293,7 @@ class Supervisor:
         plan = self.plans[name]
         sidecar.sockets = [one.sock for one in plan.sockets]
         sidecar.request["arguments"]["sockets"] = [one.to_json() for one in plan.sockets]
+        await self._children.all_known()  # one that has just been asked for has the dead pod's sockets, too
         await asyncio.to_thread(stop_all, [(sidecar.pid, sidecar.started)], GRACE)  # its end starts it again
         app = self.processes[name]
         if app.wanted and not app.over:
@@ -440,6 +441,7 @@ class Supervisor:
         if action == "start" and process.runs:
             return
         process.wanted = False
+        await self._children.all_known()  # it may be starting again
         if action in ("stop", "restart") and process.pid:
             await asyncio.to_thread(stop_all, [(process.pid, process.started)], GRACE)
             await self._children.ended(process)
