@@ -139,7 +139,7 @@ def test_the_queries_of_istios_dashboards_and_of_ours_find_this_mesh_in_promethe
         return not left
 
     try:
-        until(found, 60)
+        until(found, 120)
     except AssertionError:
         raise AssertionError("\n".join(left)) from None
 
