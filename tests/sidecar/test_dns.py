@@ -13,8 +13,8 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from devmesh.runtimes.claims import claim_port
 from devmesh.sidecar.dns import MAX_FORWARDED, NameServer, local_answer, machine_resolvers
+from tests.support.ports import tcp_and_udp
 
 NAMES = {"reviews": ("240.240.0.3",), "reviews.default.svc.cluster.local": ("240.240.0.3",), "both.test": ("240.240.0.4", "fd00::4")}
 LIMIT = 60
@@ -103,12 +103,8 @@ async def serving(
     port = transport.get_extra_info("sockname")[1]
     extra = {"host.docker.internal": ("240.241.0.1",), "db-pod": ()}
     server = NameServer(lambda: NAMES, extra, resolvers if callable(resolvers) else lambda: resolvers, port, patience)
-    own, held = claim_port()  # of those that no connection and no client is given: for TCP and for UDP
-    stream, datagrams = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
-    with held:
-        for sock in (stream, datagrams):
-            sock.bind(("127.0.0.1", own))
-    stream.listen()
+    stream, datagrams = tcp_and_udp()
+    own = stream.getsockname()[1]
     await server.listen(stream)
     await server.listen(datagrams)
     try:

@@ -9,6 +9,7 @@ import dns.message
 import pytest
 
 from devmesh.sidecar.names import serving
+from tests.support.ports import tcp_and_udp
 
 NAMES = {"reviews": ("240.240.0.3",)}
 LOADED = """
@@ -26,11 +27,9 @@ asyncio.run(main())
 
 @pytest.fixture
 def sockets():
-    stream = socket.create_server(("127.0.0.1", 0))
-    datagrams = socket.socket(type=socket.SOCK_DGRAM)
-    datagrams.bind(stream.getsockname())
-    yield [stream, datagrams]
-    for sock in (stream, datagrams):
+    both = tcp_and_udp()
+    yield list(both)
+    for sock in both:
         sock.close()
 
 
