@@ -206,7 +206,7 @@ trap '{devmesh} down >&2' EXIT
 {devmesh} exec other timeout 20 getent hosts nowhere.example || echo " $?"
 """
     around = ["unshare", "--mount", *([] if ipv6 else ["--net"]), "sh", "-c", script]
-    done = subprocess.run(around, capture_output=True, text=True, check=False, timeout=180)
+    done = subprocess.run(around, capture_output=True, text=True, check=False, timeout=600)
     assert done.stdout == "okok 2\n", done.stderr
 
 
