@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -116,10 +116,10 @@ class LocalRuntime:
         if not files:
             known = ", ".join(sorted(path.name.removesuffix(".log") for path in self.files.logs.glob("*.log")))
             raise DevmeshError(f"no logs of {query.service!r}", f"there are: {known}" if known else "devmesh up")
+        if query.follow:
+            yield from _followed(files, query.tail)
         for path in files:
             yield from ((path.name.removesuffix(".log"), line) for line in last_lines(path, query.tail))
-        if query.follow:
-            yield from _followed(files)
 
     def _log_files(self, query: LogQuery) -> list[Path]:
         found = sorted(self.files.logs.glob("*.access.log" if query.access else "*.log"))
@@ -163,15 +163,17 @@ def _is_done(events: Iterable[str], tell: Tell) -> bool:
     return False
 
 
-def _followed(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    handles = {path: path.open(errors="replace") for path in files}
-    for handle in handles.values():
-        handle.seek(0, 2)
-    while True:
-        idle = True
-        for path, handle in handles.items():
-            for line in handle:
-                idle = False
-                yield path.name.removesuffix(".log"), line.rstrip()
-        if idle:
-            time.sleep(0.1)  # between looks at files, as tail -f does
+def _followed(files: Sequence[Path], tail: int) -> Iterator[tuple[str, str]]:
+    """For ever, from where the last lines ended: what is written while they are taken is not missed."""
+    with ExitStack() as opened:
+        handles = {path.name.removesuffix(".log"): opened.enter_context(path.open(errors="replace")) for path in files}
+        for name, handle in handles.items():
+            yield from ((name, line) for line in handle.read().splitlines()[-tail:])
+        while True:
+            idle = True
+            for name, handle in handles.items():
+                for line in handle:
+                    idle = False
+                    yield name, line.rstrip()
+            if idle:
+                time.sleep(0.1)  # between looks at files, as tail -f does

@@ -12,6 +12,7 @@ from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local import ahead
 from devmesh.runtimes.local.runtime import LocalRuntime
 from devmesh.runtimes.processes import start_time
+from devmesh.runtimes.runtime import LogQuery
 
 
 class Interrupted(io.StringIO):
@@ -79,6 +80,20 @@ def test_what_went_wrong_is_raised(tmp_path, monkeypatch, said, message):
     _, error = up(tmp_path, monkeypatch, io.StringIO(said))
     assert isinstance(error, DevmeshError)
     assert error.message.startswith(message)
+
+
+def test_what_is_written_while_the_last_lines_are_taken_is_followed_too(tmp_path, monkeypatch):
+    files = MeshFiles.of(tmp_path / "compose.yaml")
+    files.make()
+    log = files.log("web")
+    log.write_text("one\ntwo\nthree\n")
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("nothing came"))
+    found = LocalRuntime(tmp_path / "compose.yaml", files).logs(LogQuery(service="web", follow=True, tail=2))
+    assert [next(found), next(found)] == [("web", "two"), ("web", "three")]
+    with log.open("a") as file:
+        file.write("four\n")
+    assert next(found) == ("web", "four")
+    found.close()
 
 
 SUPERVISOR = """
