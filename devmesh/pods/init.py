@@ -206,17 +206,26 @@ class Init:
 
 
 def run_pod(spec: PodSpec, channel: socket.socket) -> int:
-    """Make the namespaces, fork the init into them, wait for it. Raises OSError where the kernel refuses, when it has said so."""
+    """Make the namespaces, fork the init into them, wait for it. Raises OSError where the kernel refuses, when it has said so.
+
+    The init begins when its pid has been told: nobody who hears of its pod, or of the app's pid inside, can do without.
+    """
     try:
         _make_namespaces()
     except OSError as error:
         _say_failed(channel, error)
         raise
+    go_read, go_write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _be_init(spec, channel)
+        os.close(go_write)
+        _be_init(spec, channel, go_read)
+    os.close(go_read)
     channel.send(json.dumps({"event": "init", "pid": pid}).encode())
     channel.close()
+    with contextlib.suppress(BrokenPipeError):  # it has ended already, and its status says so
+        os.write(go_write, b"G")
+    os.close(go_write)
 
     def forward(number: int, _: object) -> None:
         with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
@@ -241,14 +250,15 @@ def _say_failed(channel: socket.socket, error: OSError) -> None:
     channel.send(json.dumps({"event": "failed", "why": error.strerror or str(error)}).encode())
 
 
-def _be_init(spec: PodSpec, channel: socket.socket) -> None:
+def _be_init(spec: PodSpec, channel: socket.socket, go: int) -> None:
     """Never returns."""
     status = 70
     try:
         if os.getpid() != 1:
             raise OSError("not in a PID namespace of its own")  # noqa: TRY301 - `kill -1` would reach the whole machine
         die_with_parent(signal.SIGKILL)
-        status = Init(spec, channel).run()
+        if os.read(go, 1):  # else the parent has died before
+            status = Init(spec, channel).run()
     except OSError as error:
         log.exception("the pod of %s", spec.name)
         _say_failed(channel, error)

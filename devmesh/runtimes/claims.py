@@ -13,13 +13,14 @@ from devmesh.errors import DevmeshError
 from devmesh.runtimes.local.ports import APP_PORTS
 
 MESHES = 256
+PREFIX = "devmesh"
 
 
 def claim(name: str) -> socket.socket | None:
     """Ours until the socket is closed; None when another has it."""
     sock = socket.socket(socket.AF_UNIX)
     try:
-        sock.bind(f"\0devmesh-{name}")
+        sock.bind(f"\0{PREFIX}-{name}")
     except OSError:
         sock.close()
         return None
@@ -52,13 +53,33 @@ def claim_usual_port(usual: int) -> tuple[int, socket.socket]:
 
 
 class PortClaims(contextlib.ExitStack):
-    """Ports for servers that another program starts: no other mesh is given them until this ends."""
+    """Ports for servers that another program starts: no other mesh is given them until this ends, nor as long as a heir lives.
+
+    What is restarted has not bound its port for a moment.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: list[socket.socket] = []
 
     def prefer(self, port: int) -> int:
         """`port` on 127.0.0.1, or one of its own when it is 0 or somebody has it."""
         chosen, held = claim_usual_port(port) if port else claim_port()
-        self.enter_context(held)
+        self._hold(held)
         return chosen
+
+    def take(self, port: int) -> None:
+        """What is bound whatever happens: the user's own choice, which others are only kept from."""
+        if (held := claim(f"port-{port}")) is not None:
+            self._hold(held)
+
+    def _hold(self, held: socket.socket) -> None:
+        self._held.append(self.enter_context(held))
+
+    @property
+    def inheritance(self) -> tuple[int, ...]:
+        """File descriptors: a process that has them is a heir."""
+        return tuple(one.fileno() for one in self._held)
 
 
 def _claimed(port: int, address: str, *, reuse: bool) -> socket.socket | None:

@@ -38,11 +38,11 @@ def stop_all(processes: list[tuple[int, int]], grace: float) -> None:
             for number in numbers:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, number) if os.getpgid(pid) == pid else os.kill(pid, number)
-        _await_ends(left, time.monotonic() + wait)
+        await_ends(left, time.monotonic() + wait)
 
 
-def _await_ends(processes: list[tuple[int, int]], deadline: float) -> None:
-    """By pidfd: no polling, no reused pid."""
+def await_ends(processes: list[tuple[int, int]], deadline: float) -> None:
+    """Return when they have ended, or at that monotonic second. By pidfd: no polling, no reused pid."""
     for pid, started in processes:
         try:
             fd = os.pidfd_open(pid)

@@ -100,7 +100,10 @@ def not_in_time(limit: float, lacks: Sequence[Lack], last_lines: LastLines) -> N
 
 
 def processes_lack(processes: Iterable[Json]) -> list[Lack]:
-    """Processes that are not ready; an app that has done its work (a job on Docker) need not be."""
+    """Processes that are not ready; an app that has done its work (a job on Docker) need not be.
+
+    What ends again and again is said to have ended also while it has just been started once more.
+    """
     return [
         Lack(one["name"], _why_not_ready(one), one["name"])
         for one in processes
@@ -115,9 +118,10 @@ def said(output: str) -> str:
 
 
 def _why_not_ready(one: Json) -> str:
-    if one["status"] is not None:
-        return f"ended with status {one['status']}"
     health = one.get("health") or {"status": "healthy"}
+    status = one["status"] if one["status"] is not None else one.get("last_status")
+    if status is not None and (one["status"] is not None or health["status"] != "unhealthy"):
+        return f"ended with status {status}"
     if health["status"] != "healthy":
         return f"its healthcheck says {health['status']}{said(health['output'])}"
     return str(one.get("waits") or "is not ready")

@@ -6,6 +6,7 @@ import pytest
 from devmesh.ca.address import CaAddress
 from devmesh.ca.client import CaError, CaRefusedError, WorkloadIdentity
 from devmesh.ca.identity import SpiffeId
+from devmesh.runtimes.claims import PortClaims
 from tests.ca.running import MESH_TOKEN, REVIEWS, Time, running_ca
 from tests.support.waiting import until
 
@@ -120,8 +121,15 @@ async def test_half_life_and_a_jump_of_the_wall_clock_renew_and_tell(ca, tmp_pat
         await reviews.close()
 
 
-async def test_the_cas_absence_is_outlived(tmp_path):
-    async with running_ca(tmp_path / "ca") as ca:
+@pytest.fixture
+def port():
+    """Nobody else's while a CA is away."""
+    with PortClaims() as ports:
+        yield ports.prefer(0)
+
+
+async def test_the_cas_absence_is_outlived(tmp_path, port):
+    async with running_ca(tmp_path / "ca", port) as ca:
         reviews = await ca.workload(tmp_path, check_seconds=0.005)
         reviews.start()
         held = await reviews.ready()
@@ -130,7 +138,7 @@ async def test_the_cas_absence_is_outlived(tmp_path):
         await until(lambda: reviews.failures > 0)
         assert reviews.credentials == held
         assert reviews.is_valid
-        async with running_ca(tmp_path / "ca", ca.port):
+        async with running_ca(tmp_path / "ca", port):
             await until(lambda: reviews.renewals == 2)
             assert reviews.last_error == ""
     finally:
@@ -146,13 +154,13 @@ async def test_a_ca_with_another_root_is_not_believed(ca, tmp_path):
             await misled.renew()
 
 
-async def test_a_ca_that_lost_its_keys_is_asked_with_the_token(tmp_path):
-    async with running_ca(tmp_path / "ca") as ca:
+async def test_a_ca_that_lost_its_keys_is_asked_with_the_token(tmp_path, port):
+    async with running_ca(tmp_path / "ca", port) as ca:
         reviews = await ca.workload(tmp_path)
         await reviews.renew()
     for file in ("root.pem", "root.key", "intermediate.pem", "intermediate.key"):
         (ca.directory / file).unlink()
-    async with running_ca(ca.directory, ca.port):
+    async with running_ca(ca.directory, port):
         assert (await reviews.renew()).trust_bundle == ca.root_file.read_text()
 
 

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import SubjectAlternativeName, UniformResourceIdentifier
 
+from devmesh.runtimes.claims import claim_port
 from devmesh.sidecar.config import HttpManager, TcpProxy
 from devmesh.sidecar.config_parse import parse_snapshot
 from devmesh.sidecar.listener import SocketSpec
@@ -78,7 +79,7 @@ class App:
 
     async def reached(self, prefix: str) -> None:
         """Wait for a request to such a path."""
-        async with asyncio.timeout(5), self._news:
+        async with asyncio.timeout(60), self._news:
             await self._news.wait_for(lambda: any(target.startswith(prefix) for target in self._seen))
 
     async def stop(self) -> None:
@@ -220,7 +221,7 @@ class OurCaller:
         self.port, self._records = port, records
 
     async def log(self) -> Json:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             record = await self._records.queue.get()
         return {**fields(record), "upstream_request_attempt_count": len(record.attempts)}
 
@@ -236,7 +237,7 @@ class EnvoyCaller:
 
     async def log(self) -> Json:
         assert self._process.stdout is not None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             line: Json = json.loads(await self._process.stdout.readline())
         return line
 
@@ -336,33 +337,41 @@ class Discovery:
 
 @contextlib.asynccontextmanager
 async def envoy_caller(binary: Path, mesh: Mesh, directory: Path) -> AsyncIterator[Caller]:
-    front = free_socket()
-    port = port_of(front)
-    front.close()
-    discovery = Discovery({**mesh.resources(port), "secrets": mesh.secrets.sds("web")})
-    app = web.Application()
-    app.router.add_post("/v3/discovery:{kind}", discovery.answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    bootstrap = directory / "envoy.json"
-    bootstrap.write_text(json.dumps(_bootstrap(runner.addresses[0][1])))
-    arguments = ["--concurrency", "1", "--use-dynamic-base-id", "--disable-hot-restart", "-l", "error", "--file-flush-interval-msec", "10"]
-    with (directory / "envoy.log").open("wb") as errors:
-        process = await asyncio.create_subprocess_exec(
-            str(binary), "-c", str(bootstrap), *arguments, stdout=subprocess.PIPE, stderr=errors, env={**os.environ}
-        )
-    try:
-        await _until(lambda: _answers(port), process)
-        caller = EnvoyCaller(port, process)
-        await caller.log()  # the record of the request that found it ready
-        yield caller
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-        discovery.close()
-        await runner.cleanup()
+    port, held = claim_port()
+    with held:  # until Envoy has bound it
+        discovery = Discovery({**mesh.resources(port), "secrets": mesh.secrets.sds("web")})
+        app = web.Application()
+        app.router.add_post("/v3/discovery:{kind}", discovery.answer)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        bootstrap = directory / "envoy.json"
+        bootstrap.write_text(json.dumps(_bootstrap(runner.addresses[0][1])))
+        arguments = [
+            "--concurrency",
+            "1",
+            "--use-dynamic-base-id",
+            "--disable-hot-restart",
+            "-l",
+            "error",
+            "--file-flush-interval-msec",
+            "10",
+        ]
+        with (directory / "envoy.log").open("wb") as errors:
+            process = await asyncio.create_subprocess_exec(
+                str(binary), "-c", str(bootstrap), *arguments, stdout=subprocess.PIPE, stderr=errors, env={**os.environ}
+            )
+        try:
+            await _until(lambda: _answers(port), process)
+            caller = EnvoyCaller(port, process)
+            await caller.log()  # the record of the request that found it ready
+            yield caller
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+            discovery.close()
+            await runner.cleanup()
 
 
 def _bootstrap(xds_port: int) -> Json:
@@ -400,7 +409,7 @@ async def _answers(port: int) -> bool:
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], process: asyncio.subprocess.Process) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await condition():
             assert process.returncode is None, "Envoy ended: it refused its configuration"
             await asyncio.sleep(0.02)

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from devmesh.collector.client import get_trace, list_traces
 from devmesh.errors import DevmeshError
+from devmesh.runtimes.claims import PortClaims
 from tests.collector.sample import TRACE, Urls, attribute, collector, request, span
 from tests.support.require import tool
 
@@ -54,21 +55,20 @@ exporters: {jaeger_storage_exporter: {trace_storage: memory}}
 
 @contextlib.asynccontextmanager
 async def jaeger(binary, directory):
-    with contextlib.ExitStack() as held:
-        listening = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-        query, grpc, otlp = (sock.getsockname()[1] for sock in listening)
-    config = directory / "jaeger.yaml"
-    config.write_text(JAEGER % (query, grpc, otlp))
-    with (directory / "log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(binary, "--config", config, stdout=log, stderr=log)
-    try:
-        urls = Urls(f"http://127.0.0.1:{otlp}/v1/traces", f"http://127.0.0.1:{query}")
-        await answering(urls, process, directory / "log")
-        yield urls
-    finally:
-        if process.returncode is None:
-            process.kill()  # it would take ten seconds to leave by itself
-        await process.wait()
+    with PortClaims() as ports:
+        query, grpc, otlp = (ports.prefer(0) for _ in range(3))
+        config = directory / "jaeger.yaml"
+        config.write_text(JAEGER % (query, grpc, otlp))
+        with (directory / "log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(binary, "--config", config, stdout=log, stderr=log)
+        try:
+            urls = Urls(f"http://127.0.0.1:{otlp}/v1/traces", f"http://127.0.0.1:{query}")
+            await answering(urls, process, directory / "log")
+            yield urls
+        finally:
+            if process.returncode is None:
+                process.kill()  # it would take ten seconds to leave by itself
+            await process.wait()
 
 
 async def answering(urls, process, log):
@@ -106,7 +106,7 @@ async def fill(urls):
             async with session.post(urls.otlp, json=body) as response:
                 assert response.status == 200
                 assert await response.json(content_type=None) == {"partialSuccess": {}}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(await list_traces(urls.query, "front")) < 2:
             await asyncio.sleep(0.02)
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from devmesh.runtimes.claims import claim_port
 from devmesh.sidecar.config import Cluster, HashPolicy
 from devmesh.sidecar.message import RequestHead
-from tests.conformance.envoy_mesh import free_socket, port_of
 from tests.sidecar.snapshots import head, host
 from tests.sidecar.test_balancing import HASHES, KEYS, RING, TABLES, by_header
 from tests.sidecar.test_paths import SPELLINGS
@@ -101,7 +101,7 @@ class Asked:
         headers = [(n, b"h" if v == b"reviews:9080" else v) for n, v in request.headers]  # the tables' default, not a host of its own
         lines = [request.method + b" " + request.target + b" HTTP/1.1", *(n + b": " + v for n, v in headers)]
         writer.write(b"\r\n".join([*lines, b"x-row: " + row.encode(), b"connection: close", b"", b""]))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             answer = await reader.read()
             assert self._process.stdout is not None
             log: Json = json.loads(await self._process.stdout.readline())
@@ -112,47 +112,46 @@ class Asked:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def envoy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Asked]:
     binary = require.envoy()
-    front = free_socket()
-    port = port_of(front)
-    front.close()
-    manager = {
-        "@type": MANAGER,
-        "stat_prefix": "decisions",
-        "delayed_close_timeout": "0s",
-        "normalize_path": True,
-        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
-        "http_filters": [ROUTER],
-        "access_log": [{"name": "stdout", "typed_config": {"@type": STDOUT, "log_format": {"json_format": LOGGED}}}],
-        "route_config": {"name": "t", "virtual_hosts": virtual_hosts()},
-    }
-    listener = {
-        "name": "l",
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-    }
-    clusters = [DEAD, *(hashing(f"table{n}", row[0]) for n, row in enumerate(TABLES))]
-    bootstrap: Path = tmp_path_factory.mktemp("envoy") / "envoy.json"
-    bootstrap.write_text(json.dumps({"static_resources": {"listeners": [listener], "clusters": clusters}}))
-    arguments = ["-c", str(bootstrap), "--concurrency", "1", "--use-dynamic-base-id", "--disable-hot-restart", "-l", "error"]
-    with bootstrap.with_suffix(".log").open("wb") as errors:
-        process = await asyncio.create_subprocess_exec(
-            str(binary), *arguments, "--file-flush-interval-msec", "5", stdout=subprocess.PIPE, stderr=errors, env={**os.environ}
-        )
-    try:
-        async with asyncio.timeout(20):
-            while True:
-                assert process.returncode is None, bootstrap.with_suffix(".log").read_text()
-                try:
-                    (await asyncio.open_connection("127.0.0.1", port))[1].close()
-                except OSError:
-                    await asyncio.sleep(0.02)
-                else:
-                    break
-        yield Asked(port, process)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+    port, held = claim_port()
+    with held:  # until Envoy has bound it
+        manager = {
+            "@type": MANAGER,
+            "stat_prefix": "decisions",
+            "delayed_close_timeout": "0s",
+            "normalize_path": True,
+            "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+            "http_filters": [ROUTER],
+            "access_log": [{"name": "stdout", "typed_config": {"@type": STDOUT, "log_format": {"json_format": LOGGED}}}],
+            "route_config": {"name": "t", "virtual_hosts": virtual_hosts()},
+        }
+        listener = {
+            "name": "l",
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+            "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+        }
+        clusters = [DEAD, *(hashing(f"table{n}", row[0]) for n, row in enumerate(TABLES))]
+        bootstrap: Path = tmp_path_factory.mktemp("envoy") / "envoy.json"
+        bootstrap.write_text(json.dumps({"static_resources": {"listeners": [listener], "clusters": clusters}}))
+        arguments = ["-c", str(bootstrap), "--concurrency", "1", "--use-dynamic-base-id", "--disable-hot-restart", "-l", "error"]
+        with bootstrap.with_suffix(".log").open("wb") as errors:
+            process = await asyncio.create_subprocess_exec(
+                str(binary), *arguments, "--file-flush-interval-msec", "5", stdout=subprocess.PIPE, stderr=errors, env={**os.environ}
+            )
+        try:
+            async with asyncio.timeout(60):
+                while True:
+                    assert process.returncode is None, bootstrap.with_suffix(".log").read_text()
+                    try:
+                        (await asyncio.open_connection("127.0.0.1", port))[1].close()
+                    except OSError:
+                        await asyncio.sleep(0.02)
+                    else:
+                        break
+            yield Asked(port, process)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

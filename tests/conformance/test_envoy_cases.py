@@ -98,7 +98,7 @@ async def replay(caller: Caller, mesh: Mesh, case: Json) -> Json:
             await mesh.app.reached("/sleep/2")
             writer.close()
             return {"status": None, "body": None, "log": await caller.log()}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             status, headers, body = await answer(reader)
         return {"status": status, "headers": headers, "body": body, "log": await caller.log()}
     finally:

@@ -66,7 +66,7 @@ async def statuses(registry):
 async def until(registry, condition):
     """Wait with blocking queries on the checks until the condition holds."""
     index = 0
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not await condition():
             index, _ = await registry.health_state(index=index, wait=1)
 
@@ -163,10 +163,10 @@ async def test_512_kib_fit_and_a_byte_more_is_413(registry, raw):
 async def test_a_blocking_query_wakes_at_a_write_under_its_prefix(registry):
     await registry.kv_put("devmesh/w/a", b"1")
     index, _ = await registry.kv_list("devmesh/w/")
-    waiting = asyncio.create_task(registry.kv_list("devmesh/w/", index=index, wait=10))
+    waiting = asyncio.create_task(registry.kv_list("devmesh/w/", index=index, wait=60))
     await registry.kv_put("devmesh/elsewhere", b"x")
     await registry.kv_put("devmesh/w/b", b"2")
-    newer, pairs = await asyncio.wait_for(waiting, 5)
+    newer, pairs = await asyncio.wait_for(waiting, 60)
     assert newer > index
     assert [pair.key for pair in pairs] == ["devmesh/w/a", "devmesh/w/b"]
 
@@ -175,18 +175,18 @@ async def test_a_blocking_query_wakes_at_a_deletion(registry):
     await registry.kv_put("devmesh/w/a", b"1")
     await registry.kv_put("devmesh/w/b", b"1")
     index, _ = await registry.kv_list("devmesh/w/")
-    waiting = asyncio.create_task(registry.kv_list("devmesh/w/", index=index, wait=10))
+    waiting = asyncio.create_task(registry.kv_list("devmesh/w/", index=index, wait=60))
     await registry.kv_delete("devmesh/w/a")
-    newer, pairs = await asyncio.wait_for(waiting, 5)
+    newer, pairs = await asyncio.wait_for(waiting, 60)
     assert newer > index
     assert [pair.key for pair in pairs] == ["devmesh/w/b"]
 
 
 async def test_a_blocking_query_on_a_missing_key_wakes_when_it_appears(registry):
     index, _ = await registry.kv_get("devmesh/soon")
-    waiting = asyncio.create_task(registry.kv_get("devmesh/soon", index=index, wait=10))
+    waiting = asyncio.create_task(registry.kv_get("devmesh/soon", index=index, wait=60))
     await registry.kv_put("devmesh/soon", b"here")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         _, pair = await waiting
         while pair is None:
             _, pair = await registry.kv_get("devmesh/soon", index=index, wait=1)
@@ -316,9 +316,9 @@ async def test_registering_again_changes_the_address_and_keeps_one_instance(regi
 async def test_a_deregistered_workload_is_gone_with_its_check(registry):
     await registry.register(workload())
     index, _ = await registry.health_state()
-    waiting = asyncio.create_task(registry.health_state(index=index, wait=10))
+    waiting = asyncio.create_task(registry.health_state(index=index, wait=60))
     assert await registry.deregister("reviews-v1")
-    _, checks = await asyncio.wait_for(waiting, 5)
+    _, checks = await asyncio.wait_for(waiting, 60)
     assert [check for check in checks if check.service_id] == []
     assert (await registry.health_service("reviews"))[1] == []
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from devmesh.runtimes.claims import claim_port
 from devmesh.sidecar.config_parse import parse_snapshot
 from devmesh.sidecar.listener import SocketSpec
 from devmesh.sidecar.proxy import Proxy
@@ -35,7 +36,7 @@ LOGGED = {
     "bytes_received": "%BYTES_RECEIVED%",
     "bytes_sent": "%BYTES_SENT%",
 }
-SECONDS = 5
+SECONDS = 60
 
 
 ANSWER = b"content-length: 2\r\n\r\nok"
@@ -169,26 +170,34 @@ async def live_envoy(
 @contextlib.asynccontextmanager
 async def live_envoy_with(resources: Callable[[int], Json], directory: Path) -> AsyncIterator[EnvoyCaller]:
     binary = require.envoy()
-    sock = free_socket()
-    listening = port_of(sock)
-    sock.close()
-    bootstrap = directory / "envoy.json"
-    bootstrap.write_text(json.dumps({"static_resources": resources(listening)}))
-    arguments = ["--concurrency", "1", "--use-dynamic-base-id", "--disable-hot-restart", "-l", "error", "--file-flush-interval-msec", "5"]
-    with (directory / "envoy.log").open("wb") as errors:
-        process = await asyncio.create_subprocess_exec(
-            str(binary), "-c", str(bootstrap), *arguments, stdout=subprocess.PIPE, stderr=errors, env={**os.environ}
-        )
-    try:
-        async with asyncio.timeout(20):
-            while not await _accepts(listening):
-                assert process.returncode is None, (directory / "envoy.log").read_text()
-                await asyncio.sleep(0.02)
-        yield EnvoyCaller(listening, process)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+    listening, held = claim_port()
+    with held:  # until Envoy has bound it
+        bootstrap = directory / "envoy.json"
+        bootstrap.write_text(json.dumps({"static_resources": resources(listening)}))
+        arguments = [
+            "--concurrency",
+            "1",
+            "--use-dynamic-base-id",
+            "--disable-hot-restart",
+            "-l",
+            "error",
+            "--file-flush-interval-msec",
+            "5",
+        ]
+        with (directory / "envoy.log").open("wb") as errors:
+            process = await asyncio.create_subprocess_exec(
+                str(binary), "-c", str(bootstrap), *arguments, stdout=subprocess.PIPE, stderr=errors, env={**os.environ}
+            )
+        try:
+            async with asyncio.timeout(60):
+                while not await _accepts(listening):
+                    assert process.returncode is None, (directory / "envoy.log").read_text()
+                    await asyncio.sleep(0.02)
+            yield EnvoyCaller(listening, process)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
 
 
 async def _accepts(port: int) -> bool:

@@ -24,7 +24,8 @@ from tests.support.warm import warm
 ROOT = Path(__file__).parent.parent.parent
 DEVMESH = str(Path(sys.executable).with_name("devmesh"))
 TIMEOUT = 180  # seconds that a command may take
-PATIENCE = ("--wait-timeout", "2m")  # of `up`: what is tested here is not how busy the machine is
+# Of commands that wait, unless a test says otherwise: what is tested here is not how busy the machine is.
+PATIENCE = {"up": ("--wait-timeout", "2m"), "apply": ("--timeout", "1m"), "delete": ("--timeout", "1m")}
 
 
 @dataclass
@@ -38,6 +39,9 @@ class RunningMesh:
 
     def devmesh(self, *arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         environment = {**self.environment, "DEVMESH_RUNTIME": self.runtime}
+        option, limit = PATIENCE.get(arguments[0], ("", ""))
+        if option and option not in arguments:
+            arguments = (*arguments, option, limit)
         if arguments[0] in ("up", "down"):
             done = subprocess.run(
                 [DEVMESH, *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT
@@ -52,7 +56,7 @@ class RunningMesh:
 
     def up(self) -> None:
         how = ["--interception", self.interception] if self.runtime == "local" else []
-        self.devmesh("up", "--runtime", self.runtime, *how, *PATIENCE, *self.settings)
+        self.devmesh("up", *PATIENCE["up"], "--runtime", self.runtime, *how, *self.settings)
         state = orjson.loads((self.folder / ".devmesh" / "state.json").read_bytes())
         self.gateway = state["gateway_url"]
 
@@ -117,7 +121,7 @@ async def _clean(mesh: Mesh) -> None:
         await mesh.delete(applied)
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for a condition, failing after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -3,12 +3,11 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import docker
@@ -144,19 +143,8 @@ def five(
         compose.read_text().replace("fd00:6465:766d::", f"fd00:6465:{os.getpid() & 0xFFFF:x}::")
     )  # another run's is on the same engine
     settings = ("--set", "meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY", "--set", "addonComponents.prometheus.enabled=true")
-    with occupied(), running(folder, "auto", "docker", docker_environment, settings) as mesh:
+    with running(folder, "auto", "docker", docker_environment, settings) as mesh:
         yield mesh
-
-
-@contextmanager
-def occupied() -> Iterator[None]:
-    """The usual ports are somebody's: a mesh beside this one would take one that is free while a container of ours restarts."""
-    ports = (8500, 15014, 16686, 4317, 4318, 8080, 8443, 9090, 3000, 31400)
-    with ExitStack() as held:
-        for port in ports:
-            with suppress(OSError):
-                held.enter_context(socket.create_server(("127.0.0.1", port)))
-        yield
 
 
 def url(mesh: RunningMesh) -> str:
@@ -180,7 +168,7 @@ def test_an_untouched_file_comes_up_meshed_and_its_services_reach_each_other(fiv
     assert {one["service"] for one in five.json("status")["workloads"]} == {"web", "api", "db", "cache", "worker", *GATEWAYS}
     assert re.fullmatch(r"web: api api(-2)? redis :\d+ postgres R\s*", page(five)), page(five)
     where = url(five)
-    seen = {at(where).split()[2] for _ in range(20)}
+    seen = {at(where).split()[2] for _ in range(32)}  # by chance: all at one of the two would be once in 2**31 runs
     assert seen == {"api", "api-2"}, "both replicas answer"
 
 
@@ -209,9 +197,13 @@ def test_registry_only_cuts_what_is_no_service_by_ipv6_too(five, docker_engine):
     (six,) = filter(None, (one["GlobalIPv6Address"] for one in pod["NetworkSettings"]["Networks"].values()))
     said = five.devmesh("exec", "worker", "--", "sh", "-c", OUTSIDE, "sh", six, vip(five, "web")).stdout
     assert said == "cut cut cut 200"
-    log = five.devmesh("logs", "worker", "--access").stdout
-    for destination in ("203.0.113.7:8123", f"{six}:3000"):
-        assert re.search(rf"0 UH .* BlackHoleCluster - {re.escape(destination)} ", log), "as Envoy writes it"
+    for destination in ("203.0.113.7:8123", f"{six}:3000"):  # as Envoy writes it
+        until_logged(five, "worker", rf"0 UH .* BlackHoleCluster - {re.escape(destination)} ")
+
+
+def until_logged(mesh: RunningMesh, workload: str, line: str) -> None:
+    """Sidecars write their access logs in batches, the engine some time later."""
+    until(lambda: re.search(line, mesh.devmesh("logs", workload, "--access").stdout) is not None)
 
 
 @contextmanager
@@ -241,13 +233,11 @@ def test_a_host_outside_is_cut_until_a_service_entry_names_it_and_may_be_called_
         five.devmesh("apply", "-f", "entry.yaml")
         until(lambda: five.devmesh(*call, "http://outside.example/", check=False).stdout == "200")
         assert five.devmesh(*call, "http://outside.example/direct").stdout == "404"
-        assert re.search(
-            r'"GET /direct HTTP/1.1" 404 .* outbound\|80\|\|outside.example ', five.devmesh("logs", "worker", "--access").stdout
-        )
+        until_logged(five, "worker", r'"GET /direct HTTP/1.1" 404 .* outbound\|80\|\|outside.example ')
         five.devmesh("apply", "-f", "egress.yaml")
         assert five.devmesh(*call, "http://outside.example/through").stdout == "404"
-        log = five.devmesh("logs", "istio-egressgateway", "--access").stdout
-        assert re.search(r'"GET /through HTTP/[12.]+" 404 .* outbound\|80\|\|outside.example ', log)
+        until_logged(five, "istio-egressgateway", r'"GET /through HTTP/[12.]+" 404 .* outbound\|80\|\|outside.example ')
+        until(lambda: len(callers()) == 3)
         first, _, last = callers()
         assert first != last, "the last request came from the gateway"
     five.devmesh("delete", "-f", "egress.yaml")
@@ -287,9 +277,9 @@ def targets(mesh: RunningMesh) -> dict[str, str]:
 def test_prometheus_scrapes_every_sidecar_and_the_control_plane(five):
     prometheus = five.json("status")["urls"]["mesh"]["prometheus"]
     wanted = dict.fromkeys([*five.state()["workloads"], "control"], "up")
-    until(lambda: targets(five) == wanted, 30)
+    until(lambda: targets(five) == wanted)
     calls = 'istio_requests_total{reporter="destination", destination_app="api", connection_security_policy="mutual_tls"}'
-    until(lambda: bool(page(five)) and ask_prometheus(prometheus, calls) > 0, 30)
+    until(lambda: bool(page(five)) and ask_prometheus(prometheus, calls) > 0)
 
 
 def test_an_apps_own_code_reaches_neither_registry_nor_ca_nor_control_plane(five, docker_engine):
@@ -351,13 +341,13 @@ def test_consul_lists_every_workload_and_a_stopped_app_is_critical_and_gets_no_t
 )
 def test_whatever_of_the_mesh_is_killed_comes_back_and_traffic_flows(five, name):
     subprocess.run(["docker", "kill", five.container(name)], capture_output=True, check=True)
-    until(lambda: five.pid(name) > 0, 30)
+    until(lambda: five.pid(name) > 0)
     five.devmesh("wait", "--timeout", "60s")
     if name.endswith("-pod"):
         sidecar = five.container(name.removesuffix("-pod") + "-sidecar")
         logs = subprocess.run(["docker", "logs", sidecar], capture_output=True, text=True, check=True).stderr
         assert "the pod is gone, and so are we" in logs, "its connections were closed at once"
-    until(lambda: page(five).startswith("web: api"), 30)
+    until(lambda: page(five).startswith("web: api"))
 
 
 @contextmanager
@@ -524,14 +514,14 @@ def test_a_second_project_joins_the_first_ones_control_plane_and_calls_its_servi
         program = "import urllib.request as u; print(u.urlopen('http://web:3000/', timeout=9).read().decode())"
         assert desk.devmesh("exec", "caller", "--", "python3", "-c", program).stdout.startswith("web: api")
         until(lambda: "outbound|3000||web.default.svc.cluster.local" in desk.devmesh("logs", "caller", "--access").stdout)
-        until(lambda: targets(five).get("caller") == "up", 30)
+        until(lambda: targets(five).get("caller") == "up")
         refused = five.devmesh("down", check=False)
         assert refused.returncode == 1
         assert f"desk{os.getpid()} has joined this mesh" in refused.stderr
     finally:
         desk.devmesh("down")
     assert "caller" not in five.devmesh("proxy-status").stdout
-    until(lambda: "caller" not in targets(five), 30)
+    until(lambda: "caller" not in targets(five))
 
 
 def test_a_service_that_opted_out_is_an_ordinary_container(docker_engine, docker_environment, devmesh_image, tmp_path):

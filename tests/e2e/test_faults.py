@@ -14,7 +14,7 @@ MISSING = "Sorry, product details are currently unavailable"
 def test_silence_a_pause_and_a_kill_degrade_the_page_are_shown_and_heal(clean_bookinfo: RunningMesh):
     mesh = clean_bookinfo
     assert MISSING not in mesh.page(), "from now on there is a connection in the pool"
-    mesh.devmesh("apply", "-f", "-", stdin=virtual_service("details", "timeout: 0.5s"))
+    mesh.devmesh("apply", "-f", "-", stdin=virtual_service("details", "timeout: 2s"))
     mesh.devmesh("fault", "inject", "--partition", "productpage", "details")
     assert MISSING in mesh.page()
     access_log = mesh.folder / ".devmesh" / "logs" / "productpage-v1.access.log"

@@ -114,11 +114,9 @@ def test_a_port_in_use_names_the_port(tmp_path, bookinfo):
 
 def test_a_registry_that_comes_back_empty_changes_nothing_in_force_and_every_command_says_so(tmp_path):
     with running(copy_sample("bookinfo", tmp_path / "lost")) as mesh:
-        killed = mesh.pid("registry")
-        for file in (mesh.folder / ".devmesh" / "registry").iterdir():
-            file.unlink()
-        os.kill(killed, signal.SIGKILL)
-        until(lambda: mesh.pid("registry") != killed)
+        with mesh.away("registry"):  # or it would write them anew
+            for file in (mesh.folder / ".devmesh" / "registry").iterdir():
+                file.unlink()
         until(lambda: "the registry came back empty" in (mesh.json("status")["problem"] or ""))
         assert "PublisherA" in mesh.page()
         for command in (["get"], ["apply", "-f", "tasks/virtual-service-all-v1.yaml"], ["fault", "inject", "ratings", "--abort", "503"]):

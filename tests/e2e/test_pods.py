@@ -139,7 +139,7 @@ def test_the_queries_of_istios_dashboards_and_of_ours_find_this_mesh_in_promethe
         return not left
 
     try:
-        until(found, 60)
+        until(found, 120)
     except AssertionError:
         raise AssertionError("\n".join(left)) from None
 
@@ -180,15 +180,16 @@ def test_inside_a_pod_is_plain_http_and_between_sidecars_only_tls(unmodified):
     if os.getuid() != 0:
         pytest.skip("a capture on the machine's loopback takes root")
     address = unmodified.state()["workloads"]["reviews"]["ip"]
-    dump = ("tcpdump", "-i", "lo", "-l", "-A", "-s", "0")
+    dump = ("tcpdump", "-i", "lo", "-l", "-A", "-s", "0", "-c", "12")
+    data = "tcp[tcpflags] & tcp-push != 0"  # not the looks for whether the app listens
     devmesh = str(Path(sys.executable).with_name("devmesh"))
-    inside_reviews = [devmesh, "exec", "reviews", *dump, "-c", "12", "tcp port 9080"]
-    outside = [*dump, "-c", "12", f"dst host {address} and tcp port 9080 and tcp[tcpflags] & tcp-push != 0"]
+    inside_reviews = [devmesh, "exec", "reviews", *dump, f"tcp port 9080 and {data}"]
+    outside = [*dump, f"dst host {address} and tcp port 9080 and {data}"]
     with capture(*inside_reviews, folder=unmodified.folder) as plain, capture(*outside, folder=unmodified.folder) as between:
         loop = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do curl -s http://reviews:9080/secret-path; done"
         assert inside(unmodified, "redis", "sh", "-c", loop).count("go < java") == 12
-        assert b"GET /secret-path HTTP/1.1" in plain.communicate(timeout=20)[0]
-        seen = between.communicate(timeout=20)[0]
+        assert b"GET /secret-path HTTP/1.1" in plain.communicate(timeout=60)[0]
+        seen = between.communicate(timeout=60)[0]
     assert seen
     assert b"HTTP/1.1" not in seen
     assert b"secret-path" not in seen

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from devmesh.runtimes.processes import start_time
-from tests.e2e.conftest import ROOT, RunningMesh, copy_sample, running
+from tests.e2e.conftest import PATIENCE, ROOT, RunningMesh, copy_sample, running
 from tests.support.require import missing, pods
 
 pytestmark = pytest.mark.e2e
@@ -53,7 +53,7 @@ class Unprivileged(RunningMesh):
         program = "import sys; from devmesh.cli.app import main; main()"
         done = subprocess.run(
             [*NOBODY, interpreter(), "-c", program, *arguments],
-            cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=90, input=stdin,
+            cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=180, input=stdin,
         )  # fmt: skip
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
@@ -127,14 +127,14 @@ def test_where_namespaces_are_refused_up_falls_back_and_says_what_would_allow_th
 
     def devmesh(*arguments: str) -> subprocess.CompletedProcess[str]:
         inside = ["unshare", "--user", "--map-root-user", "sh", "-c", limited, "sh", str(Path(sys.executable).with_name("devmesh"))]
-        return subprocess.run([*inside, *arguments], cwd=mesh.folder, capture_output=True, text=True, check=False, timeout=90)
+        return subprocess.run([*inside, *arguments], cwd=mesh.folder, capture_output=True, text=True, check=False, timeout=180)
 
-    forced = devmesh("up", "--runtime", "local", "--interception", "namespace")
+    forced = devmesh("up", *PATIENCE["up"], "--runtime", "local", "--interception", "namespace")
     assert forced.returncode == 1
     assert "no user namespaces are allowed (unshare: No space left on device)" in forced.stderr
     assert "hint: sudo sysctl -w user.max_user_namespaces=15000" in forced.stderr
     assert not (mesh.folder / ".devmesh" / "state.json").exists()
-    done = devmesh("up", "--runtime", "local")
+    done = devmesh("up", *PATIENCE["up"], "--runtime", "local")
     try:
         assert done.returncode == 0, done.stderr
         assert "interception proxy: no user namespaces are allowed" in done.stderr
@@ -199,14 +199,14 @@ set -e
 {"" if ipv6 else without_ipv6}
 mount --bind {tmp_path}/etc /etc
 cd {folder}
-{devmesh} up --runtime local --interception namespace >&2
+{devmesh} up {" ".join(PATIENCE["up"])} --runtime local --interception namespace >&2
 trap '{devmesh} down >&2' EXIT
 {devmesh} exec other curl -s http://web:9080/
 {devmesh} exec other curl -s http://web.default.svc.cluster.local:9080/
 {devmesh} exec other timeout 20 getent hosts nowhere.example || echo " $?"
 """
     around = ["unshare", "--mount", *([] if ipv6 else ["--net"]), "sh", "-c", script]
-    done = subprocess.run(around, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(around, capture_output=True, text=True, check=False, timeout=600)
     assert done.stdout == "okok 2\n", done.stderr
 
 
@@ -216,7 +216,7 @@ def coming_up(folder: Path, *change: str) -> Iterator[subprocess.Popen[str]]:
     pods()
     compose(folder, {"web": "9080"})
     (folder / "server.py").write_text(SERVER.replace(*change))
-    command = [sys.executable, "-m", "devmesh.cli.app", "up", "--runtime", "local", "--interception", "namespace"]
+    command = [sys.executable, "-m", "devmesh.cli.app", "up", *PATIENCE["up"], "--runtime", "local", "--interception", "namespace"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as going:
         try:
             yield going

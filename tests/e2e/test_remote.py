@@ -87,7 +87,11 @@ def join(mesh: RunningMesh, address: str = "../shop"):
 
 
 def status_of(mesh: RunningMesh, workload: str, url: str) -> str:
-    return mesh.devmesh("exec", workload, "curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", url, check=False).stdout
+    return mesh.devmesh("exec", workload, "curl", "-s", "-m", "20", "-o", "/dev/null", "-w", "%{http_code}", url, check=False).stdout
+
+
+def page_logged(mesh: RunningMesh, workload: str) -> str:
+    return "\n".join(one for one in mesh.devmesh("logs", workload, "--access").stdout.splitlines() if "/page" in one)
 
 
 def test_services_of_two_projects_call_each_other_over_mtls_until_the_second_one_goes(shop, desk):
@@ -101,14 +105,13 @@ def test_services_of_two_projects_call_each_other_over_mtls_until_the_second_one
     both = {one["name"] for mesh in (shop, desk) for one in mesh.json("status")["workloads"]}
     until(lambda: not PROMETHEUS or scraped(shop) == {*both, "control"})
     assert status_of(desk, "caller", "http://details:9080/page") == "200"
+    shop.devmesh("wait", "--timeout", "60s")  # `up` waits for its own workloads
     assert status_of(shop, "web", "http://caller:9090/") == "200"
     # One service of two projects: the first one's workload knows that page, ours does not.
     loop = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do curl -s -m 5 -o /dev/null -w '%{http_code} ' http://reviews:9080/page; done"
     until(lambda: set(desk.devmesh("exec", "caller", "sh", "-c", loop).stdout.split()) == {"200", "404"})
-    line = next(one for one in desk.devmesh("logs", "caller", "--access").stdout.splitlines() if "/page" in one)
-    assert "outbound|9080||details.default.svc.cluster.local" in line
-    callee = next(one for one in shop.devmesh("logs", "details-v1", "--access").stdout.splitlines() if "/page" in one)
-    assert "inbound|9080||" in callee
+    until(lambda: "outbound|9080||details.default.svc.cluster.local" in page_logged(desk, "caller"))
+    until(lambda: "inbound|9080||" in page_logged(shop, "details-v1"))
     desk.devmesh("down")
     until(lambda: not scraped(shop) & {"caller", "reviews-v9"})
     assert {one["workload"] for one in json.loads(shop.devmesh("proxy-status", "-o", "json").stdout)["proxies"]} == {

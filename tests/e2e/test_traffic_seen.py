@@ -47,7 +47,7 @@ def test_a_port_that_turns_out_to_speak_h2_is_shown_so_and_an_http_rule_for_it_i
     assert "DM0008" not in mesh.devmesh("apply", "-f", "-", stdin=RULE).stderr
     mesh.devmesh("delete", "virtualservice", "framed")
     url = mesh.json("status")["urls"]["services"]["framed"]
-    subprocess.run(["curl", "-s", "-m", "1", "--http2-prior-knowledge", url], capture_output=True, check=False)
+    subprocess.run(["curl", "-s", "-m", "20", "--http2-prior-knowledge", url], capture_output=True, check=False)  # until the app hangs up
     until(lambda: framed(mesh)["ports"] == [{"port": 7000, "protocol": "tcp (h2)", "source": "traffic"}])
     assert "7000 tcp (h2)" in mesh.devmesh("status").stdout
     said = mesh.devmesh("apply", "-f", "-", stdin=RULE).stderr

@@ -22,9 +22,8 @@ from devmesh.runtimes.local.plan import WorkloadPlan
 from devmesh.runtimes.local.pods import Pods
 from devmesh.runtimes.processes import start_time, stop_all
 from devmesh.sidecar.dialer import PodConnector
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT, until
 
-LIMIT = 10  # seconds that a test waits for what must come
 ADDRESS = "127.7.250.1"
 
 

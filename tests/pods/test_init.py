@@ -20,7 +20,7 @@ from tests.pods.harness import ADDRESS, OnePod, gone, one_pod
 from tests.support.require import pods
 from tests.support.waiting import until
 
-CALL = "import socket; s = socket.create_connection(({host!r}, {port}), 5); s.sendall(b'hello'); print(s.recv(100).decode())"
+CALL = "import socket; s = socket.create_connection(({host!r}, {port}), 60); s.sendall(b'hello'); print(s.recv(100).decode())"
 SERVE = """
 import socket
 listener = socket.create_server((%r, %d))
@@ -91,7 +91,7 @@ async def test_a_question_to_any_name_server_arrives_at_15053(pod, kind):
 
 async def test_what_is_neither_tcp_nor_dns_is_refused_at_once(pod):
     said = await pod.output(
-        "import socket; s = socket.socket(type=2); s.settimeout(5); s.connect(('203.0.113.7', 443)); s.send(b'x'); s.recv(9)"
+        "import socket; s = socket.socket(type=2); s.settimeout(60); s.connect(('203.0.113.7', 443)); s.send(b'x'); s.recv(9)"
     )
     assert "PermissionError" in said or "ConnectionRefusedError" in said
 

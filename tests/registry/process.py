@@ -12,6 +12,7 @@ from pathlib import Path
 
 from devmesh.registry.client import Registry
 from devmesh.registry.consul import ConsulPorts, consul_command
+from devmesh.runtimes.claims import PortClaims
 
 TOKEN = "b1b1b1b1-0000-4000-8000-000000000001"
 EMBEDDED = """
@@ -23,21 +24,13 @@ asyncio.run(serve(sock, Path(sys.argv[2]), sys.argv[3], lambda: None))
 """
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
-
-
 class RegistryProcess:
-    """One registry that can be killed and started again on the same port and directory."""
+    """One registry that can be killed and started again on the same port and directory; `ports` are its own meanwhile."""
 
-    def __init__(self, directory: Path, binary: Path | None) -> None:
+    def __init__(self, directory: Path, binary: Path | None, ports: PortClaims) -> None:
         self.directory = directory
         self._binary = binary
-        self._ports = free_ports(3)
+        self._ports = [ports.prefer(0) for _ in range(3)]
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._ports[0]}"
 
@@ -62,7 +55,7 @@ class RegistryProcess:
     def kill(self, number: int = signal.SIGKILL) -> None:
         if self._process is not None and self._process.poll() is None:
             os.kill(self._process.pid, number)
-            self._process.wait(20)
+            self._process.wait(60)
 
     @property
     def status(self) -> int | None:
@@ -75,9 +68,10 @@ class RegistryProcess:
 
 @contextlib.asynccontextmanager
 async def running(directory: Path, binary: Path | None = None) -> AsyncIterator[RegistryProcess]:
-    process = RegistryProcess(directory, binary)
-    try:
-        await process.start()
-        yield process
-    finally:
-        process.kill()
+    with PortClaims() as ports:
+        process = RegistryProcess(directory, binary, ports)
+        try:
+            await process.start()
+            yield process
+        finally:
+            process.kill()

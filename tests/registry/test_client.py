@@ -6,6 +6,7 @@ from aiohttp.test_utils import TestServer
 
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import MAX_TXN_BYTES, Operation, Registry, RegistryDeniedError, RegistryUnavailableError, split_operations
+from tests.support.virtual_time import in_virtual_time
 
 
 @pytest.mark.parametrize(
@@ -54,14 +55,16 @@ async def refusing(times: int, wanted: str):
     async with TestServer(app) as server, Registry(str(server.make_url("")).rstrip("/"), "t") as registry:
         if wanted:
             with pytest.raises(RegistryDeniedError, match=wanted):
-                await registry.wait_leader(within=0.2)
+                await registry.wait_leader(within=1)
         else:
-            await registry.wait_leader(within=5)
+            await registry.wait_leader(within=60)
 
 
+@in_virtual_time
 async def test_a_new_leader_that_does_not_know_its_token_yet_is_waited_for():
     await refusing(2, "")
 
 
+@in_virtual_time
 async def test_a_token_that_stays_refused_is_the_error_at_the_end():
     await refusing(1000, "ACL not found")

@@ -1,5 +1,6 @@
 """Numbers of meshes and ports: each given once, for every user of the machine."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -11,7 +12,24 @@ from devmesh.runtimes import claims
 from devmesh.runtimes.claims import PortClaims, claim_mesh_number, claim_port, claim_usual_port
 from devmesh.runtimes.local.plan import bind_preferring, port_of
 
-CLAIM = "from devmesh.runtimes.claims import claim_mesh_number; print(claim_mesh_number()[0])"
+CLAIM = "import sys; from devmesh.runtimes import claims; claims.PREFIX = sys.argv[1]; print(claims.claim_mesh_number()[0])"
+
+
+@pytest.fixture(autouse=True)
+def start(monkeypatch):
+    """Numbers and ports that no mesh takes and no connection is given, however many come and go beside this test; the first of the ports."""
+    monkeypatch.setattr(claims, "PREFIX", f"test-{os.getpid()}")
+    first = next(port for port in range(10_000 + os.getpid() % 4_000, 15_000, 10) if all(map(free, range(port, port + 10))))
+    monkeypatch.setattr(claims, "APP_PORTS", range(first + 1, first + 10))
+    return first
+
+
+def free(port):
+    try:
+        socket.create_server(("", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_a_number_is_taken_until_its_mesh_ends_also_for_another_process():
@@ -19,12 +37,12 @@ def test_a_number_is_taken_until_its_mesh_ends_also_for_another_process():
     with held:
         second, other = claim_mesh_number()
         other.close()
-        assert second > first
-        done = subprocess.run([sys.executable, "-c", CLAIM], capture_output=True, text=True, check=True)
-        assert int(done.stdout) != first
+        assert (first, second) == (0, 1)
+        done = subprocess.run([sys.executable, "-c", CLAIM, claims.PREFIX], capture_output=True, text=True, check=True)
+        assert int(done.stdout) == 1
     again, held = claim_mesh_number()
     held.close()
-    assert again <= second
+    assert again == 0
 
 
 def test_when_all_are_taken_it_says_so(monkeypatch):
@@ -40,7 +58,7 @@ def test_a_port_is_given_once_while_it_is_held():
         assert first != second
     again, held = claim_port()
     held.close()
-    assert again <= first
+    assert again == first
 
 
 def test_a_port_that_somebody_listens_on_is_passed_over(monkeypatch):
@@ -53,11 +71,9 @@ def test_a_port_that_somebody_listens_on_is_passed_over(monkeypatch):
 
 
 @pytest.fixture
-def usual():
+def usual(start):
     """A port that nobody has, outside of those that claims are made from otherwise."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    return start
 
 
 def test_a_usual_port_is_one_meshs_from_its_choice_on_long_before_it_is_bound(usual):
@@ -99,3 +115,15 @@ def test_ports_for_an_engine_are_no_other_meshs_until_it_has_bound_them(usual):
     assert len(set(given)) == 4
     with PortClaims() as later:
         assert later.prefer(usual) == usual
+
+
+def test_a_heir_holds_them_as_long_as_it_lives_whoever_has_chosen_them(usual):
+    with PortClaims() as ours:
+        chosen = {ours.prefer(0), usual}
+        for _ in range(2):
+            ours.take(usual)
+        heir = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=ours.inheritance)
+    with heir, PortClaims() as others:
+        assert not chosen & {others.prefer(one) for one in chosen}
+        heir.communicate(b"\n")
+        assert others.prefer(usual) == usual

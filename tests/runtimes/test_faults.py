@@ -58,6 +58,6 @@ async def test_a_look_comes_after_what_is_over_has_ended(registry):
         found.append(await held_apps(client))
         stopping.set()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await watch_faults(registry.url, TOKEN, stopping, hold)
     assert found == [{}]

@@ -89,6 +89,11 @@ def test_processes_that_are_not_ready_are_named_with_their_status():
     assert [str(one) for one in found] == ["web: ended with status 3", "db: is not ready"]
 
 
+def test_a_process_that_ended_and_has_just_been_started_again_is_said_to_have_ended():
+    assert [str(one) for one in processes_lack([process("web", last_status=3)])] == ["web: ended with status 3"]
+    assert processes_lack([process("web", ready=True, last_status=3)]) == []
+
+
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [

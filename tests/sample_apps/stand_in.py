@@ -26,7 +26,7 @@ class App:
     async def stop(self):
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await self.reading
             return await self.process.wait()
 
@@ -58,7 +58,7 @@ async def start(sample, program, *, proxy="", name="", **environment):
         listening.set()
 
     app = App(process, "", lines, asyncio.create_task(read(), name=f"output of {program}"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await listening.wait()
     if found := re.search(r"listens on (\S+)$", lines[0] if lines else ""):
         app.url = f"http://{found[1]}"

@@ -36,7 +36,7 @@ async def test_an_app_says_where_it_listens_and_ends_well():
 async def test_a_port_in_use_is_said_in_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         app = await start("bookinfo", "ratings", PORT=str(taken.getsockname()[1]))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await app.reading
             assert await app.process.wait() == 1
     assert len(app.lines) == 1
@@ -55,7 +55,7 @@ async def test_an_app_whose_collector_is_gone_ends_without_waiting_for_it():
 
 async def spans_of(url, trace, wanted):
     """The spans of a trace, once there are that many."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 spans = await get_trace(url, trace)
@@ -84,7 +84,7 @@ async def test_server_and_client_spans_join_the_trace_that_comes_in(headers):
         }
         reviews = mesh.routes["reviews"] = await start("bookinfo", "reviews", proxy=mesh.url, **environment)
         mesh.faults["ratings"] = 503
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not mesh.seen or "traceparent" not in mesh.seen[-1][2]:  # the SDK loads beside the first requests
                 async with aiohttp.request("GET", f"{reviews.url}/reviews/0") as response:
                     assert response.status == 200

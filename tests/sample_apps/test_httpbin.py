@@ -99,7 +99,7 @@ async def test_every_request_is_logged_so_that_mirrored_ones_are_seen(mesh, url)
     app = mesh.routes["httpbin"]
     before = len(app.lines)
     await text(f"{url}/headers", headers={"User-Agent": "curl/1"})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(app.lines) == before:
             await asyncio.sleep(0.01)
     assert 'level=INFO msg="GET /headers 200 ' in app.lines[-1]

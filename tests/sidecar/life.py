@@ -76,14 +76,14 @@ async def living(specs=None, *, wait=True, **changes):
     task = asyncio.create_task(run(Bootstrap.parse(bootstrap(**changes)), specs, ready.set))
     waiting = asyncio.create_task(ready.wait() if wait else asyncio.sleep(0))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 task.result()
         yield ports
         if not task.done():
             assert (await ports.call("admin", "/quitquitquit", "POST", Authorization="Bearer admin-token"))[0] == 200
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await task
     finally:
         task.cancel()

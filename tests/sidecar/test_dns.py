@@ -14,9 +14,10 @@ import dns.rrset
 import pytest
 
 from devmesh.sidecar.dns import MAX_FORWARDED, NameServer, local_answer, machine_resolvers
+from tests.support.ports import tcp_and_udp
 
 NAMES = {"reviews": ("240.240.0.3",), "reviews.default.svc.cluster.local": ("240.240.0.3",), "both.test": ("240.240.0.4", "fd00::4")}
-LIMIT = 5
+LIMIT = 60
 
 
 def answer(name: str, kind: str = "A") -> tuple[str, list[str]] | None:
@@ -102,10 +103,8 @@ async def serving(
     port = transport.get_extra_info("sockname")[1]
     extra = {"host.docker.internal": ("240.241.0.1",), "db-pod": ()}
     server = NameServer(lambda: NAMES, extra, resolvers if callable(resolvers) else lambda: resolvers, port, patience)
-    stream = socket.create_server(("127.0.0.1", 0))
+    stream, datagrams = tcp_and_udp()
     own = stream.getsockname()[1]
-    datagrams = socket.socket(type=socket.SOCK_DGRAM)
-    datagrams.bind(("127.0.0.1", own))
     await server.listen(stream)
     await server.listen(datagrams)
     try:

@@ -381,7 +381,7 @@ async def test_draining_closes_idle_connections_and_lets_the_last_answer_out():
         idle, busy = await proxy.connect(), await proxy.connect()
         await idle.ask()
         busy.get("/slow")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(proxy.proxy.exchanges) < 1:
                 await asyncio.sleep(0)
         draining = asyncio.ensure_future(proxy.proxy.drain(5))

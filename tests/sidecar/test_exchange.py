@@ -91,7 +91,7 @@ async def test_a_body_that_arrives_while_a_retry_waits_is_sent_whole():
         client = await proxy.connect()
         size = 2_500_000
         client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % size)
-        await asyncio.wait_for(first.wait(), 5)
+        await asyncio.wait_for(first.wait(), 60)
         (exchange,) = proxy.proxy.exchanges
         await until(lambda: exchange.router._retrying is not None or len(exchange.record.attempts) > 1)
         client.send(b"x" * size)
@@ -324,7 +324,7 @@ async def test_a_client_that_leaves_takes_its_request_with_it(connected):
         record = await proxy.records.next()
         assert (record.flags, record.status, record.details) == (Flag.DC, 0, "downstream_remote_disconnect")
         if connected:
-            await asyncio.wait_for(gone.wait(), 5)
+            await asyncio.wait_for(gone.wait(), 60)
 
 
 async def test_a_client_that_leaves_during_a_back_off_ends_the_retries():

@@ -4,22 +4,20 @@ import pytest
 
 from devmesh.sidecar.dialer import Dialer
 from devmesh.sidecar.health import FIRST_INTERVAL, HEALTHY_INTERVAL, SILENT_LOOKS, AppProbe, Health, Miss, look, next_interval
+from tests.sidecar.sidecars import refusing_port
 from tests.support.waiting import until
 
 
 async def test_an_app_is_healthy_once_it_listens():
-    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    server.close()
-    await server.wait_closed()
+    sock, _ = refusing_port()
+    address = sock.getsockname()
     changes = []
     probe = AppProbe([address], lambda: changes.append(probe.health))
     task = asyncio.create_task(probe.run())
     try:
         await until(lambda: changes)
         assert changes == [Health(healthy=False, detail=f"127.0.0.1:{address[1]}: Connection refused")]
-        server = await asyncio.start_server(lambda reader, writer: writer.close(), *address)
-        async with server:
+        async with await asyncio.start_server(lambda reader, writer: writer.close(), sock=sock):
             await until(lambda: len(changes) == 2)
         assert changes[1] == Health(healthy=True, detail="")
     finally:

@@ -28,7 +28,7 @@ async def test_before_its_certificate_it_is_not_ready_and_says_why(tmp_path):
         status, text = await ports.call("health", "/healthz/ready")
         assert (status, text.partition(":")[0]) == (503, "no certificate yet")
         assert (await ports.call("admin", "/ready"))[0] == 503
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not (said := (await ports.json("/server_info"))["ca"]["error"]):
                 pass
         assert "no workload token" in said, "what `devmesh status` shows when a certificate has ended"
@@ -87,7 +87,7 @@ async def test_a_workload_that_passes_for_the_control_plane_is_not_believed(tmp_
         mesh.control.put("v1")
         try:
             async with living(wait=False, **await mesh.settings(url)) as ports:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     while f"not {CONTROL_PLANE}" not in (await ports.call("health", "/healthz/ready"))[1]:
                         await asyncio.sleep(0.01)
                 assert mesh.control.requests == []
@@ -108,4 +108,4 @@ def test_as_a_program_it_runs_until_sigterm(tmp_path):
             if "configuration v1 is in force" in line:
                 break
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0

@@ -181,7 +181,7 @@ async def test_what_comes_during_a_lookup_belongs_to_the_request_that_waits(monk
             client = await proxy.connect()
             inner = b"GET http://reviews/smuggled HTTP/1.1\r\nhost: reviews\r\n\r\n"
             client.send(b"POST http://outside.test/ HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(inner))
-            await asyncio.wait_for(lookup.asked.wait(), 5)
+            await asyncio.wait_for(lookup.asked.wait(), 60)
             client.send(inner + b"GET http://reviews/second HTTP/1.1\r\nhost: reviews\r\n\r\n")
             (connection,) = proxy.proxy.connections
             await until(lambda: len(connection._buffer) > len(inner))
@@ -196,7 +196,7 @@ async def test_a_client_that_leaves_during_a_lookup_reaches_nobody(monkeypatch):
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup)
         client = await proxy.connect()
         client.send(b"GET http://outside.test/ HTTP/1.1\r\nhost: a\r\n\r\n")
-        await asyncio.wait_for(lookup.asked.wait(), 5)
+        await asyncio.wait_for(lookup.asked.wait(), 60)
         client.leave()
         await until(lambda: not proxy.proxy.connections)
         lookup.go.set()

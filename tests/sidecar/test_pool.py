@@ -21,17 +21,17 @@ async def test_who_waits_gets_a_connection_when_another_endpoint_holds_all_that_
     ours = upstreams()
     first, second, third = Attempt(), Attempt(), Attempt()
     assert ours.pool(Target(cluster, endpoints[0], None)).acquire(first, b"GET")
-    await asyncio.wait_for(first.started.wait(), 5)
+    await asyncio.wait_for(first.started.wait(), 60)
     pool = ours.pool(Target(cluster, endpoints[1], None))
     assert pool.acquire(second, b"GET")
-    await asyncio.wait_for(second.started.wait(), 5)
+    await asyncio.wait_for(second.started.wait(), 60)
     assert pool.acquire(third, b"GET")
     assert not pool.acquire(Attempt(), b"GET")
     other.answer.set()
-    await asyncio.wait_for(third.ended.wait(), 5)
+    await asyncio.wait_for(third.ended.wait(), 60)
     assert (third.failure, other.requests) == ("", 2)
     held.answer.set()
-    await asyncio.wait_for(first.ended.wait(), 5)
+    await asyncio.wait_for(first.ended.wait(), 60)
 
 
 @interpreted
@@ -42,11 +42,11 @@ async def test_who_was_refused_a_connection_does_not_keep_the_next_one_from_gett
     pool = ours.pool(Target(Cluster("c", "EDS", "RANDOM", (endpoint,), breakers=CircuitBreakers(max_requests=1)), endpoint, None))
     first, refused, later = Attempt(), Attempt(), Attempt()
     assert pool.acquire(first, b"GET")
-    await asyncio.wait_for(first.started.wait(), 5)
+    await asyncio.wait_for(first.started.wait(), 60)
     assert not pool.acquire(refused, b"GET")
     assert pool.load.overflows == 1
-    await asyncio.wait_for(first.ended.wait(), 5)
+    await asyncio.wait_for(first.ended.wait(), 60)
     assert pool.acquire(later, b"GET")
-    await asyncio.wait_for(later.ended.wait(), 5)
+    await asyncio.wait_for(later.ended.wait(), 60)
     assert first.connection is later.connection
     await ours.close()

@@ -41,7 +41,7 @@ async def test_a_server_speaks_first_where_istio_switches_the_inspectors_off():
     )
     await proxy.listen([SocketSpec("inbound", address, port, sock)])
     reader, writer = await asyncio.open_connection(address, port)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await reader.readexactly(9) == b"220 ready"
     writer.close()
     await left.wait()

@@ -34,7 +34,7 @@ async def used(ours, cluster, endpoint, server, authority=b"a"):
     pool = ours.http_pool(cluster, endpoint, authority)
     assert pool.acquire(attempt, b"GET")
     server.answer.set()
-    await asyncio.wait_for(attempt.ended.wait(), 5)
+    await asyncio.wait_for(attempt.ended.wait(), 60)
     for connection in list(pool.open):
         connection.abandon()
     return pool
@@ -59,7 +59,7 @@ async def test_a_destination_that_refuses_or_is_given_up_is_forgotten_too(server
         nobody.bind(("127.0.0.1", 0))
         attempt = Attempt()
         assert ours.http_pool(PASSTHROUGH, Endpoint("127.0.0.1", nobody.getsockname()[1])).acquire(attempt, b"GET")
-        await asyncio.wait_for(attempt.ended.wait(), 5)
+        await asyncio.wait_for(attempt.ended.wait(), 60)
     assert not ours._pools
     impatient = Attempt()
     pool = ours.http_pool(PASSTHROUGH, endpoint)
@@ -80,7 +80,7 @@ async def test_whoever_watches_the_app_is_told_of_a_connection_that_failed():
         endpoint = Endpoint(*nobody.getsockname())
         attempt = Attempt()
         assert ours.http_pool(PASSTHROUGH, endpoint).acquire(attempt, b"GET")
-        await asyncio.wait_for(attempt.ended.wait(), 5)
+        await asyncio.wait_for(attempt.ended.wait(), 60)
     assert missed == [(endpoint.address, endpoint.port)]
 
 
@@ -93,11 +93,11 @@ async def test_an_endpoint_that_is_gone_keeps_no_connection_and_lets_what_is_und
     attempt = Attempt()
     pool = ours.http_pool(cluster, endpoints[0])
     assert pool.acquire(attempt, b"GET")
-    await asyncio.wait_for(attempt.started.wait(), 5)
+    await asyncio.wait_for(attempt.started.wait(), 60)
     fewer = Cluster("c", "EDS", "RANDOM", (endpoints[1],))
     ours.configure({"c": fewer})
     assert not ours._pools
     server.answer.set()
-    await asyncio.wait_for(attempt.ended.wait(), 5)
+    await asyncio.wait_for(attempt.ended.wait(), 60)
     assert attempt.failure == ""
     assert (pool.idle, pool.open, ours.load("c").connections) == ([], set(), 0)

@@ -27,7 +27,7 @@ INTERNAL = dict.fromkeys(
     "1",
 )  # fmt: skip
 GENERATED_COOKIE = re.compile(r'="[0-9a-f]+"')
-SECONDS = 5
+SECONDS = 60
 
 
 @dataclass(frozen=True)

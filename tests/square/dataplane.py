@@ -150,7 +150,7 @@ async def envoy(xds: Xds, place: Place, directory: Path) -> AsyncIterator[Callab
         yield way
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         log.close()
 
 

@@ -31,7 +31,16 @@ from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.images import FOREIGN_ROLES, ensure, image, image_names
 from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
-from devmesh.runtimes.docker.prepare import Joining, Secrets, Surroundings, check_services, lay_out, scrape_targets, write_files
+from devmesh.runtimes.docker.prepare import (
+    Joining,
+    Secrets,
+    Surroundings,
+    check_services,
+    lay_out,
+    published_ports,
+    scrape_targets,
+    write_files,
+)
 from devmesh.runtimes.docker.primary import DockerPrimary
 from devmesh.runtimes.docker.project import as_yaml, render, without_waiting
 from devmesh.runtimes.faults import expire_faults
@@ -50,9 +59,12 @@ START_INTERVAL_SINCE = (25, 0)
 
 
 class BringUp:
-    """One `up`. Every step raises DevmeshError; what was started then is the caller's to remove."""
+    """One `up`. Every step raises DevmeshError; what was started then is the caller's to remove.
 
-    def __init__(self, compose_file: Path, files: MeshFiles, settings: Json, tell: Tell) -> None:
+    `ports` holds those of the host, also of what the user's file publishes, as long as the caller likes.
+    """
+
+    def __init__(self, compose_file: Path, files: MeshFiles, settings: Json, tell: Tell, ports: PortClaims) -> None:
         self.compose_file, self.files, self.settings, self._tell = compose_file, files, settings, tell
         self.engine = Engine.connect()
         self.compose = Compose.find()
@@ -62,7 +74,8 @@ class BringUp:
         self._began = time.monotonic()
         self._mesh_id = str(uuid.uuid4())
         self._addons: tuple[str, ...] = tuple(settings.get("addons", ()))
-        self._claims = PortClaims()  # until the engine has bound them
+        self._ports = ports
+        self._subnets = contextlib.ExitStack()  # claims, until the engine has made the networks
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -73,7 +86,7 @@ class BringUp:
 
     async def run(self) -> Json:
         """The state of the mesh that is up."""
-        with self._claims:
+        with self._subnets:
             return await self._run()
 
     async def _run(self) -> Json:
@@ -86,6 +99,8 @@ class BringUp:
             check_services(
                 config, load_topology(self.compose_file, profiles=profiles, merged=whole, gateways=gateways)
             )  # before an image is pulled in vain
+        for port in published_ports(config["services"]):
+            self._ports.take(port)
         with self.phase("images"):
             images = self._images(config)
         with self.phase("project"):
@@ -148,8 +163,8 @@ class BringUp:
         return Surroundings(
             existing=self.engine.networks(),
             routes=host_routes(),
-            prefer=self._claims.prefer,
-            claim=partial(claim_subnet, self._claims),
+            prefer=self._ports.prefer,
+            claim=partial(claim_subnet, self._subnets),
             start_interval=self.engine.version >= START_INTERVAL_SINCE,
         )
 

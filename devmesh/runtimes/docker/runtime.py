@@ -17,6 +17,7 @@ from typing import IO, NoReturn
 
 from devmesh.errors import DevmeshError
 from devmesh.registry.client import Registry
+from devmesh.runtimes.claims import PortClaims
 from devmesh.runtimes.docker.bring_up import REST_RUNS, BringUp, process_json, url_of
 from devmesh.runtimes.docker.compose import Compose, Project
 from devmesh.runtimes.docker.engine import Container, Engine
@@ -52,22 +53,22 @@ class DockerRuntime:
 
     def up(self, settings: Json, tell: Tell) -> None:
         self.files.make()
-        with self.files.lock() as lock:
-            bringing = BringUp(self.compose_file, self.files, settings, tell)
+        with self.files.lock() as lock, PortClaims() as ports:
+            bringing = BringUp(self.compose_file, self.files, settings, tell, ports)
             self.files.write_state(self._starting({}))
             try:
                 with interruptible():
                     state = asyncio.run(bringing.run())
             except DevmeshError as error:
                 if bringing.project is not None and REST_RUNS in error.message:
-                    self._keep(bringing.state(), lock)
+                    self._keep(bringing.state(), lock, ports)
                 else:
                     self._undo(bringing)
                 raise
             except BaseException:
                 self._undo(bringing)
                 raise
-            self._keep(state, lock)
+            self._keep(state, lock, ports)
 
     def _starting(self, state: Json) -> Json:
         return {"runtime": self.name, "workloads": {}, "ports": {}, "processes": []} | state | {STARTING: identity(os.getpid())}
@@ -78,12 +79,12 @@ class DockerRuntime:
             bringing.compose.run(bringing.project, "down", "--remove-orphans", "--timeout", "3")
         self.files.state.unlink(missing_ok=True)
 
-    def _keep(self, state: Json, lock: IO[str]) -> None:
-        """Start the keeper; it inherits the lock, so that the folder is taken without a gap."""
+    def _keep(self, state: Json, lock: IO[str], ports: PortClaims) -> None:
+        """Start the keeper; it inherits lock and ports, so that folder and ports are taken without a gap, and while a container restarts."""
         with self.files.log("keeper").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "devmesh.runtimes.docker.keeper", str(self.compose_file)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=(lock.fileno(),),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=(lock.fileno(), *ports.inheritance),
             )  # fmt: skip
         self.files.write_state({**state, KEEPER: identity(process.pid)})
 

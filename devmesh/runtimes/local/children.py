@@ -21,7 +21,6 @@ from devmesh.runtimes.processes import start_time
 UP_TIMEOUT = 30.0  # seconds until `up` gives up on readiness, unless it is told when
 FORK_SECONDS = 2.0  # in which a launcher answers, if it lives
 FOREIGN = ("consul", "addon")  # somebody else's servers, which tell us nothing
-FORKED = ("ours", "pod", "sidecar")
 Again = Callable[[Managed], Awaitable[None]]
 
 
@@ -74,6 +73,7 @@ class Children:
 
     def _send(self, process: Managed) -> None:
         process.begin(time.monotonic())
+        process.asked = True
         self._launchers.fork(process.request, process.sockets, pod=process.kind == "pod")
 
     def on_launcher(self, event: dict[str, Any]) -> None:
@@ -82,7 +82,7 @@ class Children:
         if process is None:  # one we gave up
             return
         if event["event"] == "started":
-            process.pid, process.started = event["pid"], start_time(event["pid"]) or 0
+            process.known(event["pid"], start_time(event["pid"]) or 0)
             self._changed()
         elif event["event"] == "ready":
             process.ready = True
@@ -90,12 +90,12 @@ class Children:
             self.exited(process, event["status"])
         process.changed.set()
 
-    async def all_forked(self) -> None:
-        """Until the launchers have said the number of whatever they were asked for last: nothing else tells whom to stop."""
+    async def all_known(self) -> None:
+        """Until the number of whatever was asked for last has been said: nothing else tells whom to stop."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FORK_SECONDS):
-                for process in self.of_kind(*FORKED):
-                    while not process.pid and process.status is None:
+                for process in self.processes.values():
+                    while process.asked:
                         process.changed.clear()
                         await process.changed.wait()
 
@@ -108,6 +108,7 @@ class Children:
     async def spawn(self, process: Managed) -> None:
         """Start what `process.request` says; one that cannot be started has ended with 127, as a shell says it."""
         process.begin(time.monotonic())
+        process.asked = True
         argv, directory = process.request["argv"], Path(process.request.get("cwd", self._files.root))
         fd = self._files.open_log(process.name)
         try:
@@ -121,7 +122,9 @@ class Children:
             return
         finally:
             os.close(fd)
-        process.pid, process.started = child.pid, start_time(child.pid) or 0
+            process.asked = False  # of whoever gives up waiting, too: asyncio ends that child
+        process.known(child.pid, start_time(child.pid) or 0)
+        process.changed.set()
         process.ready = process.kind in FOREIGN or not process.listens
         self.task(self._wait(process, child), f"wait for {process.name}")
         if process.kind == "app":

@@ -36,18 +36,22 @@ class Managed:
     `restart` is an app's policy (restarts.py); `over`: it has ended and is not started again. `holds` counts the pauses.
     `waits` is what must be before it is started (order.py), `refused` why it was not, and `refused_for` because of whom; `watcher` runs its
     healthcheck.
+    `asked`: it was asked for and its pid is not known yet, `pid` being that of the one before it.
+    `status` is None while it runs, `last_status` how the one before it ended.
     """
 
     name: str
     kind: str  # app | sidecar | pod | consul | addon | ours
     pid: int = 0
     started: int = 0
+    asked: bool = False
     ready: bool = False
     restarts: int = 0
     wanted: bool = True
     backoff: float = FIRST_BACKOFF
     born: float = 0.0
     status: int | None = None
+    last_status: int | None = None
     listens: bool = False
     held: str = ""
     restart: str = ""
@@ -72,6 +76,7 @@ class Managed:
             "ready": self.ready and (self.health is None or self.health.status == HEALTHY),
             "restarts": self.restarts,
             "status": self.status,
+            "last_status": self.last_status,
             "held": self.held,
             **({"state": "exited"} if self.over else {}),
             **({"health": self.health.to_json()} if self.health else {}),
@@ -87,7 +92,7 @@ class Managed:
         self.changed.set()
 
     def ended(self, status: int) -> None:
-        self.ready, self.status, self.held = False, status, ""
+        self.ready, self.asked, self.status, self.last_status, self.held = False, False, status, status, ""
         self._leave_health()
         self.changed.set()
 
@@ -117,6 +122,9 @@ class Managed:
         """It, as `up` says whom it waits for, and for whom that one does."""
         return f"{self.name} (for {self.waits})" if self.waits else self.name
 
+    def known(self, pid: int, started: int) -> None:
+        self.pid, self.started, self.asked = pid, started, False
+
     @property
     def runs(self) -> bool:
         return bool(self.pid) and self.status is None and self.wanted
@@ -127,11 +135,11 @@ class Managed:
         return self.runs and (self.ready or not self.listens)
 
     def how_it_failed(self, ports: Iterable[int], limit: float) -> str:
-        """Of an app that was to listen on these within `limit` seconds."""
+        """Of an app that was to listen on these within `limit` seconds; one that has ended may run again by now."""
         if not self.born and not self.wanted:
             return "was stopped before it was started"
-        if self.status is not None:
-            return f"exits at start (status {self.status})"
+        if self.last_status is not None:
+            return f"exits at start (status {self.last_status})"
         return f"does not listen on its port {', '.join(map(str, ports))} after {limit:g} s"
 
     def next_wait(self, now: float) -> float:

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,8 +20,10 @@ from devmesh.runtimes.local.enter import enter
 from devmesh.runtimes.local.leftovers import GRACE, clean_up, let_go
 from devmesh.runtimes.local.ports import OUTBOUND_PORT
 from devmesh.runtimes.local.preload import Preloading
+from devmesh.runtimes.processes import await_ends
 from devmesh.runtimes.runtime import Json, LogQuery, Tell
 
+DOWN_SECONDS = 30.0  # that a supervisor may take to stop everything but the apps, and then itself
 RESTART_SECONDS = 300  # who is restarted with another waits until that one is as it needs it
 
 
@@ -53,11 +55,14 @@ class LocalRuntime:
 
     async def down(self, *, volumes: bool) -> bool:
         del volumes  # see `forget`
-        if self.is_up():
-            apps = sum(not one["gateway"] for one in self.files.running_state().get("workloads", {}).values())
-            await self.command({"command": "down"}, within=30 + GRACE * apps)  # one may have to be stopped after the other
-            return True
         state = self.files.read_state() or {}
+        if self.is_up():
+            apps = sum(not one["gateway"] for one in state.get("workloads", {}).values())
+            # One may have to be stopped after the other.
+            await self.command({"command": "down"}, within=DOWN_SECONDS + GRACE * apps)
+            keeper = state["supervisor"]  # has the folder's lock until its end: an `up` that follows would be refused
+            await asyncio.to_thread(await_ends, [(keeper["pid"], keeper["started"])], time.monotonic() + DOWN_SECONDS)
+            return True
         found = await asyncio.to_thread(clean_up, self.files)
         if state.get("primary"):
             from devmesh.runtimes.local.primary import LocalPrimary  # noqa: PLC0415 - for the one mesh that joined another
@@ -117,10 +122,10 @@ class LocalRuntime:
         if not files:
             known = ", ".join(sorted(path.name.removesuffix(".log") for path in self.files.logs.glob("*.log")))
             raise DevmeshError(f"no logs of {query.service!r}", f"there are: {known}" if known else "devmesh up")
+        if query.follow:
+            yield from _followed(files, query.tail)
         for path in files:
             yield from ((path.name.removesuffix(".log"), line) for line in last_lines(path, query.tail))
-        if query.follow:
-            yield from _followed(files)
 
     def _log_files(self, query: LogQuery) -> list[Path]:
         found = sorted(self.files.logs.glob("*.access.log" if query.access else "*.log"))
@@ -164,15 +169,17 @@ def _is_done(events: Iterable[str], tell: Tell) -> bool:
     return False
 
 
-def _followed(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    handles = {path: path.open(errors="replace") for path in files}
-    for handle in handles.values():
-        handle.seek(0, 2)
-    while True:
-        idle = True
-        for path, handle in handles.items():
-            for line in handle:
-                idle = False
-                yield path.name.removesuffix(".log"), line.rstrip()
-        if idle:
-            time.sleep(0.1)  # between looks at files, as tail -f does
+def _followed(files: Sequence[Path], tail: int) -> Iterator[tuple[str, str]]:
+    """For ever, from where the last lines ended: what is written while they are taken is not missed."""
+    with ExitStack() as opened:
+        handles = {path.name.removesuffix(".log"): opened.enter_context(path.open(errors="replace")) for path in files}
+        for name, handle in handles.items():
+            yield from ((name, line) for line in handle.read().splitlines()[-tail:])
+        while True:
+            idle = True
+            for name, handle in handles.items():
+                for line in handle:
+                    idle = False
+                    yield name, line.rstrip()
+            if idle:
+                time.sleep(0.1)  # between looks at files, as tail -f does

@@ -301,6 +301,7 @@ class Supervisor:
         plan = self.plans[name]
         sidecar.sockets = [one.sock for one in plan.sockets]
         sidecar.request["arguments"]["sockets"] = [one.to_json() for one in plan.sockets]
+        await self._children.all_known()  # one that has just been asked for has the dead pod's sockets, too
         await asyncio.to_thread(stop_all, [(sidecar.pid, sidecar.started)], GRACE)  # its end starts it again
         app = self.processes[name]
         if app.wanted and app.born and not app.over:
@@ -456,6 +457,7 @@ class Supervisor:
             return
         process.wanted = False
         process.changed.set()  # who waits for it, or with it for others, need not any more
+        await self._children.all_known()  # it may be starting again
         if action in ("stop", "restart") and process.pid:
             await asyncio.to_thread(stop_all, [(process.pid, process.started)], GRACE)
             await self._children.ended(process)
@@ -469,7 +471,7 @@ class Supervisor:
         for process in self.processes.values():
             process.wanted = False
         await self._checks.close()
-        await self._children.all_forked()
+        await self._children.all_known()
         apps = [
             [self.processes[name] for name in names if name in self.processes] for names in to_stop(p.workload for p in self.plans.values())
         ]

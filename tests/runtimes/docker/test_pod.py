@@ -123,11 +123,11 @@ def doorman():
 
 
 def test_a_restarted_sidecar_gets_the_same_listening_socket(doorman):
-    first, sockets = meet(5, name=doorman.name)
+    first, sockets = meet(60, name=doorman.name)
     sockets[0].close()
     first.close()
     with socket.create_connection(("127.0.0.1", doorman.port)) as caller:
-        second, sockets = meet(5, name=doorman.name)
+        second, sockets = meet(60, name=doorman.name)
         accepted = sockets[0].accept()[0]
         assert accepted.getpeername() == caller.getsockname(), "who came meanwhile waits in the backlog"
         for sock in (accepted, second, *sockets):
@@ -135,7 +135,7 @@ def test_a_restarted_sidecar_gets_the_same_listening_socket(doorman):
 
 
 def test_the_sidecar_is_told_when_the_pod_goes_and_the_pod_waits_for_it(doorman):
-    pod, sockets = meet(5, name=doorman.name)
+    pod, sockets = meet(60, name=doorman.name)
     doorman.stop()
     gone = threading.Event()
     thread = threading.Thread(target=lambda: (doorman.close(10), gone.set()))

@@ -1,5 +1,6 @@
 """Addons as processes of this machine: which binary, which port, what it is started with."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from devmesh.errors import DevmeshError
+from devmesh.runtimes.claims import PortClaims
 from devmesh.runtimes.local.addons import Addon, all_answer, answers, command, environment, find, plan_addons
 from devmesh.runtimes.local.plan import bind_preferring, port_of
 
@@ -35,16 +37,12 @@ def test_the_binary_on_path_is_used_and_grafanas_old_name_too():
     assert find(["grafana"], {"grafana-server": "/sbin/grafana-server"}.get) == {"grafana": Path("/sbin/grafana-server")}
 
 
-def test_a_taken_port_gives_way_to_one_of_its_own(tmp_path):
-    with socket.socket() as busy:
-        busy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            busy.bind(("127.0.0.1", 9090))
-            busy.listen()
-        except OSError:
-            pass  # somebody has it already
+def test_a_taken_port_gives_way_to_one_of_its_own(monkeypatch, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        usual = busy.getsockname()[1]
+        monkeypatch.setattr("devmesh.runtimes.local.addons.PORTS", {"prometheus": usual})
         planned = plan_addons({"prometheus": Path("/usr/bin/prometheus")}, tmp_path)["prometheus"]
-    assert planned.port != 9090
+    assert planned.port != usual
     planned.held.close()
 
 
@@ -102,14 +100,14 @@ async def test_an_addon_that_does_not_become_ready_is_named_with_its_last_lines(
 
 
 def test_its_usual_port_is_no_other_meshs_until_it_starts(monkeypatch, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        usual = free.getsockname()[1]
-    monkeypatch.setattr("devmesh.runtimes.local.addons.PORTS", {"prometheus": usual})
-    planned = plan_addons({"prometheus": Path("prometheus")}, tmp_path)["prometheus"]
-    assert planned.port == usual
-    with planned.held, bind_preferring("127.0.0.1", usual) as other:
-        assert port_of(other) != usual
+    with PortClaims() as claims:
+        usual = claims.prefer(0)  # no mesh beside this test takes it
+        monkeypatch.setattr("devmesh.runtimes.claims.PREFIX", f"test-{os.getpid()}")
+        monkeypatch.setattr("devmesh.runtimes.local.addons.PORTS", {"prometheus": usual})
+        planned = plan_addons({"prometheus": Path("prometheus")}, tmp_path)["prometheus"]
+        assert planned.port == usual
+        with planned.held, bind_preferring("127.0.0.1", usual) as other:
+            assert port_of(other) != usual
 
 
 async def test_whoever_has_its_port_and_never_answers_is_not_taken_for_it():

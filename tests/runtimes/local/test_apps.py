@@ -30,7 +30,10 @@ def apps(tmp_path, limit=UP_TIMEOUT):
 )
 def test_an_app_that_failed_is_named_with_how_and_its_last_words(tmp_path, status, words):
     started, children, files = apps(tmp_path)
-    children.processes["web"] = Managed("web", "app", status=status)
+    process = children.processes["web"] = Managed("web", "app")
+    if status is not None:
+        process.ended(status)
+        process.begin(0)  # it was started again before it is told of
     files.log("web").write_text("no database here\n")
     error = started.failed_at_start([plan("web", 8080, 9090)])
     assert error.message == f"{words}; its last lines:\nno database here\nThe rest of the mesh runs."

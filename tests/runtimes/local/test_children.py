@@ -147,7 +147,7 @@ async def test_what_cannot_be_started_has_ended_and_its_log_says_why(tmp_path):
 async def test_a_fork_that_was_just_asked_for_is_heard_of_before_anything_is_stopped(tmp_path):
     children, _ = born(tmp_path)
     children.fork("web-sidecar", "sidecar", {}, [], kind="sidecar")
-    heard = asyncio.create_task(children.all_forked())
+    heard = asyncio.create_task(children.all_known())
     await settled()
     assert not heard.done()
     children.on_launcher({"event": "started", "name": "web-sidecar", "pid": 2**22})
@@ -156,8 +156,35 @@ async def test_a_fork_that_was_just_asked_for_is_heard_of_before_anything_is_sto
 
 
 @in_virtual_time
+async def test_so_is_one_that_takes_the_place_of_another(tmp_path):
+    children, _ = born(tmp_path)
+    children.fork("web-sidecar", "sidecar", {}, [], kind="sidecar")
+    children.on_launcher({"event": "started", "name": "web-sidecar", "pid": 2**22})
+    children.on_launcher({"event": "exited", "name": "web-sidecar", "pid": 2**22, "status": -9})
+    await pass_time(FIRST_BACKOFF)
+    heard = asyncio.create_task(children.all_known())
+    await settled()
+    assert not heard.done()
+    children.on_launcher({"event": "started", "name": "web-sidecar", "pid": 2**22 + 1})
+    await heard
+    assert now() < FORK_SECONDS
+
+
+async def test_an_app_that_is_being_started_is_known_before_anything_is_stopped(tmp_path):
+    children, _ = born(tmp_path)
+    process = children.processes["web"] = Managed("web", "app", wanted=False, request={"argv": ["cat"], "environment": {}})
+    starting = asyncio.create_task(children.spawn(process))
+    await asyncio.sleep(0)
+    assert (process.asked, process.pid) == (True, 0)
+    await children.all_known()
+    assert process.pid
+    await starting
+    await until(lambda: process.status is not None)
+
+
+@in_virtual_time
 async def test_a_launcher_that_is_gone_is_not_waited_for_without_end(tmp_path):
     children, _ = born(tmp_path)
     children.fork("web-sidecar", "sidecar", {}, [], kind="sidecar")
-    await children.all_forked()
+    await children.all_known()
     assert now() == pytest.approx(FORK_SECONDS)

@@ -110,7 +110,7 @@ async def test_an_app_that_does_not_run_yet_or_no_more_is_left_alone(registry, c
             setattr(api, name, value)
         await write_resources(registry, [stored("f1", PAUSE)])
         assert await Holding(lambda: [api], NONE, lambda: None).look(registry) == {}
-        assert state(api.pid) == "S"
+        assert state(api.pid) != "T"
 
 
 async def test_an_app_that_was_started_again_is_held_again(registry):

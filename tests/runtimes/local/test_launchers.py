@@ -20,7 +20,7 @@ class Scripted:
     def __init__(self) -> None:
         ours, self.channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        self.channel.settimeout(5)
+        self.channel.settimeout(60)
         self.process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         self.preload = Preload.of(self.process.pid, ours)
 
@@ -77,7 +77,7 @@ async def test_events_of_both_are_heard(own, pods):
     launchers.listen(heard.put_nowait)
     pods.say(event="started", name="web-pod", pid=1)
     own.say(event="started", name="ca", pid=2)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert {(await heard.get())["name"] for _ in range(2)} == {"web-pod", "ca"}
     await launchers.end()
 
@@ -89,7 +89,7 @@ async def test_a_launcher_that_died_is_asked_for_nothing_any_more(own):
     assert not launchers.is_lost
     own.say(event="exited", name="ca", pid=1, status=0)
     own.channel.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await heard.get()
     await asyncio.sleep(0)
     assert launchers.is_lost

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -9,6 +11,8 @@ from devmesh.errors import DevmeshError
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local import ahead
 from devmesh.runtimes.local.runtime import LocalRuntime
+from devmesh.runtimes.processes import start_time
+from devmesh.runtimes.runtime import LogQuery
 
 
 class Interrupted(io.StringIO):
@@ -76,3 +80,42 @@ def test_what_went_wrong_is_raised(tmp_path, monkeypatch, said, message):
     _, error = up(tmp_path, monkeypatch, io.StringIO(said))
     assert isinstance(error, DevmeshError)
     assert error.message.startswith(message)
+
+
+def test_what_is_written_while_the_last_lines_are_taken_is_followed_too(tmp_path, monkeypatch):
+    files = MeshFiles.of(tmp_path / "compose.yaml")
+    files.make()
+    log = files.log("web")
+    log.write_text("one\ntwo\nthree\n")
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("nothing came"))
+    found = LocalRuntime(tmp_path / "compose.yaml", files).logs(LogQuery(service="web", follow=True, tail=2))
+    assert [next(found), next(found)] == [("web", "two"), ("web", "three")]
+    with log.open("a") as file:
+        file.write("four\n")
+    assert next(found) == ("web", "four")
+    found.close()
+
+
+SUPERVISOR = """
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print("listening", flush=True)
+asking, _ = listener.accept()
+asking.recv(1000)
+asking.sendall(b'{"stopped": true}\\n')
+asking.recv(1000)  # until who asked has heard that
+"""
+
+
+async def test_a_down_returns_when_the_supervisor_has_ended_which_has_the_folders_lock_until_then(tmp_path):
+    files = MeshFiles.of(tmp_path / "compose.yaml")
+    files.make()
+    with subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(files.control_socket)], stdout=subprocess.PIPE) as supervisor:
+        assert supervisor.stdout.readline() == b"listening\n"
+        files.write_state({"supervisor": {"pid": supervisor.pid, "started": start_time(supervisor.pid)}})
+        stopped = await LocalRuntime(tmp_path / "compose.yaml", files).down(volumes=False)
+        lives = start_time(supervisor.pid) is not None
+        supervisor.kill()
+    assert (stopped, lives) == (True, False)

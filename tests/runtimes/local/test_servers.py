@@ -8,7 +8,6 @@ import pytest
 
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.children import Children
-from devmesh.runtimes.local.ports import REGISTRY_PORT
 from devmesh.runtimes.local.servers import OwnServers
 from tests.runtimes.local.scripted import ScriptedLaunchers
 
@@ -32,7 +31,7 @@ def test_each_face_has_a_port_and_takes_connections_before_its_server_runs(start
     assert sorted(servers.ports) == ["ca", "control", "otlp", "query", "registry", "xds"]
     assert len(set(servers.ports.values())) == 6
     for port in servers.ports.values():
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
 
 
 def test_a_second_mesh_gets_other_ports(started, tmp_path):
@@ -42,7 +41,6 @@ def test_a_second_mesh_gets_other_ports(started, tmp_path):
     for socks in second._socks.values():
         for sock in socks:
             sock.close()
-    assert REGISTRY_PORT not in second.ports.values()
     assert not set(first.ports.values()) & set(second.ports.values())
 
 

@@ -94,3 +94,15 @@ async def test_an_app_that_is_restarted_runs_once(tmp_path):
     assert tasks("restart") == []
     assert await supervisor._run_command({"command": "stop", "target": "job"}) == {"workloads": ["job"]}
     assert process.status is not None
+
+
+async def test_an_app_that_is_being_started_again_is_stopped_too(tmp_path):
+    supervisor = supervisor_of(tmp_path)
+    supervisor.plans["job"] = plan("job")
+    process = supervisor.processes["job"] = Managed("job", "app", request={"argv": ["sleep", "600"], "environment": dict(os.environ)})
+    starting = asyncio.create_task(supervisor._children.spawn(process))
+    await asyncio.sleep(0)
+    assert process.asked
+    assert await supervisor._run_command({"command": "stop", "target": "job"}) == {"workloads": ["job"]}
+    await starting
+    assert process.status is not None

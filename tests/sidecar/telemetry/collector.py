@@ -32,7 +32,7 @@ class Collector:
         return web.Response(status=status)
 
     async def until(self, condition):
-        async with asyncio.timeout(5), self._changed:
+        async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(condition)
 
 
