@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from devmesh.config.check_delegates import check_delegates
 from devmesh.config.check_destination_rule import check_destination_rule
 from devmesh.config.check_gateway import check_gateway, check_peer_authentication
+from devmesh.config.check_metadata import check_metadata
 from devmesh.config.check_secret import check_secret
 from devmesh.config.check_service_entry import check_service_entry
 from devmesh.config.check_virtual_service import check_virtual_service
@@ -49,6 +50,7 @@ def merge(groups: Iterable[Iterable[Diagnostic]]) -> list[Diagnostic]:
 
 
 def _check_alone(check: Checker) -> None:
+    check_metadata(check)
     spec = check.resource.spec
     if isinstance(spec, VirtualService):
         check_virtual_service(check, spec)

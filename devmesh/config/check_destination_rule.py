@@ -1,21 +1,22 @@
 """What istiod's validation says of a DestinationRule by itself."""
 
-from devmesh.config.checks import Checker, is_label
+from devmesh.config.check_locality import check_locality, check_zone_aware
+from devmesh.config.checks import Checker
 from devmesh.config.istio_networking import (
     ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHashLB,
     DestinationRule,
     LoadBalancerSettings,
-    LocalityLoadBalancerSetting,
     OutlierDetection,
     PortTrafficPolicy,
     TrafficPolicy,
     WarmupConfiguration,
 )
+from devmesh.config.syntax import is_label
 
 MAX_MAGLEV_TABLE = 5_000_011
-_TOPOLOGY_LABELS = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone")
+_CONFIG_MAP = "configmap://"
 
 
 def check_destination_rule(check: Checker, spec: DestinationRule) -> None:
@@ -31,7 +32,8 @@ def check_destination_rule(check: Checker, spec: DestinationRule) -> None:
         _check_policy(check, f"{path}.trafficPolicy", subset.traffic_policy)
     check.export_to("spec.exportTo", spec.export_to)
     _check_credentials(check, spec)
-    check.selector("spec.workloadSelector", spec.workload_selector)
+    if spec.workload_selector is not None:
+        check.selector("spec.workloadSelector.matchLabels", spec.workload_selector.match_labels)
     beyond = [one for one in spec.export_to if one not in (".", check.resource.meta.namespace)]
     if spec.workload_selector is not None and beyond:
         check.error("spec.exportTo", "destination rule with workload selector cannot have exportTo beyond current namespace")
@@ -77,7 +79,7 @@ def _check_policy(check: Checker, path: str, policy: TrafficPolicy | None) -> No
             check.error(f"{path}.tunnel.protocol", 'tunnel protocol must be "CONNECT" or "POST"')
         if policy.tunnel.protocol == "POST":
             check.error(f"{path}.tunnel.protocol", "tunnels by POST are not supported", "use CONNECT, the default")
-        check.domain(f"{path}.tunnel.targetHost", policy.tunnel.target_host)
+        check.domain(f"{path}.tunnel.targetHost", policy.tunnel.target_host, wildcard=False, address=True)
         check.port(f"{path}.tunnel.targetPort", policy.tunnel.target_port)
     budget = policy.retry_budget
     if budget is not None and budget.percent is not None and not 0 <= budget.percent <= 100:
@@ -103,6 +105,9 @@ def _check_outlier(check: Checker, path: str, outlier: OutlierDetection | None) 
     for name, value in (("maxEjectionPercent", outlier.max_ejection_percent), ("minHealthPercent", outlier.min_health_percent)):
         if not 0 <= value <= 100:
             check.error(f"{path}.{name}", f"percentage {value} is not in range 0..100")
+    for index, code in enumerate(outlier.outlier_detection_http_error_codes):
+        if not 100 <= code <= 599:
+            check.error(f"{path}.outlierDetectionHttpErrorCodes[{index}]", f"{code} is not in range 100..599")
 
 
 def _check_pool(check: Checker, path: str, pool: ConnectionPoolSettings | None) -> None:
@@ -137,25 +142,9 @@ def _check_balancer(check: Checker, path: str, balancer: LoadBalancerSettings | 
     locality = balancer.locality_lb_setting
     if locality is not None and balancer.zone_aware_lb_setting is not None:
         check.error(path, "only one of localityLbSetting and zoneAwareLbSetting can be set")
-    _check_locality(check, f"{path}.localityLbSetting", locality, outlier)
+    check_locality(check, f"{path}.localityLbSetting", locality, outlier)
+    check_zone_aware(check, f"{path}.zoneAwareLbSetting", balancer.zone_aware_lb_setting, outlier)
     _check_warmup(check, f"{path}.warmup", balancer.warmup)
-
-
-def _check_locality(check: Checker, path: str, locality: LocalityLoadBalancerSetting | None, outlier: OutlierDetection | None) -> None:
-    if locality is None:
-        return
-    if locality.distribute and locality.failover:
-        check.error(path, "can not simultaneously specify 'distribute' and 'failover'")
-    if locality.failover and any(one in _TOPOLOGY_LABELS for one in locality.failover_priority):
-        check.error(path, "can not simultaneously set 'failover' and a topology label in 'failover_priority'")
-    for index, share in enumerate(locality.distribute):
-        if any(not 0 < weight <= 100 for weight in share.to.values()) or sum(share.to.values()) != 100:
-            check.error(f"{path}.distribute[{index}].to", f"total locality weight {sum(share.to.values())} != 100")
-    if (locality.failover or locality.failover_priority) and outlier is None:
-        check.warn(path, "outlier detection policy must be provided for failover")
-    for index, failover in enumerate(locality.failover):
-        if failover.from_ == failover.to:
-            check.error(f"{path}.failover[{index}]", "locality lb failover settings must specify different regions")
 
 
 def _check_hash(check: Checker, path: str, hashing: ConsistentHashLB | None) -> None:
@@ -189,8 +178,8 @@ def _check_warmup(check: Checker, path: str, warmup: WarmupConfiguration | None)
         return
     if warmup.duration is None:
         check.error(path, "duration is required")
-    if (warmup.minimum_percent or 0) > 100:
-        check.error(f"{path}.minimumPercent", "minimumPercent value should be less than or equal to 100")
+    if not 0 <= (warmup.minimum_percent or 0) <= 100:
+        check.error(f"{path}.minimumPercent", "minimumPercent value should be in range 0..100")
     if warmup.aggression is not None and warmup.aggression <= 0:
         check.error(f"{path}.aggression", "aggression should be greater than 0")
 
@@ -198,6 +187,7 @@ def _check_warmup(check: Checker, path: str, warmup: WarmupConfiguration | None)
 def _check_client_tls(check: Checker, path: str, tls: ClientTLSSettings | None) -> None:
     if tls is None:
         return
+    _check_config_map(check, f"{path}.credentialName", tls.credential_name)
     given = bool(tls.client_certificate or tls.private_key or tls.ca_certificates or tls.ca_crl)
     if tls.insecure_skip_verify and tls.mode in ("SIMPLE", "MUTUAL"):
         named = tls.mode == "SIMPLE" and tls.credential_name
@@ -211,3 +201,14 @@ def _check_client_tls(check: Checker, path: str, tls: ClientTLSSettings | None) 
         for name, value in (("client certificate", tls.client_certificate), ("private key", tls.private_key)):
             if not value:
                 check.error(path, f"{name} required for mutual tls")
+
+
+def _check_config_map(check: Checker, path: str, credential: str) -> None:
+    if not credential.startswith(_CONFIG_MAP):
+        return
+    namespace, _, name = credential.removeprefix(_CONFIG_MAP).partition("/")
+    if not (namespace and name.partition("/")[0]):
+        check.error(path, f'invalid configmap:// credentialName: "{credential}" is not configmap://<namespace>/<name>')
+    elif namespace != check.resource.meta.namespace:
+        message = f'namespace must match the configuration namespace "{check.resource.meta.namespace}"'
+        check.error(path, f"invalid configmap:// credentialName: {message}")

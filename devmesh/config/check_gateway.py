@@ -1,14 +1,18 @@
 """What istiod's validation says of a Gateway and of a PeerAuthentication by themselves."""
 
-from devmesh.config.checks import Checker, is_address, is_label
+from devmesh.config.checks import Checker
 from devmesh.config.istio_networking import CIPHER_SUITES, Gateway, Server, ServerTLSSettings
 from devmesh.config.istio_security import PeerAuthentication
 from devmesh.config.schema import suggest
+from devmesh.config.syntax import is_address, is_label, socket_problem
 
 HTTP_PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY")
 TLS_PROTOCOLS = ("HTTPS", "TLS")
 TCP_PROTOCOLS = ("TCP", "MONGO", "REDIS", "MYSQL", "UDP")
+_SOCKET = "unix://"
+MAX_CERTIFICATES = 2
 TERMINATED = ("SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL")
+_UNREAD = ("PASSTHROUGH", "AUTO_PASSTHROUGH")
 _OLD_TLS = ("TLSV1_0", "TLSV1_1")
 
 
@@ -31,8 +35,7 @@ def _check_server(check: Checker, path: str, server: Server) -> None:
         check.error(path, "server config must contain at least one host")
     for index, host in enumerate(server.hosts):
         _check_host(check, f"{path}.hosts[{index}]", host)
-    if server.bind and not server.bind.startswith("unix://") and not is_address(server.bind):
-        check.error(f"{path}.bind", f"{server.bind} is not a valid IP")
+    _check_bind(check, path, server)
     if server.default_endpoint:
         check.no_effect(f"{path}.defaultEndpoint", "Istio itself reads it in Sidecars only")
     if server.port is None:
@@ -43,13 +46,26 @@ def _check_server(check: Checker, path: str, server: Server) -> None:
     check.word(
         f"{path}.port.protocol", protocol, known, f'invalid protocol "{server.port.protocol}", supported protocols are {", ".join(known)}'
     )
-    if not server.bind.startswith("unix://"):
+    if server.port.number or not server.bind.startswith(_SOCKET):
         check.port(f"{path}.port.number", server.port.number)
+    elif "number" not in server.port.model_fields_set:
+        check.error(f"{path}.port", "port number must be given")
     if server.port.target_port:
         check.error(f"{path}.port.targetPort", "targetPort has no impact on Gateways")
     if not server.port.name:
         check.error(f"{path}.port", "port name must be set")
     _check_server_tls(check, path, server.tls, protocol)
+
+
+def _check_bind(check: Checker, path: str, server: Server) -> None:
+    if not server.bind.startswith(_SOCKET):
+        if server.bind and not is_address(server.bind):
+            check.error(f"{path}.bind", f"{server.bind} is not a valid IP")
+        return
+    if problem := socket_problem(server.bind.removeprefix(_SOCKET)):
+        check.error(f"{path}.bind", problem)
+    if server.port is not None and server.port.number:
+        check.error(f"{path}.port.number", "port number must be 0 for unix domain socket")
 
 
 def _check_host(check: Checker, path: str, host: str) -> None:
@@ -58,26 +74,30 @@ def _check_host(check: Checker, path: str, host: str) -> None:
         check.error(path, f'invalid namespace value "{namespace}" in gateway')
     if name != "*" and "." not in name:
         check.error(path, "short names (non FQDN) are not allowed")
-    elif check.domain(path, name) and name.startswith("*") and name != "*" and not name.startswith("*."):
+    elif check.domain(path, name, address=True) and name.startswith("*") and name != "*" and not name.startswith("*."):
         check.error(path, f'partial wildcard "{name}" not allowed')
 
 
 def _check_server_tls(check: Checker, path: str, tls: ServerTLSSettings | None, protocol: str) -> None:
+    if tls is not None and tls.https_redirect and protocol not in HTTP_PROTOCOLS:
+        check.warn(f"{path}.tls.httpsRedirect", "tls.httpsRedirect should only be used with http servers")
     if protocol in TLS_PROTOCOLS:
         if tls is None:
             check.error(path, "server must have TLS settings for HTTPS/TLS protocols")
         else:
+            _check_lists(check, f"{path}.tls", tls)
+            _check_unread(check, f"{path}.tls", tls)
             _check_certificates(check, f"{path}.tls", tls)
             _check_tls_details(check, f"{path}.tls", tls)
         return
     if tls is None:
         return
+    _check_lists(check, f"{path}.tls", tls)
+    _check_unread(check, f"{path}.tls", tls)
     certificates = tls.ca_certificates or tls.private_key or tls.server_certificate
     if protocol not in HTTP_PROTOCOLS:
         check.error(f"{path}.tls", "server cannot have TLS settings for non HTTPS/TLS ports")
-        if tls.https_redirect:
-            check.warn(f"{path}.tls.httpsRedirect", "tls.httpsRedirect should only be used with http servers")
-    elif tls.mode not in ("PASSTHROUGH", "AUTO_PASSTHROUGH") or certificates:
+    elif tls.mode not in _UNREAD or certificates:
         check.error(f"{path}.tls", "server cannot have TLS settings for plain text HTTP ports")
 
 
@@ -92,6 +112,8 @@ def _check_tls_details(check: Checker, path: str, tls: ServerTLSSettings) -> Non
     for index, suite in enumerate(tls.cipher_suites):
         if suite not in CIPHER_SUITES:
             check.warn(f"{path}.cipherSuites[{index}]", f"ignoring invalid cipher suite {suite}", suggest(suite, CIPHER_SUITES))
+        elif suite in tls.cipher_suites[:index]:
+            check.warn(f"{path}.cipherSuites[{index}]", f"ignoring duplicate cipher suite {suite}")
     if tls.ca_crl:
         check.error(f"{path}.caCrl", "revocation lists are not supported yet, and a gateway without one would let revoked certificates in")
     if tls.insecure_skip_verify and tls.mode in TERMINATED:
@@ -107,6 +129,25 @@ def _check_pins(check: Checker, path: str, tls: ServerTLSSettings) -> None:
             check.no_effect(f"{path}.{field}", "Istio reads it only of MUTUAL servers with a credentialName")
 
 
+def _check_unread(check: Checker, path: str, tls: ServerTLSSettings) -> None:
+    one = tls.server_certificate or tls.private_key or tls.ca_certificates or tls.ca_crl or tls.credential_name
+    if tls.mode in _UNREAD and (one or tls.tls_certificates or tls.credential_names):
+        check.warn(path, f"{tls.mode} mode does not use certificates, they will be ignored")
+
+
+def _check_lists(check: Checker, path: str, tls: ServerTLSSettings) -> None:
+    """Hold the CRD, to which an empty list is one that was given."""
+    given = tls.model_fields_set
+    for name, alias, values in (
+        ("credential_names", "credentialNames", tls.credential_names),
+        ("tls_certificates", "tlsCertificates", tls.tls_certificates),
+    ):
+        if name in given and not 1 <= len(values) <= MAX_CERTIFICATES:
+            check.error(f"{path}.{alias}", f"must have 1 to {MAX_CERTIFICATES} items, has {len(values)}")
+    if "credential_names" in given and not given.isdisjoint(("credential_name", "tls_certificates")):
+        check.error(path, "only one of credentialName, credentialNames or tlsCertificates can be set")
+
+
 def _check_certificates(check: Checker, path: str, tls: ServerTLSSettings) -> None:
     """Hold istiod's validateTLSOptions: what each mode needs, and what it excludes."""
     files = bool(tls.server_certificate and tls.private_key)
@@ -119,10 +160,7 @@ def _check_certificates(check: Checker, path: str, tls: ServerTLSSettings) -> No
         check.error(
             path, "only one of credential_name, credential_names, server_certificate/private_key, tls_certificates should be specified"
         )
-    if tls.mode in ("PASSTHROUGH", "AUTO_PASSTHROUGH"):
-        if any((*sources, tls.ca_certificates, tls.ca_crl)):
-            check.warn(path, f"{tls.mode} mode does not use certificates, they will be ignored")
-    elif not (tls.credential_name or tls.credential_names):
+    if tls.mode not in _UNREAD and not (tls.credential_name or tls.credential_names):
         _check_certificate_files(check, path, tls)
 
 
@@ -141,9 +179,13 @@ def _check_certificate_files(check: Checker, path: str, tls: ServerTLSSettings) 
 
 def check_peer_authentication(check: Checker, spec: PeerAuthentication) -> None:
     selects = spec.selector is not None and spec.selector.match_labels
-    if spec.port_level_mtls and not selects:
+    given = "port_level_mtls" in spec.model_fields_set
+    if given and not spec.port_level_mtls:
+        check.error("spec.portLevelMtls", "port level mTLS, if defined, must have at least one element")
+    elif given and not selects:
         check.error("spec.portLevelMtls", "mesh/namespace peer authentication cannot have port level mTLS", "add selector.matchLabels")
     for port in spec.port_level_mtls:
         if not 1 <= port <= 65535:
             check.error(f"spec.portLevelMtls.{port}", "port must be in range 1..65535")
-    check.selector("spec.selector", spec.selector)
+    if spec.selector is not None:
+        check.selector("spec.selector.matchLabels", spec.selector.match_labels)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from devmesh.config.checks import CORS_METHODS, GRPC_STATUSES, RETRY_POLICIES, Checker, is_label, is_retry_policy
+from devmesh.config.checks import CORS_METHODS, GRPC_STATUSES, RETRY_POLICIES, Checker, is_retry_policy
 from devmesh.config.istio_networking import (
     Abort,
     CorsPolicy,
@@ -21,6 +21,7 @@ from devmesh.config.istio_networking import (
 )
 from devmesh.config.names import host_matches, hosts_overlap
 from devmesh.config.schema import suggest
+from devmesh.config.syntax import is_address, is_label
 
 WEIGHTS = "DM0011"
 MESH = "mesh"
@@ -39,7 +40,9 @@ def check_virtual_service(check: Checker, spec: VirtualService) -> None:
     _check_tls(check, spec)
     for index, tcp in enumerate(spec.tcp):
         for number, match in enumerate(tcp.match):
-            _check_match_common(check, f"spec.tcp[{index}].match[{number}]", match.port, match.source_labels, match.gateways)
+            at = f"spec.tcp[{index}].match[{number}]"
+            check.subnets(f"{at}.destinationSubnets", match.destination_subnets)
+            _check_match_common(check, at, match.port, match.source_labels, match.gateways)
         _check_destinations(check, f"spec.tcp[{index}]", tcp.route)
     check.export_to("spec.exportTo", spec.export_to)
 
@@ -60,7 +63,7 @@ def _check_hosts(check: Checker, spec: VirtualService) -> None:
                 path, "wildcard host * is not allowed for virtual services bound to the mesh gateway", "name gateways:, or the hosts"
             )
             valid = False
-        elif not check.domain(path, host):
+        elif not check.domain(path, host, address=True):
             valid = False
     for index, host in enumerate(spec.hosts if valid else ()):
         for other in spec.hosts[:index]:
@@ -76,8 +79,9 @@ def _check_gateway_names(check: Checker, path: str, names: tuple[str, ...]) -> N
             if "." in name:
                 parts = name.split(".")
                 check.warn(at, f'using legacy gatewayName format "{name}"; prefer the <namespace>/<name> format: "{parts[1]}/{parts[0]}"')
-            check.domain(at, name)
-        elif not (is_label(namespace) and is_label(short)):
+            check.domain(at, name, wildcard=False)
+            return  # as istiod, which looks at no name after one without namespace
+        if not (is_label(namespace) and is_label(short)):
             check.error(at, f'"{name}" is no gateway name: write <namespace>/<name>')
 
 
@@ -178,7 +182,7 @@ def _check_cors(check: Checker, path: str, policy: CorsPolicy | None) -> None:
         check.word(f"{path}.allowMethods[{index}]", method, CORS_METHODS, f'"{method}" is not a supported HTTP method')
     for part, names in (("allowHeaders", policy.allow_headers), ("exposeHeaders", policy.expose_headers)):
         for index, name in enumerate(names):
-            check.header_match_name(f"{path}.{part}[{index}]", name)
+            check.header_name(f"{path}.{part}[{index}]", name)
     if policy.max_age is not None and policy.max_age % 1:
         check.error(f"{path}.maxAge", "max_age duration is accurate only to seconds precision")
     if policy.allow_origin:
@@ -339,9 +343,16 @@ def _check_tls(check: Checker, spec: VirtualService) -> None:
             at = f"{path}.match[{number}]"
             if not match.sni_hosts:
                 check.error(at, "TLS match must have at least one SNI host")
-            for place, name in enumerate(match.sni_hosts):
-                if check.domain(f"{at}.sniHosts[{place}]", name) and not any(host_matches(host, name) for host in spec.hosts):
-                    hosts = ", ".join(spec.hosts)
-                    check.error(f"{at}.sniHosts[{place}]", f'SNI host "{name}" is not a compatible subset of any of the hosts: [{hosts}]')
+            _check_sni_hosts(check, f"{at}.sniHosts", spec, match.sni_hosts)
+            check.subnets(f"{at}.destinationSubnets", match.destination_subnets)
             _check_match_common(check, at, match.port, match.source_labels, match.gateways)
         _check_destinations(check, path, tls.route)
+
+
+def _check_sni_hosts(check: Checker, path: str, spec: VirtualService, names: tuple[str, ...]) -> None:
+    for index, name in enumerate(names):
+        at = f"{path}[{index}]"
+        if is_address(name):
+            check.warn(at, f'using an IP address ("{name}") goes against SNI spec and most clients do not support this')
+        elif check.domain(at, name) and not any(host_matches(host, name) for host in spec.hosts):
+            check.error(at, f'SNI host "{name}" is not a compatible subset of any of the hosts: [{", ".join(spec.hosts)}]')

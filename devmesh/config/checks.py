@@ -1,29 +1,33 @@
 """The small rules that istiod's validation is made of, and the collector they report to."""
 
 import http
-import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 
 import re2
 
 from devmesh.config.istio_networking import Destination, HeaderOperations, Headers, PortSelector, StringMatch
-from devmesh.config.istio_types import WorkloadSelector
 from devmesh.config.model import Diagnostic, Resource, Severity
 from devmesh.config.schema import SCHEMA, suggest
+from devmesh.config.syntax import (
+    MAX_LABEL,
+    domain_problem,
+    is_address,
+    is_header_name,
+    is_header_value,
+    is_label,
+    is_label_key,
+    is_label_value,
+    subnet_problem,
+    wildcard_domain_problem,
+)
 
 SCHEMA_WARNING = "IST0133"
 NO_EFFECT = "DM0007"
 MAX_REGEX = 1024
 """istiod's limit, which keeps Envoy's RE2 programs within bounds."""
-_LABEL = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?")
-_FIRST_LABEL = re.compile(r"\*|(\*-?)?[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?")
-_HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
-_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-_HEADER_FORMAT = re.compile(r"(?:[^%]|%%|%[^%(]+(?:\((?:[^)\\]|\\.)*\) *)?%)*", re.DOTALL)
-_LABEL_KEY = re.compile(r"(?:[a-zA-Z0-9.-]{1,253}/)?(?:[A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
-_LABEL_VALUE = re.compile(r"(?:(?:[A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
-_PSEUDO_HEADERS = (":method", ":scheme", ":authority")
+_NOT_IN_GO = re.compile(r"(?<!\\)(?:\\\\)*(\\C|\(\?P?<[^>]*[^\x00-\x7f>][^>]*>)")
+_PSEUDO_HEADERS = (":method", ":scheme", ":authority", ":path", ":status")
 RETRY_POLICIES = (
     "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "retriable-4xx", "refused-stream", "retriable-status-codes",
     "retriable-headers", "envoy-ratelimited", "http3-post-connect-failure", "cancelled", "deadline-exceeded", "internal",
@@ -78,7 +82,7 @@ class Checker:
     def regex(self, path: str, pattern: str) -> None:
         if not pattern:
             self.error(path, "regex string match should not be empty")
-        elif len(pattern) > MAX_REGEX:
+        elif len(pattern.encode()) > MAX_REGEX:
             self.error(path, f"regex is too large, max length allowed is {MAX_REGEX}")
         elif problem := regex_problem(pattern):
             self.error(path, f"{problem}; Istio uses RE2 style regex-based match (https://github.com/google/re2/wiki/Syntax)")
@@ -91,38 +95,56 @@ class Checker:
         if match.regex is not None:
             self.regex(f"{path}.regex", match.regex)
 
-    def domain(self, path: str, domain: str) -> bool:
-        """Accept a DNS name whose first label may be or begin with "*", or an address."""
-        if problem := domain_problem(domain):
+    def domain(self, path: str, domain: str, *, wildcard: bool = True, address: bool = False) -> bool:
+        """Hold a DNS name, of which the first label may be or begin with "*"; whether an address will do depends on the field."""
+        if address and is_address(domain):
+            return True
+        problem = wildcard_domain_problem(domain) if wildcard else domain_problem(domain)
+        if problem:
             self.error(path, problem)
         return problem is None
 
+    def subnets(self, path: str, subnets: tuple[str, ...]) -> None:
+        for index, one in enumerate(subnets):
+            if problem := subnet_problem(one):
+                self.error(f"{path}[{index}]", problem)
+
     def labels(self, path: str, labels: Mapping[str, str]) -> None:
         for key, value in labels.items():
-            if not _LABEL_KEY.fullmatch(key):
+            if not is_label_key(key):
                 self.error(f"{path}.{key}", f'invalid label name "{key}"')
-            if not _LABEL_VALUE.fullmatch(value) or len(value) > 63:
+            if not is_label_value(value):
                 self.error(f"{path}.{key}", f'invalid label value "{value}"')
 
-    def selector(self, path: str, selector: WorkloadSelector | None) -> None:
-        if selector is None:
-            return
-        for key, value in selector.match_labels.items():
+    def selector(self, path: str, labels: Mapping[str, str]) -> None:
+        """Hold a workload selector's labels, which stand at `path`."""
+        for key, value in labels.items():
             if not key or "*" in key or "*" in value:
-                self.error(f"{path}.matchLabels.{key}", f'wildcard or empty key is not supported in selector: "{key}={value}"')
-        if not selector.match_labels:
+                self.error(f"{path}.{key}", f'wildcard or empty key is not supported in selector: "{key}={value}"')
+            elif len(value) > MAX_LABEL:
+                self.error(f"{path}.{key}", f"may not be more than {MAX_LABEL} characters")
+        if not labels:
             self.warn(path, "workload selector specified without labels")
 
-    def export_to(self, path: str, export_to: tuple[str, ...]) -> None:
+    def at_most(self, path: str, values: Sized, limit: int) -> None:
+        """Hold the limits of the CRDs."""
+        if len(values) > limit:
+            unit = "characters" if isinstance(values, str) else "items"
+            self.error(path, f"must have at most {limit} {unit}, has {len(values)}")
+
+    def export_to(self, path: str, export_to: tuple[str, ...], *, nobody: bool = False) -> None:
+        """`nobody`: whether "~" may be said."""
         namespaces = [self.resource.meta.namespace if one == "." else one for one in export_to]
         for index, one in enumerate(namespaces):
             at = f"{path}[{index}]"
             if one in namespaces[:index]:
                 self.error(at, f"duplicate entries in exportTo for entry {export_to[index]}")
-            elif one != "*" and not _LABEL.fullmatch(one):
+            elif one != "*" and not is_label(one) and not (nobody and one == "~"):
                 self.error(at, f'only ".", "*" or a namespace is allowed in exportTo, not "{one}"')
         if "*" in namespaces and len(namespaces) > 1:
             self.error(path, "cannot have both public (*) and non-public exportTo values for a resource")
+        if "~" in namespaces and len(namespaces) > 1:
+            self.error(path, "cannot export to no one (~) and someone")
 
     def destination(self, path: str, destination: Destination | None) -> None:
         if destination is None:
@@ -137,7 +159,11 @@ class Checker:
         self.port_selector(f"{path}.port", destination.port)
 
     def header_match_name(self, path: str, name: str) -> None:
-        if name not in _PSEUDO_HEADERS and not name.startswith("@request.auth.claims") and not _HEADER_NAME.fullmatch(name):
+        if name not in _PSEUDO_HEADERS and not name.startswith("@request.auth.claims"):
+            self.header_name(path, name)
+
+    def header_name(self, path: str, name: str) -> None:
+        if not is_header_name(name):
             self.error(path, f'header name "{name}" is not a valid header name')
 
     def header_operations(self, path: str, headers: Headers | None) -> None:
@@ -151,7 +177,7 @@ class Checker:
         for verb, values in (("set", operations.set), ("add", operations.add)):
             for name, value in values.items():
                 self._header_name(f"{path}.{verb}.{name}", name, authority=authority)
-                if not _HEADER_VALUE.fullmatch(value) or not _HEADER_FORMAT.fullmatch(value):
+                if not is_header_value(value):
                     hint = 'write a literal "%" as "%%"' if "%" in value else None
                     self.error(f"{path}.{verb}.{name}", f"header value configuration {value} is invalid", hint)
         for index, name in enumerate(operations.remove):
@@ -173,6 +199,9 @@ class Checker:
 
 
 def regex_problem(pattern: str) -> str | None:
+    """Say why RE2 does not take a pattern, or Go's reading of it, which istiod asks: no single bytes, no names beyond ASCII."""
+    if strange := _NOT_IN_GO.search(pattern):
+        return f'regex "{pattern}" is invalid: "{strange[1]}" is not supported'
     options = re2.Options()
     options.log_errors = False
     try:
@@ -185,32 +214,3 @@ def regex_problem(pattern: str) -> str | None:
 
 def is_retry_policy(word: str) -> bool:
     return word in RETRY_POLICIES or (word.isdecimal() and int(word) in {one.value for one in http.HTTPStatus})
-
-
-def is_label(name: str) -> bool:
-    return len(name) <= 63 and bool(_LABEL.fullmatch(name))
-
-
-def is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def domain_problem(domain: str) -> str | None:
-    """Say what is wrong with a name that may begin with a wildcard (istiod's ValidateWildcardDomain); addresses pass."""
-    if not domain:
-        return "empty domain name not allowed"
-    if is_address(domain):
-        return None
-    if len(domain) > 255:
-        return f'domain name "{domain}" too long (max 255)'
-    first, dot, rest = domain.partition(".")
-    if not _FIRST_LABEL.fullmatch(first) or len(first) > 63:
-        return f'domain name "{domain}" invalid (label "{first}" invalid)'
-    labels = rest.removesuffix(".").split(".") if dot and rest else []
-    if labels and labels[-1].isdecimal():
-        return f'domain name "{domain}" invalid (top level domain "{labels[-1]}" cannot be all-numeric)'
-    return next((f'domain name "{domain}" invalid (label "{label}" invalid)' for label in labels if not is_label(label)), None)

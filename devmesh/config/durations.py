@@ -17,11 +17,17 @@ _NANOSECONDS = {
 }
 
 
+MAX_NANOSECONDS = 2**63 - 1
+"""Go counts them in 64 bits."""
+
+
 def parse_duration(text: str) -> float:
     """Turn Istio's "1m30s" into seconds; ValueError says what one looks like."""
     if not _DURATION.fullmatch(text):
         raise ValueError(f'"{text}" is not a duration: write a number and its unit, such as "0.5s", "1m" or "300ms"')
     total = sum(float(number) * _NANOSECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    if total > MAX_NANOSECONDS:
+        raise ValueError(f'"{text}" is too long: a duration ends after 292 years')
     return (-total if text.startswith("-") else total) / 1e9
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from devmesh.config.istio_types import Duration, Int32, Message, UInt32, UInt64, WorkloadSelector, ZeroDuration
+from devmesh.config.istio_types import Duration, FineDuration, IdleDuration, Int32, Message, UInt32, UInt64, WorkloadSelector, ZeroDuration
 
 SimpleLB = Literal["UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"]
 TLSmode = Literal["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"]
@@ -81,7 +81,7 @@ class LoadBalancerSettings(Message):
     consistent_hash: ConsistentHashLB | None = None
     locality_lb_setting: LocalityLoadBalancerSetting | None = None
     zone_aware_lb_setting: ZoneAwareLoadBalancerSetting | None = None
-    warmup_duration_secs: ZeroDuration | None = None
+    warmup_duration_secs: FineDuration | None = None
     warmup: WarmupConfiguration | None = None
 
 
@@ -96,7 +96,7 @@ class TCPSettings(Message):
     connect_timeout: Duration | None = None
     tcp_keepalive: TcpKeepalive | None = None
     max_connection_duration: Duration | None = None
-    idle_timeout: ZeroDuration | None = None
+    idle_timeout: IdleDuration | None = None
 
 
 class ConnectionKeepalive(Message):

@@ -32,12 +32,28 @@ def _at_least_zero(value: Any, info: ValidationInfo) -> Any:
 
 
 def _at_least_one_millisecond(value: Any, info: ValidationInfo) -> Any:
-    seconds = _duration(value, info)
+    return _whole_milliseconds(_duration(value, info))
+
+
+def _whole_milliseconds(seconds: float) -> float:
     if seconds < 0.001:
         raise ValueError("duration must be greater than 1ms")
     if abs(seconds * 1000 - round(seconds * 1000)) > 1e-6:
         raise ValueError("only durations to ms precision are supported")
     return seconds
+
+
+def _one_millisecond_or_so(value: Any, info: ValidationInfo) -> Any:
+    seconds = _duration(value, info)
+    if seconds < 0.001:
+        raise ValueError("must be a valid duration greater than 1ms")
+    return seconds
+
+
+def _nothing_or_milliseconds(value: Any, info: ValidationInfo) -> Any:
+    """Take whatever istiod's whole milliseconds leave nothing of for 0."""
+    seconds = _duration(value, info)
+    return 0.0 if abs(seconds) < 0.001 else _whole_milliseconds(seconds)
 
 
 def _bytes(value: Any) -> Any:
@@ -51,6 +67,10 @@ def _bytes(value: Any) -> Any:
 
 Duration = Annotated[float, BeforeValidator(_at_least_one_millisecond)]
 """Seconds, at least a millisecond (istiod's ValidateDuration)."""
+FineDuration = Annotated[float, BeforeValidator(_one_millisecond_or_so)]
+"""Seconds, at least a millisecond and of any precision: what the CRD asks for and istiod does not look at."""
+IdleDuration = Annotated[float, BeforeValidator(_nothing_or_milliseconds)]
+"""Seconds; 0 is off."""
 ZeroDuration = Annotated[float, BeforeValidator(_at_least_zero)]
 """Seconds; 0 is allowed where istiod lets it mean "never" or "off"."""
 Base64Bytes = Annotated[bytes, BeforeValidator(_bytes)]

@@ -127,12 +127,25 @@ def _without_nulls(value: Any, model: type[BaseModel]) -> Any:
 def _inner(value: Any, annotation: Any) -> Any:
     model = model_in(annotation)
     if model is None:
-        return value
+        return _whole(value) if _takes_int(annotation) else value
     if isinstance(value, list):
         return [_without_nulls(one, model) for one in value]
     if isinstance(value, dict) and get_origin(annotation) is dict:
         return {key: _without_nulls(one, model) for key, one in value.items()}
     return _without_nulls(value, model)
+
+
+def _takes_int(annotation: Any) -> bool:
+    return annotation is int or any(map(_takes_int, get_args(annotation)))
+
+
+def _whole(value: Any) -> Any:
+    """Take 80.0 for 80: to JSON and Kubernetes they are one number."""
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _whole(one) for key, one in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:

@@ -1,11 +1,12 @@
 import pytest
 
 from tests.config.bookinfo import diagnose
-from tests.config.cases import GATEWAYS, PEER_AUTHENTICATIONS
+from tests.config.cases import GATEWAYS
+from tests.config.more_cases import CERTIFICATES, PEER_AUTHENTICATIONS
 from tests.config.verdicts import check
 
 
-@pytest.mark.parametrize("case", [*GATEWAYS, *PEER_AUTHENTICATIONS], ids=lambda case: case.spec)
+@pytest.mark.parametrize("case", [*GATEWAYS, *CERTIFICATES, *PEER_AUTHENTICATIONS], ids=lambda case: case.spec)
 def test_the_rules_of_istiods_validation_hold(case):
     check(case)
 

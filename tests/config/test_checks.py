@@ -1,6 +1,8 @@
 import pytest
 
-from devmesh.config.checks import domain_problem, is_retry_policy, regex_problem
+from devmesh.config.checks import is_retry_policy, regex_problem
+from tests.config.more_cases import NUMBERS, REGEXES
+from tests.config.verdicts import check
 
 
 @pytest.mark.parametrize(
@@ -10,14 +12,9 @@ def test_regexes_are_re2s(pattern, valid):
     assert (regex_problem(pattern) is None) is valid
 
 
-@pytest.mark.parametrize("domain", ["a", "a.b", "*", "*.a", "*-x.a", "a.", "10.0.0.1", "::1"])
-def test_names_addresses_and_first_label_wildcards_are_hosts(domain):
-    assert domain_problem(domain) is None
-
-
-@pytest.mark.parametrize("domain", ["", "a_b", "a..b", "a.*", "-a", "a.1", "x" * 256, "a/b", "http://a"])
-def test_everything_else_is_not(domain):
-    assert domain_problem(domain) is not None
+@pytest.mark.parametrize("case", [*REGEXES, *NUMBERS], ids=lambda case: case.spec)
+def test_regexes_and_numbers_are_held_as_istio_holds_them(case):
+    check(case)
 
 
 def test_status_codes_are_retry_policies():

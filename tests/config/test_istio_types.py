@@ -3,6 +3,8 @@ from pydantic import ValidationError
 
 from devmesh.config.istio_networking import HTTPBody, HTTPRetry, StringMatch, TCPSettings
 from devmesh.config.istio_types import json_name
+from tests.config.more_cases import DURATIONS
+from tests.config.verdicts import check
 
 
 def test_names_are_protobufs_json_names():
@@ -19,6 +21,11 @@ def test_a_duration_is_at_least_a_millisecond_and_no_finer(text):
 
 def test_zero_turns_the_tcp_idle_timeout_off():
     assert TCPSettings.model_validate({"idleTimeout": "0s"}).idle_timeout == 0.0
+
+
+@pytest.mark.parametrize("case", DURATIONS, ids=lambda case: case.spec)
+def test_each_fields_own_rule_for_durations_holds(case):
+    check(case)
 
 
 def test_of_a_oneof_only_one_may_be_set():

@@ -35,6 +35,13 @@ def test_each_kind_of_mistake_is_said_in_words(spec, message):
     assert found.startswith(message)
 
 
+def test_a_whole_number_may_be_written_with_a_fraction_of_nothing():
+    spec = {"http": [{"route": [{"destination": {"host": "a", "port": {"number": 80.0}}, "weight": 1.0}]}]}
+    found, diagnostics = validate(Document(spec, "a.yaml"), VirtualService, spec)
+    assert diagnostics == []
+    assert found.http[0].route[0].destination.port.number == 80
+
+
 def test_a_suggestion_is_made_only_for_something_close():
     assert suggest("Timeout", ["timeout", "retries"]) == 'did you mean "timeout"?'
     assert suggest("banana", ["timeout", "retries"]) is None
