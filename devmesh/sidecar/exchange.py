@@ -206,6 +206,11 @@ class Exchange:
         override = action.upgrade_websocket if isinstance(action, RouteAction) and self.upgrade == b"websocket" else None
         return self.upgrade.decode("latin-1") in self.manager.upgrades if override is None else override
 
+    @property
+    def fault_id(self) -> str:
+        """Of the devmesh Fault that has fired for it; empty: none."""
+        return self._fault.fault_id
+
     def _inject_fault(self, decision: fault.FaultDecision) -> None:
         if not decision.fires:
             self._route_request()

@@ -166,7 +166,8 @@ class Router:
         record.attempts.append(attempt.record)
         record.upstream_host = pool.endpoint
         cut = proxy.upstreams.partitions.cut
-        record.fault_id = cut.get(pool.target.endpoint.address, "") if cut else ""
+        if cut:
+            record.fault_id = cut.get(pool.target.endpoint.address, exchange.fault_id)
         proxy.sweep.add(exchange)
         if not attempt.start(exchange.head.method):
             exchange.reply(replies.OVERFLOW)

@@ -112,6 +112,14 @@ def test_a_fault_degrades_the_page_counts_its_hits_and_clear_heals_it(clean_book
     assert "Ratings service is currently unavailable" not in clean_bookinfo.page(jason)
 
 
+def test_a_delay_counts_its_hits_too(clean_bookinfo):
+    clean_bookinfo.devmesh("fault", "inject", "details", "--delay", "10ms")
+    assert '"ISBN-10"' in clean_bookinfo.devmesh("curl", "productpage", "http://details:9080/details/0").stdout
+    (fault,) = clean_bookinfo.json("fault", "list")["faults"]
+    assert fault["hits"] == 1
+    assert "fired 1 times" in clean_bookinfo.devmesh("fault", "clear").stdout
+
+
 def test_with_retries_every_attempt_at_a_failing_service_is_seen(clean_bookinfo):
     retries = "spec: {hosts: [ratings], http: [{route: [{destination: {host: ratings}}], retries: {attempts: 3, retryOn: 5xx}}]}"
     clean_bookinfo.devmesh(

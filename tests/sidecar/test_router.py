@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -316,6 +317,22 @@ async def test_the_routes_timeout_begins_after_an_injected_delay():
         await world.endpoints[A].say(OK)
         assert client.written.endswith(b"ok")
         assert world.record.flags == Flag.DI
+
+
+@in_virtual_time
+@pytest.mark.parametrize("elsewhere", [{}, {"127.0.9.9": "f2"}], ids=["alone", "beside a partition of others"])
+async def test_a_request_that_a_fault_delayed_counts_as_its_hit_when_it_has_been_answered(elsewhere):
+    snapshot = one_route(A)
+    (route,) = snapshot["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]["routes"]
+    route["metadata"] = {"filter_metadata": {"devmesh": {"fault": "f1"}}}
+    delay = {"fixed_delay": "5s", "percentage": {"numerator": 100}}
+    route["typed_per_filter_config"] = {"envoy.filters.http.fault": {"delay": delay}}
+    async with scripted(snapshot) as world:
+        world.proxy.apply(dataclasses.replace(world.proxy.config, partitions=elsewhere))
+        await world.get()
+        await pass_time(5)
+        await world.endpoints[A].say(OK)
+        assert (world.record.flags, world.record.fault_id) == (Flag.DI, "f1")
 
 
 @in_virtual_time

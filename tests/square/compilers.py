@@ -7,17 +7,22 @@ import gzip
 import json
 import os
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from devmesh.compiler import MeshSettings, World, compile_proxy
 from devmesh.config.loader import load_text
+from devmesh.config.model import Resource
 from devmesh.config.topology import Topology
 from tests.square.normalise import normalise
 
 HERE = Path(__file__).parent
 CASES = sorted(path for path in (HERE / "cases").glob("*.yaml") if not path.name.endswith(".requests.yaml"))
 TOPOLOGY = HERE / "topology.json"
+# And services of several ports, of every protocol, and of another namespace.
+RANDOM = HERE / "topology-random.json"
+RANDOM_WORKLOADS = ("productpage-v1", "reviews-v1", "httpbin-v1", "store-v1", "multi-v1", "far-v1", "istio-ingressgateway")
 WITH_EGRESS = HERE / "topology-egress.json"  # and an egress gateway, for the cases that speak of one
 # MeshConfigs, each compiled with this input, whose routes and clusters they change.
 MESH_CONFIGS = sorted((HERE / "mesh_configs").glob("*.yaml"))
@@ -53,8 +58,12 @@ def topology(file: Path = TOPOLOGY) -> Topology:
 def ours(case: Path, settings: MeshSettings | None = None) -> dict[str, Any]:
     loaded = load_text(case.read_text(), case.name)
     assert not loaded.errors, [str(one) for one in loaded.errors]
-    world = World.from_topology(topology(topology_file(case)), loaded.resources, settings)
-    return {name: normalise(compile_proxy(world, name).snapshot.to_json()) for name in workloads(case)}
+    return compiled(loaded.resources, topology_file(case), workloads(case), settings)
+
+
+def compiled(resources: Iterable[Resource], file: Path, names: Iterable[str], settings: MeshSettings | None = None) -> dict[str, Any]:
+    world = World.from_topology(topology(file), resources, settings)
+    return {name: normalise(compile_proxy(world, name).snapshot.to_json()) for name in names}
 
 
 class Istio:
@@ -68,7 +77,10 @@ class Istio:
 
     def __call__(self, case: Path, mesh: Path | None = None) -> dict[str, Any]:
         """`mesh` holds a MeshConfig over Istio's defaults."""
-        asked = {"topology": str(topology_file(case)), "mesh": str(mesh or ""), "files": [str(case)], "for": workloads(case)}
+        return self.asked([case], topology_file(case), workloads(case), mesh)
+
+    def asked(self, files: Sequence[Path], topology: Path, names: Sequence[str], mesh: Path | None = None) -> dict[str, Any]:
+        asked = {"topology": str(topology), "mesh": str(mesh or ""), "files": [str(one) for one in files], "for": names}
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -77,8 +89,10 @@ class Istio:
             process.stdin.write(json.dumps(asked).encode() + b"\n")
             process.stdin.flush()
         answer = process.stdout.readline()
-        assert answer, f"{case.name}: {process.stderr.read().decode()}"
-        return {name: normalise(xds) for name, xds in json.loads(answer).items()}
+        assert answer, f"{asked}: {process.stderr.read().decode()}"
+        found = json.loads(answer)
+        assert "error" not in found, f"{asked}: {found['error']}"
+        return {name: normalise(xds) for name, xds in found.items()}
 
     def close(self) -> None:
         self._process.kill()
