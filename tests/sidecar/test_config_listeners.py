@@ -119,6 +119,10 @@ RANGES = [{"destination_port_range": {"start": 9080, "end": 9081}}, {"destinatio
         (RANGES[0], RANGES[0], 9081, True, "and not there"),
         (RANGES[1], {"or_match": {"rules": RANGES}}, 9080, True, "one that looks is enough"),
         ({"any_match": True}, {"or_match": {"rules": RANGES}}, 15006, False, "Istio's several ranges"),
+        ({"not_match": RANGES[0]}, {"any_match": True}, 9080, True, "on here only"),
+        ({"not_match": RANGES[0]}, {"any_match": True}, 9081, False, "and nowhere else"),
+        ({"not_match": {"or_match": {"rules": RANGES}}}, {"any_match": True}, 15006, True, "on at several"),
+        ({"not_match": {"or_match": {"rules": RANGES}}}, {"any_match": True}, 1, False, "but not before them"),
     ],
 )
 def test_inspectors_may_be_switched_off_for_ports(tls_off, http_off, port, expected, why):
@@ -166,8 +170,8 @@ def test_without_inspectors_nothing_is_inspected():
             "bytes in front of the request",
         ),
         (
-            [listener(listener_filters=[{"name": "tls_inspector", "filter_disabled": {"not_match": {}}}])],
-            "listener filter predicate ['not_match']",
+            [listener(listener_filters=[{"name": "tls_inspector", "filter_disabled": {"and_match": {}}}])],
+            "listener filter predicate ['and_match']",
             "a condition that would be forgotten",
         ),
         (
@@ -178,15 +182,11 @@ def test_without_inspectors_nothing_is_inspected():
         (
             [
                 listener(
-                    {
-                        "filters": [
-                            {"name": TCP, "typed_config": {"stat_prefix": "s", "cluster": "c", "tunneling_config": {"hostname": "h"}}}
-                        ]
-                    }
+                    {"filters": [{"name": TCP, "typed_config": {"stat_prefix": "s", "cluster": "c", "on_demand": {"odcds_config": {}}}}]}
                 )
             ],
-            "tcp_proxy.tunneling_config",
-            "a tunnel",
+            "tcp_proxy.on_demand",
+            "clusters that are asked for",
         ),
     ],
 )

@@ -41,7 +41,8 @@ def case_of(name: str):
 
 
 def test_every_case_of_chance_has_its_shares():
-    assert {*SHARES, "fault-delay-fraction"} == {*CHANCE}
+    """But for those that come in a thousandth of all requests."""
+    assert {*SHARES, "fault-abort-fraction", "fault-delay-fraction"} == {*CHANCE}
 
 
 @pytest.mark.parametrize("name", SHARES)

@@ -26,7 +26,7 @@ def concerns_callers(case: Any) -> bool:
 
 ROUTED = [case for case in CASES if not speaks_of(case, "PeerAuthentication") and concerns_callers(case)]
 # Cases whose answers are chance: tests/square/test_chance.py compares how often each one comes.
-CHANCE = ("weights", "headers-weighted", "weights-three", "fault-delay-fraction")
+CHANCE = ("weights", "headers-weighted", "weights-three", "fault-abort-fraction", "fault-delay-fraction")
 # Cases in which some answer differs, with the reason (docs/differences.md). Mending one makes its test fail, so that it leaves this list.
 STILL_DIFFERENT = {
     "dr-pool-h2-upgrade": "Istio's configuration upgrades to HTTP/2, which sidecars here carry as TCP",

@@ -73,8 +73,8 @@ async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
         await _up(supervisor, number)
         started = True
     except DevmeshError as error:
-        supervisor.say(event="error", message=error.message, hint=error.hint, status=error.exit_status)
         started = bool(supervisor.processes) and "The rest of the mesh runs." in error.message
+        supervisor.say(event="error", message=error.message, hint=error.hint, status=error.exit_status, runs=started)
     except Exception as error:  # noqa: BLE001 - `up` must hear of it, whatever it is
         traceback.print_exc()
         supervisor.say(event="error", message=f"{type(error).__name__}: {error}", hint=f"see {files.log('supervisor')}", status=70)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -163,6 +164,8 @@ def _is_done(events: Iterable[str], tell: Tell) -> bool:
         event = json.loads(line)
         tell(event)
         if event["event"] == "error":
+            if not event.get("runs"):
+                deque(events, 0)  # until it has stopped what it had started: another `up` may follow at once
             raise DevmeshError(event["message"], event["hint"])
         if event["event"] == "done":
             return True

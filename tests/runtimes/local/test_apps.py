@@ -56,7 +56,7 @@ def test_an_app_that_was_not_started_is_named_with_its_dependencys_last_words(tm
 
 def test_a_dependencys_last_words_are_told_once(tmp_path):
     started, children, files = apps(tmp_path)
-    children.processes["db"] = Managed("db", "app", born=1.0, status=1)
+    children.processes["db"] = Managed("db", "app", born=1.0, status=1, last_status=1)
     children.processes["web"] = Managed("web", "app")
     children.processes["web"].refuse("dependency failed to start: db exited (1)", "db")
     files.log("db").write_text("where is my disk\n")

@@ -24,6 +24,14 @@ class Interrupted(io.StringIO):
         raise KeyboardInterrupt
 
 
+class Left(io.StringIO):
+    """Knows what nobody had read when it was closed."""
+
+    def close(self):
+        self.left = self.read()
+        super().close()
+
+
 class ScriptedLaunchers:
     def __init__(self, said):
         self.said, self.closed = said, False
@@ -80,6 +88,13 @@ def test_what_went_wrong_is_raised(tmp_path, monkeypatch, said, message):
     _, error = up(tmp_path, monkeypatch, io.StringIO(said))
     assert isinstance(error, DevmeshError)
     assert error.message.startswith(message)
+
+
+@pytest.mark.parametrize(("runs", "left"), [(False, ""), (True, lines({"event": "late"}))])
+def test_up_that_fails_returns_when_the_supervisor_has_stopped_what_it_had_started_if_it_does(tmp_path, monkeypatch, runs, left):
+    said = Left(lines({"event": "error", "message": "no", "hint": "mend", "runs": runs}, {"event": "late"}))
+    _, error = up(tmp_path, monkeypatch, said)
+    assert (error.message, said.left) == ("no", left)
 
 
 def test_what_is_written_while_the_last_lines_are_taken_is_followed_too(tmp_path, monkeypatch):
