@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from devmesh.compiler.clusters import cluster_name
 from devmesh.compiler.destination_rules import Client, Rule, client_of, rule_for
 from devmesh.compiler.gateways import GatewayServer, intersection
-from devmesh.compiler.routes import MESH, gateway_name, gateways_of, is_visible, mesh_services
+from devmesh.compiler.routes import MESH, gateway_name, gateways_of, mesh_services, seen_services
 from devmesh.compiler.shared import Json, config_path, server_names, tcp_proxy
 from devmesh.compiler.world import World, matches, per_world
 from devmesh.config.durations import format_duration
@@ -107,9 +107,9 @@ def applies(match: L4Match, port: int, proxy: Workload, bound: frozenset[str], n
 def bound_services(world: World, one: GatewayServer, proxy: Workload) -> list[tuple[Resource, VirtualService]]:
     """VirtualServices that name the server's Gateway and one of its hosts."""
     out = []
-    for resource, spec in world.virtual_services():
+    for resource, spec in seen_services(world, proxy.namespace):
         namespace = resource.key.namespace
-        if one.gateway not in gateways_of(resource, spec) or not is_visible(resource, spec, proxy.namespace):
+        if one.gateway not in gateways_of(resource, spec):
             continue
         hosts = [expand_host(host, namespace) for host in spec.hosts]
         if intersection(hosts, one.hosts_for(namespace)):

@@ -325,16 +325,25 @@ def gateways_of(resource: Resource, spec: VirtualService) -> frozenset[str]:
 @per_world
 def mesh_services(world: World, namespace: str) -> list[tuple[Resource, VirtualService]]:
     """Those for sidecars that one of this namespace sees."""
-    services = world.virtual_services()
-    return [
-        (resource, spec) for resource, spec in services if "mesh" in gateways_of(resource, spec) and is_visible(resource, spec, namespace)
-    ]
+    return [(resource, spec) for resource, spec in seen_services(world, namespace) if "mesh" in gateways_of(resource, spec)]
 
 
-def is_visible(resource: Resource, spec: VirtualService, namespace: str) -> bool:
-    """Whether exportTo lets proxies of a namespace see it; "." is its own."""
-    shown_to = {resource.key.namespace if to == "." else to for to in spec.export_to}
-    return not shown_to or not shown_to.isdisjoint(("*", namespace))
+@per_world
+def seen_services(world: World, namespace: str) -> list[tuple[Resource, VirtualService]]:
+    """What exportTo lets proxies of a namespace see: what it keeps to itself, then what others show it, then what all see (istiod's order)."""
+    services = [(_visibility(resource, spec, namespace), resource, spec) for resource, spec in world.virtual_services()]
+    return [(resource, spec) for _, resource, spec in sorted((one for one in services if one[0]), key=lambda one: one[0])]
+
+
+def _visibility(resource: Resource, spec: VirtualService, namespace: str) -> int:
+    """0: not at all."""
+    own = resource.key.namespace
+    shown_to = {own if to == "." else to for to in spec.export_to or ("*",)}
+    if "*" in shown_to:
+        return 3
+    if "~" in shown_to or namespace not in shown_to:
+        return 0
+    return 1 if namespace == own else 2
 
 
 def service_hash_policy(world: World, service: Service, port: int, client: Client) -> Json | None:

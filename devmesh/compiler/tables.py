@@ -10,7 +10,7 @@ from devmesh.compiler.destination_rules import client_of
 from devmesh.compiler.entries import EntryService
 from devmesh.compiler.faults import fault_routes
 from devmesh.compiler.gateways import GatewayServer, by_specificity, intersection
-from devmesh.compiler.routes import MESH, default_route, gateways_of, is_visible, mesh_services, routes_of, service_hash_policy
+from devmesh.compiler.routes import MESH, default_route, gateways_of, mesh_services, routes_of, seen_services, service_hash_policy
 from devmesh.compiler.shared import Json
 from devmesh.compiler.world import World, per_world
 from devmesh.config.istio_networking import VirtualService
@@ -132,8 +132,8 @@ class Tables:
         hosts: dict[str, Json] = {}
         built: dict[tuple[str, ResourceKey], list[Json]] = {}
         for one in servers:
-            for resource, spec in self.world.virtual_services():
-                if one.gateway not in gateways_of(resource, spec) or not is_visible(resource, spec, self.proxy.namespace):
+            for resource, spec in seen_services(self.world, self.proxy.namespace):
+                if one.gateway not in gateways_of(resource, spec):
                     continue
                 names = [expand_host(host, resource.key.namespace) for host in spec.hosts]
                 for name in intersection(names, one.hosts_for(resource.key.namespace)):
