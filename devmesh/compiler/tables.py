@@ -165,20 +165,25 @@ def _add_routes(hosts: dict[str, Json], name: str, one: GatewayServer, routes: l
 
 
 def _collapsed(hosts: dict[str, Json]) -> list[Json]:
-    """Hosts with the very same routes become one with several domains (istiod's collapseDuplicateRoutes); routes for all paths come last."""
-    kept: dict[tuple[object, ...], Json] = {}
+    """Hosts with the very same routes become one with several domains; routes for all paths come last.
+
+    Each is held against the last one with these routes alone, which has to redirect like it (istiod's collapseDuplicateRoutes).
+    """
+    last: dict[tuple[int, ...], Json] = {}
+    kept: list[Json] = []
     for name in sorted(hosts, key=by_specificity):
         host = hosts[name]
-        key = (host.get("require_tls"), *(id(route) for route in host["routes"]))
-        if key in kept:
-            kept[key]["domains"] += host["domains"]
+        key = tuple(id(route) for route in host["routes"])
+        if key in last and last[key].get("require_tls") == host.get("require_tls"):
+            last[key]["domains"] += host["domains"]
         else:
-            kept[key] = host
-    for host in kept.values():
+            last[key] = host
+            kept.append(host)
+    for host in kept:
         host["routes"].sort(key=_is_catch_all)
         if not host["routes"]:
             del host["routes"]
-    return list(kept.values())
+    return kept
 
 
 def _is_catch_all(route: Json) -> bool:
