@@ -42,23 +42,17 @@ def service_clusters(world: World, service: Service, port: ServicePort, client: 
     if rule is None:
         return [_cluster(world, service, port, "", Policy(), None, {}, at_gateway=at_gateway)]
     spec = rule.spec
-    subsets = ["", *(subset.name for subset in spec.subsets)]
-    return [
-        _cluster(
-            world,
-            service,
-            port,
-            name,
-            subset_policy(spec, name, port.port),
-            rule.resource,
-            subset_labels(spec, name),
-            at_gateway=at_gateway,
-            direct=passes_through(spec, name, port.port),
-            by_client=leaves_endpoints_to_clients(spec, name),
-        )
-        for name in subsets
-        if passes_through(spec, name, port.port) or not is_empty(service, subset_labels(spec, name))
-    ]
+    built = []
+    for name in ("", *(subset.name for subset in spec.subsets)):
+        policy, labels = subset_policy(spec, name, port.port), subset_labels(spec, name)
+        direct, by_client = passes_through(spec, name, port.port), leaves_endpoints_to_clients(spec, name)
+        if direct or not is_empty(service, labels):
+            built.append(
+                _cluster(
+                    world, service, port, name, policy, rule.resource, labels, at_gateway=at_gateway, direct=direct, by_client=by_client
+                )
+            )
+    return built
 
 
 def cluster_name(service: str, port: int, subset: str) -> str:

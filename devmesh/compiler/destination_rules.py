@@ -186,7 +186,7 @@ def _policy(given: TrafficPolicy | PortTrafficPolicy) -> Policy:
 def subset_policy(rule: DestinationRule, subset: str, port: int) -> Policy:
     """What holds for one port of a subset; "" or a name that the rule does not have is the host's own (istiod's MergeSubsetTrafficPolicy)."""
     base = policy_for(rule.traffic_policy, port)
-    own = next((one.traffic_policy for one in rule.subsets if one.name == subset), None)
+    own = policy_of_subset(rule, subset)
     if own is None:
         return base
     over = policy_for(own, port)
@@ -194,6 +194,11 @@ def subset_policy(rule: DestinationRule, subset: str, port: int) -> Policy:
     if rule.traffic_policy is not None and port_level(own, port) is not None:
         given |= {name: getattr(over, name) for name in BY_PORT}
     return replace(base, **given)
+
+
+def policy_of_subset(rule: DestinationRule, subset: str) -> TrafficPolicy | None:
+    """What a subset says itself, nothing merged."""
+    return next((one.traffic_policy for one in rule.subsets if one.name == subset), None) if subset else None
 
 
 def subset_labels(rule: DestinationRule | None, subset: str) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from devmesh.compiler.shared import Json, socket_address
 from devmesh.config.istio_service_entry import EntryEndpoint, EntryPort, ServiceEntry
 from devmesh.config.model import Resource
+from devmesh.config.syntax import is_address
 from devmesh.config.topology_types import Protocol, Service, ServicePort
 
 PROTOCOLS: Mapping[str, Protocol] = {"HTTP": "http", "GRPC-WEB": "http2", "HTTP2": "http2", "GRPC": "http2"}
@@ -56,20 +56,12 @@ def entry_services(resources: Iterable[Resource]) -> Iterator[EntryService]:
         if not isinstance(spec, ServiceEntry) or spec.resolution == "DYNAMIC_DNS":
             continue
         ports = tuple(_port(port) for port in spec.ports)
-        addresses = [one for one in spec.addresses if _is_single(one)] or [""]
+        addresses = [one for one in spec.addresses if is_address(one)] or [""]
         for host in spec.hosts:
             for address in addresses:
                 if (host, address) not in seen:
                     seen.add((host, address))
                     yield EntryService(host, resource.key.namespace, address, {}, ports, resource=resource, entry=spec)
-
-
-def _is_single(address: str) -> bool:
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return True
 
 
 def _port(port: EntryPort) -> ServicePort:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from devmesh.compiler.clusters import cluster_name
-from devmesh.compiler.destination_rules import Client, Rule, client_of, rule_for
+from devmesh.compiler.destination_rules import Client, Rule, client_of, policy_of_subset, rule_for
 from devmesh.compiler.gateways import GatewayServer, intersection
 from devmesh.compiler.routes import MESH, gateway_name, gateways_of, mesh_services, seen_services
 from devmesh.compiler.shared import Json, config_path, server_names, tcp_proxy
@@ -57,7 +57,7 @@ def _governed(proxy: Json, rule: Rule | None, subset: str) -> Json:
 
 def _tunnel(rule: DestinationRule, subset: str) -> Json | None:
     """A subset has its own or none."""
-    policy = next((one.traffic_policy for one in rule.subsets if one.name == subset), None) if subset else rule.traffic_policy
+    policy = policy_of_subset(rule, subset) if subset else rule.traffic_policy
     tunnel = policy.tunnel if policy is not None else None
     if tunnel is None:
         return None
@@ -67,7 +67,7 @@ def _tunnel(rule: DestinationRule, subset: str) -> Json | None:
 
 def _by_source(rule: DestinationRule, subset: str) -> bool:
     """useSourceIp, of a subset if that has a balancer of its own; `portLevelSettings` are not asked."""
-    own = next((one.traffic_policy for one in rule.subsets if one.name == subset), None)
+    own = policy_of_subset(rule, subset)
     balancer = own.load_balancer if own is not None else None
     if balancer is None:
         balancer = rule.traffic_policy.load_balancer if rule.traffic_policy is not None else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from devmesh.compiler.destination_rules import policy_for, port_level
+from devmesh.compiler.destination_rules import policy_for, policy_of_subset, port_level
 from devmesh.config.istio_destination import ConsistentHashLB, DestinationRule, LoadBalancerSettings, PortTrafficPolicy, TrafficPolicy
 from devmesh.config.istio_networking import Destination
 
@@ -18,7 +18,7 @@ def passes_through(rule: DestinationRule, subset: str, port: int) -> bool:
 
 def leaves_endpoints_to_clients(rule: DestinationRule, subset: str) -> bool:
     """What istiod goes by for mTLS: PASSTHROUGH of the host or of the subset itself, whatever holds for the port."""
-    own = _of_subset(rule, subset) if subset else rule.traffic_policy
+    own = policy_of_subset(rule, subset) if subset else rule.traffic_policy
     return own is not None and _is_passthrough(own.load_balancer)
 
 
@@ -31,7 +31,7 @@ def tls_mode(rule: DestinationRule, subset: str, port: int) -> str | None:
 
     Unlike in the cluster itself, a port's settings without `tls` leave the host's in force.
     """
-    own = _of_subset(rule, subset)
+    own = policy_of_subset(rule, subset)
     return _tls_mode(own, port) or _tls_mode(rule.traffic_policy, port)
 
 
@@ -43,13 +43,9 @@ def service_hash(rule: DestinationRule, port: int) -> ConsistentHashLB | None:
 def destination_hash(rule: DestinationRule, destination: Destination) -> ConsistentHashLB | None:
     """Of a route's destination; settings of a port count where the route names it (istiod's HashForHTTPDestination)."""
     port = destination.port.number if destination.port is not None else 0
-    own = _of_subset(rule, destination.subset)
+    own = policy_of_subset(rule, destination.subset)
     host = rule.traffic_policy
     return _port_hash(own, port) or _hash(own) or _port_hash(host, port) or _hash(host)
-
-
-def _of_subset(rule: DestinationRule, subset: str) -> TrafficPolicy | None:
-    return next((one.traffic_policy for one in rule.subsets if one.name == subset), None) if subset else None
 
 
 def _tls_mode(policy: TrafficPolicy | None, port: int) -> str | None:
