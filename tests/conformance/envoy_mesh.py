@@ -10,10 +10,8 @@ import asyncio
 import contextlib
 import copy
 import json
-import os
 import socket
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +27,7 @@ from devmesh.sidecar.listener import SocketSpec
 from devmesh.sidecar.proxy import Proxy
 from devmesh.sidecar.record import Record
 from devmesh.sidecar.telemetry.access_log import fields, json_line, text_line
+from tests.conformance.envoy_process import running_envoy
 from tests.controlplane.certificates import Authority, _builder
 
 Json = dict[str, Any]
@@ -345,31 +344,13 @@ async def envoy_caller(binary: Path, mesh: Mesh, directory: Path) -> AsyncIterat
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        bootstrap = directory / "envoy.json"
-        bootstrap.write_text(json.dumps(_bootstrap(runner.addresses[0][1])))
-        arguments = [
-            "--concurrency",
-            "1",
-            "--use-dynamic-base-id",
-            "--disable-hot-restart",
-            "-l",
-            "error",
-            "--file-flush-interval-msec",
-            "10",
-        ]
-        with (directory / "envoy.log").open("wb") as errors:
-            process = await asyncio.create_subprocess_exec(
-                str(binary), "-c", str(bootstrap), *arguments, stdout=subprocess.PIPE, stderr=errors, env={**os.environ}
-            )
         try:
-            await _until(lambda: _answers(port), process)
-            caller = EnvoyCaller(port, process)
-            await caller.log()  # the record of the request that found it ready
-            yield caller
+            bootstrap = _bootstrap(runner.addresses[0][1])
+            async with running_envoy(binary, bootstrap, directory, lambda: _answers(port), flush_milliseconds=10) as process:
+                caller = EnvoyCaller(port, process)
+                await caller.log()  # the record of the request that found it ready
+                yield caller
         finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
             discovery.close()
             await runner.cleanup()
 
@@ -406,10 +387,3 @@ async def _answers(port: int) -> bool:
         return (await reader.read()).startswith(b"HTTP/1.1 200")
     finally:
         writer.close()
-
-
-async def _until(condition: Callable[[], Awaitable[bool]], process: asyncio.subprocess.Process) -> None:
-    async with asyncio.timeout(60):
-        while not await condition():
-            assert process.returncode is None, "Envoy ended: it refused its configuration"
-            await asyncio.sleep(0.02)

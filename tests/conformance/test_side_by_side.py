@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import re
 import string
-import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from devmesh.sidecar.config_parse import parse_snapshot
 from devmesh.sidecar.listener import SocketSpec
 from devmesh.sidecar.proxy import Proxy
 from tests.conformance.envoy_mesh import Caller, EnvoyCaller, OurCaller, _Records, free_socket, port_of
+from tests.conformance.envoy_process import running_envoy
 from tests.support import require
 
 Json = dict[str, Any]
@@ -172,32 +170,9 @@ async def live_envoy_with(resources: Callable[[int], Json], directory: Path) -> 
     binary = require.envoy()
     listening, held = claim_port()
     with held:  # until Envoy has bound it
-        bootstrap = directory / "envoy.json"
-        bootstrap.write_text(json.dumps({"static_resources": resources(listening)}))
-        arguments = [
-            "--concurrency",
-            "1",
-            "--use-dynamic-base-id",
-            "--disable-hot-restart",
-            "-l",
-            "error",
-            "--file-flush-interval-msec",
-            "5",
-        ]
-        with (directory / "envoy.log").open("wb") as errors:
-            process = await asyncio.create_subprocess_exec(
-                str(binary), "-c", str(bootstrap), *arguments, stdout=subprocess.PIPE, stderr=errors, env={**os.environ}
-            )
-        try:
-            async with asyncio.timeout(60):
-                while not await _accepts(listening):
-                    assert process.returncode is None, (directory / "envoy.log").read_text()
-                    await asyncio.sleep(0.02)
+        bootstrap = {"static_resources": resources(listening)}
+        async with running_envoy(binary, bootstrap, directory, lambda: _accepts(listening), flush_milliseconds=5) as process:
             yield EnvoyCaller(listening, process)
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
 
 
 async def _accepts(port: int) -> bool:
