@@ -121,10 +121,7 @@ class PullProgress:
     def __init__(self) -> None:
         self._layers: dict[str, tuple[int, int]] = {}  # id -> bytes here, bytes of all
         self._again: set[str] = set()  # layers that were cut off, until they come again
-
-    @property
-    def begun(self) -> bool:
-        return bool(self._layers)
+        self.begun = False  # the engine has the list of layers; whether their bytes are reported at all is up to its rate limit
 
     @property
     def text(self) -> str:
@@ -134,6 +131,7 @@ class PullProgress:
 
     def add(self, event: Json) -> None:
         layer, detail = event.get("id", ""), event.get("progressDetail") or {}
+        self.begun |= event.get("status") in ("Pulling fs layer", "Downloading")
         if str(event.get("status")).startswith("Retrying in"):  # once a second, up to five times, each later than the one before
             self._again.add(layer)
         else:

@@ -134,6 +134,8 @@ FULL = "write /var/lib/docker/tmp/x: no space left on device"
         ([MISSING], "cannot be pulled: manifest", "devmesh up --runtime local"),
         ([{"error": "unexpected EOF"}], "cannot be pulled: unexpected EOF", "set DEVMESH_CONSUL_IMAGE"),
         ([downloading("a", 1, 9), {"error": "unexpected EOF"}], "stopped half-way: unexpected EOF", "docker pull hashicorp/consul:1.21.3"),
+        # the engine need not report a single byte before it gives up
+        ([{"status": "Pulling fs layer", "id": "a"}, {"error": "unexpected EOF"}], "stopped half-way: unexpected EOF", "docker pull"),
         ([downloading("a", 1, 9), requests.ConnectionError("aborted")], "stopped half-way: aborted", "docker pull"),
         ([downloading("a", 1, 9)], "stopped half-way: the engine stopped sending", "docker pull"),
         ([downloading("a", 1, 9), {"error": FULL}], "no space left on the engine's disk", "docker system prune"),
