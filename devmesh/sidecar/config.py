@@ -245,6 +245,7 @@ class HttpManager:
     access_log: bool = False
     normalize_path: bool = False
     merge_slashes: bool = False
+    proxy_100_continue: bool = False  # the app says whether a client that waits for a 100 may go on
 
 
 @dataclass(frozen=True, slots=True)

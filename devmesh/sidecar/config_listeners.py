@@ -211,6 +211,7 @@ def _http_manager(listener: str, manager: Json, tables: Mapping[str, RouteTable]
         access_log="access_log" in manager,
         normalize_path=bool(manager.get("normalize_path")),
         merge_slashes=bool(manager.get("merge_slashes")),
+        proxy_100_continue=bool(manager.get("proxy_100_continue")),
     )
 
 

@@ -240,7 +240,7 @@ class HttpConnection(Downstream):
     def _refuse(self, error: BadRequest) -> None:
         """Answer a request that no exchange will see, and close."""
         reply = replies.LocalReply(error.status, error.body, Flag.DPE if error.protocol_error else Flag.NONE, error.details)
-        status, headers, body = replies.render(reply, grpc=False, date=replies.http_date(), server=self.manager.server_name)
+        status, headers, body = replies.render(reply, [], grpc=False, date=replies.http_date(), server=self.manager.server_name)
         self._buffer = b""
         self._stop_awaiting()
         self._write_head(status, [*headers, (b"connection", b"close")])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from devmesh.sidecar import forwarding, replies
 from devmesh.sidecar.config import NO_EDITS, DirectResponseAction, HeaderEdits, HttpManager, RedirectAction, Route, RouteAction, VirtualHost
@@ -19,7 +19,7 @@ from devmesh.sidecar.paths import normalized
 from devmesh.sidecar.record import Direction, Flag, Record
 from devmesh.sidecar.replies import LocalReply
 from devmesh.sidecar.router import Router
-from devmesh.sidecar.routing import TLS_REDIRECT, needs_tls, redirect_location, select_route, select_virtual_host
+from devmesh.sidecar.routing import NOWHERE_ELSE, TLS_REDIRECT, needs_tls, redirect_location, select_route, select_virtual_host
 from devmesh.sidecar.seam import Handler
 from devmesh.sidecar.telemetry import tracing
 from devmesh.sidecar.tls import Peer
@@ -80,12 +80,9 @@ class Downstream(Handler):
         raise NotImplementedError
 
 
-BODILESS: Final = (204, 304)  # RFC 9110 sections 15.3.5 and 15.4.5
-
-
 def _frame(status: int, pairs: Headers) -> None:
     """An answer to HEAD whose length nobody says: Envoy announces chunks, of which none come."""
-    if status not in BODILESS and get_header(pairs, b"content-length") is None and get_header(pairs, b"transfer-encoding") is None:
+    if status not in replies.BODILESS and get_header(pairs, b"content-length") is None and get_header(pairs, b"transfer-encoding") is None:
         pairs.append((b"transfer-encoding", b"chunked"))
 
 
@@ -143,7 +140,6 @@ class Exchange:
         self.proxy.exchanges.add(self)
         self._identify()
         if not self._normalize():
-            self.downstream.last()
             self.reply(LocalReply(400, b"", Flag.NONE, "path_normalization_failed"))
             return
         self.host = select_virtual_host(self.manager.route_table, self.head.authority)
@@ -198,7 +194,9 @@ class Exchange:
         target = normalized(self.head.target, merge_slashes=manager.merge_slashes)
         if target is None:
             return False
-        self.head.target = self.record.target = target
+        if self.record.target is self.head.target:  # no proxy before us has rewritten it
+            self.record.target = target
+        self.head.target = target
         return True
 
     def _may_upgrade(self, route: Route) -> bool:
@@ -243,11 +241,11 @@ class Exchange:
         route = self.route
         if route is None:
             return
-        if route.cors is not None:
+        if route.cors is not None and self.router is not None:  # Envoy's filter leaves alone what goes nowhere
             self.cors_origin = cors.allowed_origin(route.cors, self.head)
             answer = cors.preflight(route.cors, self.head)
             if answer is not None:
-                self.reply(LocalReply(200, b"", Flag.NONE, "cors_response", tuple(answer)))
+                self._reply(LocalReply(200, b"", Flag.NONE, "cors_response", tuple(answer)), edited=False)
                 return
         action = route.action
         if self.router is not None:
@@ -255,11 +253,16 @@ class Exchange:
         elif isinstance(action, RedirectAction):
             self._redirect(action, route)
         elif isinstance(action, DirectResponseAction):
-            self.reply(LocalReply(action.status, action.body, Flag.NONE, "direct_response"))
+            self._answer_directly(action)
+
+    def _answer_directly(self, action: DirectResponseAction) -> None:
+        """Envoy names the request's own URL where the status may have a Location."""
+        own = ((b"location", redirect_location(NOWHERE_ELSE, None, self.head)),) if replies.has_location(action.status) else ()
+        self._reply(LocalReply(action.status, action.body, Flag.NONE, "direct_response", own), edited=True)
 
     def _redirect(self, action: RedirectAction, route: Route | None) -> None:
         location = redirect_location(action, route, self.head)
-        self.reply(LocalReply(action.status, b"", Flag.NONE, "direct_response", ((b"location", location),)))
+        self._reply(LocalReply(action.status, b"", Flag.NONE, "direct_response", ((b"location", location),)), edited=route is not None)
 
     def data(self, data: bytes) -> None:
         """A piece of the request body."""
@@ -356,18 +359,26 @@ class Exchange:
         self.finish()
 
     def reply(self, reply: LocalReply) -> None:
-        """Answer by ourselves; the request goes nowhere."""
-        grpc = (get_header(self.head.headers, b"content-type") or b"").startswith(b"application/grpc")
-        status, pairs, body = replies.render(reply, grpc=grpc, date=replies.http_date(), server=self.manager.server_name)
+        """Answer by ourselves; the request goes nowhere. Only a route that leads somewhere edits what is not its own answer."""
+        self._reply(reply, edited=self.router is not None)
+
+    def _reply(self, reply: LocalReply, *, edited: bool) -> None:
+        kind = get_header(self.head.headers, b"content-type") or b""
+        grpc = kind == b"application/grpc" or kind.startswith(b"application/grpc+")
+        pairs = list(reply.headers)
+        if edited:
+            self._edit_response(pairs)
+        status, pairs, body = replies.render(reply, pairs, grpc=grpc, date=replies.http_date(), server=self.manager.server_name)
+        if self.route is not None:
+            cors.on_response(self.route.cors, self.cors_origin, pairs)
         self.record.flags |= reply.flags
         self.record.details = reply.details
         self.record.status = status
-        if self.route is not None:
-            self._edit_response(pairs)
-            cors.on_response(self.route.cors, self.cors_origin, pairs)
         if self.head.method == b"HEAD" and not body:
             remove_header(pairs, b"content-length")
             _frame(status, pairs)
+        if reply.status == 400:
+            self.downstream.last()  # as Envoy, to which a 400 of its own means that it may have lost track of the messages
         self.response_started = True
         if self.router is not None:
             self.router.abandon()

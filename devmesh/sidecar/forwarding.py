@@ -84,7 +84,7 @@ def prepare(
         asked = upgrade(given)
         drop_hop_by_hop(given)
         has = _kinds(given, KINDS)
-    if has & HAS_EXPECT:
+    if has & HAS_EXPECT and not manager.proxy_100_continue:
         head.expects = take_expectation(given)
     if has & HAS_STEERING:
         given[:] = [pair for pair in given if pair[0] not in STEERING]
@@ -98,10 +98,15 @@ def prepare(
     else:
         if not has & HAS_PROTO:
             given.append((b"x-forwarded-proto", b"https" if client is not None else b"http"))
+        else:
+            _believe(head, get_header(given, b"x-forwarded-proto"))
         if has & HAS_FORWARDED:
             forwarded = joined(given, b"x-forwarded-for")
             set_header(given, b"x-forwarded-for", forwarded)
             record.downstream_remote = last_forwarded(forwarded) or record.downstream_remote
+        if has & HAS_TOLD:
+            head.told = True
+            record.target = get_header(given, b"x-envoy-original-path") or record.target  # what the proxy before us was asked for
     record.request_id = _request_id(given, ids, given_one=has & HAS_ID != 0, kept=not edge)
     if client is not None or has & HAS_CERTIFICATE:
         client_certificate(given, manager, client, own)
@@ -109,6 +114,12 @@ def prepare(
         record.peer_metadata = get_header(given, b"x-envoy-peer-metadata") or b""
         given[:] = [pair for pair in given if pair[0] not in PEER_METADATA]
     return asked
+
+
+def _believe(head: RequestHead, proto: bytes | None) -> None:
+    """A proxy before us knows what the client spoke: the request's scheme is that, if it is one."""
+    if proto == b"https" or proto == b"http":  # noqa: PLR1714 - a tuple would hide from mypy that it is not None
+        head.scheme = proto
 
 
 def _request_id(pairs: Headers, ids: RequestIds, *, given_one: bool, kept: bool) -> bytes:
@@ -175,7 +186,7 @@ def needs_length(method: bytes, pairs: Headers) -> bool:
 
 
 def take_expectation(pairs: Headers) -> bool:
-    """Whether the client waits for a 100 before it sends its body; we tell it to go on, the app is not asked (proxy_100_continue)."""
+    """Whether the client waits for a 100 before it sends its body; we tell it to go on, the app is not asked."""
     waits = (get_header(pairs, b"expect") or b"").lower() == b"100-continue"
     if waits:
         remove_header(pairs, b"expect")

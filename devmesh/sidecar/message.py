@@ -17,6 +17,7 @@ class RequestHead:
     scheme: bytes
     close: bool  # the client asked for the connection's end (RFC 9112 section 9.6)
     expects: bool  # it waits for a 100 before it sends its body (RFC 9110 section 10.1.1)
+    told: bool  # what only proxies tell is among its headers
 
     # Written out, as in ResponseHead: what the dataclass would generate is never compiled, and there is one of each per request.
     def __init__(
@@ -32,6 +33,7 @@ class RequestHead:
         self.method, self.target, self.authority = method, target, authority
         self.headers = [] if headers is None else headers
         self.scheme, self.close, self.expects = scheme, close, False
+        self.told = False
 
     @property
     def path(self) -> bytes:

@@ -9,9 +9,10 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
-from devmesh.sidecar.message import Headers
+from devmesh.sidecar.message import Headers, get_header, set_header
 from devmesh.sidecar.record import Flag
 
+BODILESS: Final = (204, 304)  # RFC 9110 sections 15.3.5 and 15.4.5
 GRPC_STATUS: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}  # anything else: 2 UNKNOWN
 RESET: Final = "upstream connect error or disconnect/reset before headers. reset reason: "
 RETRIED: Final = "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: "
@@ -56,21 +57,31 @@ def reset(details: str, *, retried: bool, connect: bool) -> LocalReply:
     return LocalReply(status, text.encode(), flag, f"upstream_reset_before_response_started{{{details}}}")
 
 
-def render(reply: LocalReply, *, grpc: bool, date: bytes, server: bytes) -> tuple[int, Headers, bytes]:
-    """Status, headers and body. A gRPC caller gets trailers-only 200 with grpc-status (Envoy local replies)."""
+def render(reply: LocalReply, headers: Headers, *, grpc: bool, date: bytes, server: bytes) -> tuple[int, Headers, bytes]:
+    """Status, headers and body, of which `headers`, the reply's own after the route's edits, say nothing that counts.
+
+    A gRPC caller gets trailers-only 200 with grpc-status (Envoy local replies).
+    """
     if grpc:
         status = reply.grpc_status if reply.grpc_status is not None else GRPC_STATUS.get(reply.status, 2)
-        headers: Headers = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % status)]
+        set_header(headers, b"content-type", b"application/grpc")
+        set_header(headers, b"grpc-status", b"%d" % status)
         if reply.body:
-            headers.append((b"grpc-message", reply.body))
-        headers += [*reply.headers, (b"content-length", b"0"), (b"date", date), (b"server", server)]
-        return 200, headers, b""
-    headers = list(reply.headers)
-    if reply.body:
-        headers += [(b"content-length", b"%d" % len(reply.body)), (b"content-type", b"text/plain")]
-    elif reply.status >= 200 and reply.status != 204:
-        headers.append((b"content-length", b"0"))
-    return reply.status, [*headers, (b"date", date), (b"server", server)], reply.body
+            set_header(headers, b"grpc-message", reply.body)
+    elif reply.body:
+        set_header(headers, b"content-type", b"text/plain")
+    body = b"" if grpc else reply.body
+    if grpc or body or reply.status not in BODILESS:
+        set_header(headers, b"content-length", b"%d" % len(body))
+    if get_header(headers, b"date") is None:
+        headers.append((b"date", date))
+    set_header(headers, b"server", server)
+    return 200 if grpc else reply.status, headers, body
+
+
+def has_location(status: int) -> bool:
+    """RFC 9110 section 10.2.2."""
+    return status == 201 or 300 <= status < 400
 
 
 # Where Envoy 1.40 has other words than Python (asked for every status from 200 to 599).

@@ -105,9 +105,9 @@ class Router:
                 headers.apply_edits(head.headers, edits.request_add, edits.request_remove, context)
         if action.prefix_rewrite is not None or action.regex_rewrite is not None:
             rewritten = rewrite_target(action, route, head.target)
-            if rewritten != head.target:
-                set_header(head.headers, b"x-envoy-original-path", head.target)
-                head.target = rewritten
+            set_header(head.headers, b"x-envoy-original-path", head.target)
+            exchange.record.target = head.target
+            head.target = rewritten
         if new_host is not None and new_host != head.authority:
             set_header(head.headers, b"x-envoy-original-host", head.authority)
             head.authority = exchange.record.authority = new_host
@@ -230,6 +230,8 @@ class Router:
         if attempt.pool.mesh:
             lines += exchange.proxy.peer_lines
         if exchange.host is not None and exchange.host.include_attempt_count:
+            if head.told:
+                lines = [line for line in lines if not line.startswith(b"x-envoy-attempt-count:")]
             lines.append(b"x-envoy-attempt-count: %d" % self.attempts)
         if needs_length(head.method, pairs):
             lines.append(b"content-length: 0")
@@ -245,14 +247,15 @@ class Router:
         if head.status < 200:
             if head.status == 101:
                 self._tunnel(attempt, head)
-            elif head.status != 100:  # a client that waits for that has had it from us
+            elif head.status != 100 or exchange.manager.proxy_100_continue:  # else a client that waits for that has had it from us
+                self.replayable = self.replayable and head.status != 100  # it is about to send the body to this app
                 exchange.downstream.send_informational(head)
             return
         if self.action.retry is not None and self._may_retry(Outcome(Failure.NONE, head.status, head.headers)):
             attempt.abandon()
             self._retry()
             return
-        if self.attempts > 1 and self._exhausted(head):
+        if self.attempts > 1 and self._exhausted(Outcome(Failure.NONE, head.status, head.headers)):
             exchange.record.flags |= Flag.URX
         exchange.respond(head, body)
 
@@ -264,13 +267,10 @@ class Router:
             self.deadline = None
             self.exchange.tunnel(attempt.connection, head)
 
-    def _exhausted(self, head: ResponseHead) -> bool:
+    def _exhausted(self, outcome: Outcome) -> bool:
+        """Whether this would be retried if it were not for the number of retries."""
         retry = self.action.retry
-        return (
-            retry is not None
-            and self.attempts > retry.num_retries
-            and should_retry(retry, Outcome(Failure.NONE, head.status, head.headers))
-        )
+        return retry is not None and self.replayable and self.attempts > retry.num_retries and should_retry(retry, outcome)
 
     def response_data(self, attempt: Attempt, data: bytes) -> None:
         exchange = self.exchange
@@ -299,7 +299,7 @@ class Router:
         if self._may_retry(Outcome(failure)):
             self._retry()
             return
-        if self.attempts > 1 and not exchange.record.flags & Flag.UO:
+        if self._exhausted(Outcome(failure)):
             exchange.record.flags |= Flag.URX
         exchange.reply(replies.reset(details, retried=self.attempts > 1, connect=failure is Failure.CONNECT))
 
@@ -352,7 +352,7 @@ class Router:
         if self._may_retry(Outcome(Failure.TIMEOUT)):
             self._retry()
             return None
-        if self.attempts > 1 and not self.exchange.record.flags & Flag.UO:
+        if self._exhausted(Outcome(Failure.TIMEOUT)):
             self.exchange.record.flags |= Flag.URX
         return replies.PER_TRY_TIMEOUT
 

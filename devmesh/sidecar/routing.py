@@ -16,7 +16,7 @@ DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 def select_virtual_host(table: RouteTable, authority: bytes) -> VirtualHost | None:
     host = authority.lower()
     if table.ignore_port_in_host:
-        host = without_port(host)
+        host = _before_port(host)
     found = table.exact.get(host)
     if found is not None:
         return found
@@ -27,6 +27,12 @@ def select_virtual_host(table: RouteTable, authority: bytes) -> VirtualHost | No
         elif len(host) >= len(domain) and host.startswith(domain[:-1]):
             return candidate
     return table.default
+
+
+def _before_port(host: bytes) -> bytes:
+    """Envoy takes what stands behind the last colon for a port, whatever it is (HeaderUtility::getPortStart)."""
+    colon = host.rfind(b":")
+    return host[:colon] if colon > host.rfind(b"]") else host
 
 
 def without_port(host: bytes) -> bytes:
@@ -112,6 +118,7 @@ def needs_tls(host: VirtualHost, head: RequestHead) -> bool:
 
 
 TLS_REDIRECT: Final = RedirectAction(status=301, https=True)
+NOWHERE_ELSE: Final = RedirectAction(status=201)
 
 
 def redirect_location(action: RedirectAction, route: Route | None, head: RequestHead) -> bytes:
@@ -134,14 +141,19 @@ def redirect_location(action: RedirectAction, route: Route | None, head: Request
 
 
 def _redirect_host(action: RedirectAction, head: RequestHead, scheme: bytes) -> bytes:
-    """A port is dropped when it is replaced, or when it was the default of the scheme that is left."""
+    """A port is dropped when it is replaced, or when it was the default of the scheme that is left: x-forwarded-proto's."""
     if action.host is not None:
         host = action.host
-    elif action.port is not None or (scheme != head.scheme and head.authority.endswith(DEFAULT_PORTS.get(head.scheme, b"\0"))):
-        host = without_port(head.authority)
+    elif action.port is not None or _leaves_default_port(head, scheme):
+        host = _before_port(head.authority)
     else:
         host = head.authority
     return host if action.port is None else host + b":%d" % action.port
+
+
+def _leaves_default_port(head: RequestHead, scheme: bytes) -> bool:
+    spoken = get_header(head.headers, b"x-forwarded-proto") or head.scheme
+    return scheme != spoken and spoken in DEFAULT_PORTS and head.authority.endswith(DEFAULT_PORTS[spoken])
 
 
 def cookie(headers: Headers, name: bytes) -> bytes | None:

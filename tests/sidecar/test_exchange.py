@@ -28,6 +28,11 @@ def statuses(*each: int):
     return lambda n, _: b"HTTP/1.1 %d X\r\ncontent-length: 0\r\n\r\n" % each[min(n, len(each)) - 1]
 
 
+def routed(*routes):
+    table = snapshots.table(snapshots.host(*routes))
+    return {"listeners": [snapshots.listener(snapshots.http_chain(route_config=table), traffic_direction="INBOUND")]}
+
+
 async def silent(reader, _):
     await reader.read()
 
@@ -522,3 +527,48 @@ async def test_a_connection_upstream_serves_nothing_new_once_it_has_lasted_its_t
         assert not proxy.proxy.upstreams.load("c").connections
         assert (await client.ask()).status == 200
         assert ours.connections == 2
+
+
+async def test_a_400_of_our_own_is_the_last_answer_of_its_connection():
+    abort = {"envoy.filters.http.fault": {"abort": {"http_status": 400, "percentage": {"numerator": 100}}}}
+    async with sidecar(routed(snapshots.route(typed_per_filter_config=abort))) as proxy:
+        client = await proxy.connect()
+        assert (await client.ask())["connection"] == "close"
+        assert await client.closed()
+
+
+@pytest.mark.parametrize(("status", "location"), [(301, "http://a/x?q"), (201, "http://a/x?q"), (200, "")])
+async def test_a_direct_answer_that_may_have_a_location_names_what_was_asked_for(status, location):
+    async with sidecar(routed(snapshots.route(direct_response={"status": status}))) as proxy:
+        answer = await proxy.ask("/x?q")
+        assert (answer.status, answer["location"]) == (status, location)
+
+
+@pytest.mark.parametrize(("kind", "status"), [("application/grpc", 200), ("application/grpc+proto", 200), ("application/grpc-web", 503)])
+async def test_only_grpc_itself_has_a_failure_in_its_trailers(kind, status):
+    async with sidecar(one_route()) as proxy:
+        assert (await proxy.ask("/", f"content-type: {kind}")).status == status
+
+
+CORS = {"allow_origin_string_match": [{"safe_regex": {"regex": ".*"}}], "allow_methods": "GET"}
+SAYS = {"response_headers_to_add": [{"header": {"key": "x-said", "value": "1"}}]}
+PREFLIGHT = ("origin: http://a", "access-control-request-method: GET")
+
+
+async def test_cors_is_for_requests_that_would_go_somewhere_and_its_own_answer_is_not_edited():
+    config = {"typed_per_filter_config": {"envoy.filters.http.cors": CORS}, **SAYS}
+    direct = snapshots.route(direct_response={"status": 204}, match={"prefix": "/direct"}, **config)
+    async with sidecar(routed(direct, snapshots.route(**config))) as proxy:
+        answers = [await proxy.ask(path, *PREFLIGHT, method="OPTIONS") for path in ("/direct", "/")]
+    assert [(one.status, one["access-control-allow-origin"], one["x-said"]) for one in answers] == [(204, "", "1"), (200, "http://a", "")]
+
+
+async def test_a_fault_over_a_redirect_is_not_edited_by_it():
+    abort = {"envoy.filters.http.fault": {"abort": {"http_status": 503, "percentage": {"numerator": 100}}}}
+    async with sidecar(
+        routed(
+            snapshots.route(redirect={"path_redirect": "/z"}, match={"prefix": "/r"}, typed_per_filter_config=abort, **SAYS),
+            snapshots.route(typed_per_filter_config=abort, **SAYS),
+        )
+    ) as proxy:
+        assert [(await proxy.ask(path))["x-said"] for path in ("/r", "/")] == ["", "1"]

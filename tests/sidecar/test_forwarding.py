@@ -54,6 +54,20 @@ def test_the_record_speaks_of_the_head_as_it_goes_on():
     assert get_header(record.request_headers, b"x-forwarded-client-cert") is None
 
 
+def test_a_proxy_before_us_knows_what_the_client_spoke_and_was_asked_for():
+    for proto, expected in ((b"https", b"https"), (b"http", b"http"), (b"ftp", b"https"), (b"", b"https")):
+        head = RequestHead(b"GET", b"/b", b"a", [(b"x-forwarded-proto", proto), (b"x-envoy-original-path", b"/a")], b"https")
+        record = Record(Direction.INBOUND, 1, b"GET", b"/b")
+        forwarding.prepare(head, record, manager(), "10.0.0.9:4000", forwarding.RequestIds(random.Random(1)), client=None, own=OWN)
+        assert (head.scheme, record.target) == (expected, b"/a"), "what is no scheme tells nothing"
+
+
+def test_an_expectation_is_met_here_or_passed_on():
+    expecting = (b"expect", b"100-continue")
+    assert expecting not in prepared(expecting)[0]
+    assert expecting in prepared(expecting, proxy_100_continue=True)[0], "the app says whether the client may go on"
+
+
 def test_an_upgrade_is_asked_for_by_both_headers_or_not_at_all():
     assert prepared((b"connection", b"Upgrade"), (b"upgrade", b"WebSocket"))[2] == b"websocket"
     assert prepared((b"upgrade", b"websocket"))[2] == b""

@@ -12,7 +12,7 @@ PREFIX = "upstream connect error or disconnect/reset before headers. "
 
 
 def rendered(reply: LocalReply, *, grpc: bool = False):
-    status, headers, body = replies.render(reply, grpc=grpc, date=b"d", server=b"istio-envoy")
+    status, headers, body = replies.render(reply, list(reply.headers), grpc=grpc, date=b"d", server=b"istio-envoy")
     assert (headers[-2:]) == [(b"date", b"d"), (b"server", b"istio-envoy")]
     return status, headers[:-2], body
 
@@ -21,13 +21,20 @@ def rendered(reply: LocalReply, *, grpc: bool = False):
     ("reply", "status", "headers", "body"),
     [
         (replies.ROUTE_NOT_FOUND, 404, [(b"content-length", b"0")], b""),
-        (replies.NO_HEALTHY_UPSTREAM, 503, [(b"content-length", b"19"), (b"content-type", b"text/plain")], b"no healthy upstream"),
+        (replies.NO_HEALTHY_UPSTREAM, 503, [(b"content-type", b"text/plain"), (b"content-length", b"19")], b"no healthy upstream"),
         (LocalReply(204), 204, [], b""),
+        (LocalReply(304), 304, [], b""),
         (LocalReply(301, headers=((b"location", b"/a"),)), 301, [(b"location", b"/a"), (b"content-length", b"0")], b""),
     ],
 )
 def test_a_reply_has_a_length_and_a_type_when_it_has_a_body(reply, status, headers, body):
     assert rendered(reply) == (status, headers, body)
+
+
+def test_what_a_route_says_of_the_body_or_the_server_does_not_count():
+    edited = [(b"content-type", b"x"), (b"server", b"x"), (b"x-a", b"1")]
+    _, headers, _ = replies.render(replies.NO_HEALTHY_UPSTREAM, edited, grpc=False, date=b"d", server=b"envoy")
+    assert dict(headers) == {b"content-type": b"text/plain", b"content-length": b"19", b"server": b"envoy", b"x-a": b"1", b"date": b"d"}
 
 
 def test_an_overflow_says_so_in_a_header():

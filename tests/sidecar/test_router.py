@@ -58,6 +58,23 @@ async def test_a_rewritten_request_says_what_it_was():
 
 
 @in_virtual_time
+async def test_a_rewrite_that_changes_nothing_says_what_it_was_too():
+    async with scripted(one_route(A, action={"prefix_rewrite": "/"})) as world:
+        await world.get("/x", "x-envoy-original-path: /forged")
+        assert [line for line in lines(world.endpoints[A].written) if "original" in line] == ["x-envoy-original-path: /x"]
+        await world.endpoints[A].say(OK)
+        assert world.record.target == b"/x"
+
+
+@in_virtual_time
+async def test_the_number_of_attempts_is_ours_and_not_a_clients():
+    async with scripted(one_route(A, host={"include_request_attempt_count": True})) as world:
+        await world.get("/", "x-envoy-attempt-count: 9")
+        assert [line for line in lines(world.endpoints[A].written) if "attempt" in line] == ["x-envoy-attempt-count: 1"]
+        await world.endpoints[A].say(OK)
+
+
+@in_virtual_time
 async def test_an_inbound_sidecar_passes_on_no_timeout_but_its_own():
     async with scripted(one_route(A), direction=Direction.INBOUND) as world:
         await world.get("/", "x-envoy-expected-rq-timeout-ms: 9")
@@ -262,6 +279,34 @@ async def test_informational_heads_go_by_and_the_final_one_is_the_answer():
         assert client.taken().startswith(b"HTTP/1.1 103 Early Hints\r\nlink: x")
         await world.endpoints[A].say(OK)
         assert client.written.startswith(b"HTTP/1.1 200 OK")
+
+
+@in_virtual_time
+async def test_an_app_that_tells_its_client_to_go_on_is_the_one_that_answers():
+    async with scripted(one_route(A, manager={"proxy_100_continue": True}, action=retrying(2))) as world:
+        client = await world.get("/", "expect: 100-continue", method="POST", body=b"abc")
+        assert client.written == b""
+        await world.endpoints[A].say(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert client.taken().startswith(b"HTTP/1.1 100 Continue")
+        await world.endpoints[A].say(BUSY)
+        assert client.written.endswith(b"busy"), "not retried: nobody else has told the client anything"
+        assert (world.endpoints.asked, world.record.flags) == ([A], Flag.NONE)
+
+
+@in_virtual_time
+async def test_retries_are_spent_only_where_there_would_have_been_another():
+    async with scripted(one_route(A, action=retrying(1, on="5xx"))) as world:
+        await world.get()
+        await world.endpoints[A].say(BUSY)
+        await pass_time(1)
+        await world.endpoints[A].leave()
+        assert world.record.flags == Flag.UC | Flag.URX
+    async with scripted(one_route(A, action=retrying(1, on="retriable-4xx"))) as world:
+        await world.get()
+        await world.endpoints[A].say(BUSY.replace(b"503", b"409"))
+        await pass_time(1)
+        await world.endpoints[A].leave()
+        assert world.record.flags == Flag.UC
 
 
 @in_virtual_time

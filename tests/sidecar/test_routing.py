@@ -59,6 +59,8 @@ def test_without_a_host_for_everything_there_may_be_none():
 def test_a_table_may_ignore_the_port():
     table = parsed_table(host(domains=("reviews",)), ignore_port_in_host_matching=True)
     assert select_virtual_host(table, b"reviews:1234") is not None
+    assert select_virtual_host(table, b"reviews:") is not None, "whatever stands behind the colon"
+    assert select_virtual_host(table, b"reviews:x") is not None
     assert select_virtual_host(parsed_table(host(domains=("reviews",))), b"reviews:1234") is None
 
 
@@ -215,6 +217,12 @@ REDIRECTS = [
 def test_a_redirect_says_where_to(authority, redirect, expected, why):
     found = parsed_route(match={"prefix": "/a"}, redirect=redirect)
     assert redirect_location(found.action, found, head("/a/x?q=1", authority=authority)) == expected.encode(), why
+
+
+def test_a_default_port_is_that_of_what_the_client_spoke():
+    found = parsed_route(match={"prefix": "/"}, redirect={"https_redirect": True})
+    assert redirect_location(found.action, found, head("/", ("x-forwarded-proto", "http"), authority="red:80")) == b"https://red/"
+    assert redirect_location(found.action, found, head("/", ("x-forwarded-proto", "ftp"), authority="red:80")) == b"https://red:80/"
 
 
 def test_a_prefix_redirect_of_a_regex_route_replaces_the_whole_path():

@@ -28,6 +28,7 @@ INTERNAL = dict.fromkeys(
 )  # fmt: skip
 GENERATED_COOKIE = re.compile(r'="[0-9a-f]+"')
 SECONDS = 60
+CLIENT = "127.0.0.9"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ async def _connect(way: Way) -> tuple[asyncio.StreamReader, asyncio.StreamWriter
     """From an address that is not 127.0.0.1, in whose place Envoy puts one of the machine's own into x-forwarded-for."""
     if way.redirected is not None:
         return await asyncio.open_connection(sock=await asyncio.to_thread(way.redirected))
-    reader, writer = await asyncio.open_connection("127.0.0.1", way.port, local_addr=("127.0.0.9", 0))
+    reader, writer = await asyncio.open_connection("127.0.0.1", way.port, local_addr=(CLIENT, 0))
     writer.write(way.preamble)
     return reader, writer
 

@@ -28,7 +28,7 @@ from tests.pods.harness import OnePod, connect_inside
 from tests.sidecar.sidecars import Records
 from tests.square.apps import PORTS, Places
 from tests.square.certificates import Certificates
-from tests.square.client import Answer, Request, Way, ask
+from tests.square.client import CLIENT, Answer, Request, Way, ask
 from tests.square.compilers import topology
 from tests.support.require import envoy as envoy_binary
 
@@ -121,11 +121,11 @@ def _bound() -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def envoy(xds: Xds, place: Place, directory: Path) -> AsyncIterator[Callable[[Request], Way]]:
+async def envoy(xds: Xds, place: Place, directory: Path, access_log: tuple[Json, ...] = ()) -> AsyncIterator[Callable[[Request], Way]]:
     """Ready when its admin says so; it chooses its ports itself, so that nobody can take one first."""
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "envoy.json"
-    config.write_text(json.dumps(envoy_bootstrap(xds, place)))
+    config.write_text(json.dumps(envoy_bootstrap(xds, place, access_log)))
     admin = directory / "admin"
     log = (directory / "envoy.log").open("wb")
     process = subprocess.Popen(
@@ -140,7 +140,7 @@ async def envoy(xds: Xds, place: Place, directory: Path) -> AsyncIterator[Callab
             if place.workload.gateway:
                 return Way(ports[f"0.0.0.0_{request.port}"])
             ip, port = place.original(request)
-            preamble = f"PROXY TCP4 127.0.0.1 {ip} 40000 {port}\r\n".encode()
+            preamble = f"PROXY TCP4 {CLIENT} {ip} 40000 {port}\r\n".encode()
             if place.direction is Direction.INBOUND:
                 return Way(ports["virtualInbound"], preamble)
             # What `use_original_dst` of virtualOutbound does for a redirected connection.
@@ -154,13 +154,13 @@ async def envoy(xds: Xds, place: Place, directory: Path) -> AsyncIterator[Callab
         log.close()
 
 
-def envoy_bootstrap(xds: Xds, place: Place) -> Json:
-    """Static resources of a stock Envoy."""
+def envoy_bootstrap(xds: Xds, place: Place, access_log: tuple[Json, ...] = ()) -> Json:
+    """Static resources of a stock Envoy, whose HTTP managers log as told."""
     xds = place.moved(xds)
     routes = {r["name"]: r for r in xds["routes"]}
     assignments = {e["cluster_name"]: e for e in xds["endpoints"]}
     inbound = place.direction is Direction.INBOUND
-    listeners = [_envoy_listener(one, routes) for one in xds["listeners"] if (one["traffic_direction"] == "INBOUND") is inbound]
+    listeners = [_envoy_listener(one, routes, access_log) for one in xds["listeners"] if (one["traffic_direction"] == "INBOUND") is inbound]
     clusters = [_envoy_cluster(c, assignments) for c in xds["clusters"]]
     return {
         "node": {"id": "square", "cluster": "square"},
@@ -169,7 +169,7 @@ def envoy_bootstrap(xds: Xds, place: Place) -> Json:
     }
 
 
-def _envoy_listener(listener: Json, routes: Json) -> Json:
+def _envoy_listener(listener: Json, routes: Json, access_log: tuple[Json, ...]) -> Json:
     out = copy.deepcopy(listener)
     out.pop("access_log", None)
     # Bound in any case: original_dst, which hands connections on, would put this machine's own answer over the PROXY header's.
@@ -179,7 +179,7 @@ def _envoy_listener(listener: Json, routes: Json) -> Json:
     others = [one for one in out.get("listener_filters", ()) if not one["name"].endswith("original_dst")]
     out["listener_filters"] = [PROXY_PROTOCOL, *others] if redirected else others
     for manager in _http_managers(out):
-        manager.pop("access_log", None)
+        manager["access_log"] = list(access_log)
         manager.pop("tracing", None)
         manager["http_filters"] = [f for f in manager["http_filters"] if not f["name"].startswith(ISTIO_ONLY)]
         if "rds" in manager:

@@ -31,8 +31,8 @@ FLAGS: Final = b"\x85\x01"
 LOCAL_PARENT: Final = struct.pack("<I", 0x101)
 REMOTE_PARENT: Final = struct.pack("<I", 0x301)
 ATTRIBUTES: Final = 9
-# Observed on Envoy 1.40, which prints them as they were set: `URX,UT`, `URX,UC`, `UO,UC`, but `UF,URX` of a TCP connection.
-FIRST: Final = (Flag.URX, Flag.UO)
+# Observed on Envoy 1.40, which prints them as they were set: `DI,UT`, `URX,UT`, `URX,UC`, `UO,UC`, but `UF,URX` of a TCP connection.
+FIRST: Final = (Flag.DI, Flag.URX, Flag.UO)
 PRINTED: Final = (*FIRST, *(flag for flag in Flag if flag and flag not in FIRST))
 
 

@@ -198,6 +198,7 @@ def test_without_a_trace_there_is_no_span():
         (Flag.URX | Flag.UT, "URX,UT"),
         (Flag.URX | Flag.UC, "URX,UC"),
         (Flag.UO | Flag.UC, "UO,UC"),
+        (Flag.DI | Flag.URX | Flag.UT, "DI,URX,UT"),
         (Flag.UH | Flag.DC, "UH,DC"),
     ],
 )
