@@ -14,6 +14,7 @@ import docker
 import orjson
 import pytest
 
+from devmesh.runtimes.claims import claim_usual_port
 from devmesh.runtimes.docker.layout import COLLECTOR
 from tests.e2e.conftest import ROOT, RunningMesh, own_name, running, until
 from tests.support.dashboards import ask as ask_prometheus
@@ -421,6 +422,23 @@ def test_silence_pauses_and_kills_are_the_engines_and_end_with_their_faults(dock
 
 def test_a_shell_command_runs_in_the_apps_own_container(five):
     assert five.devmesh("exec", "db", "--", "psql", "-U", "postgres", "-tAc", "select 6*7").stdout.strip() == "42"
+
+
+def test_a_restart_takes_along_who_asked_for_that(five):
+    before = five.pid("worker")
+    assert five.devmesh("restart", "web").stderr.strip() == "restart: web, worker"
+    assert five.pid("worker") not in (0, before)
+    until(lambda: page(five).startswith("web: api"))
+
+
+def test_a_meshs_port_is_no_other_meshs_while_its_container_is_away(five):
+    ports = five.state()["ports"]
+    with five.away("jaeger"):
+        for usual in (ports["query"], ports["otlp"]):
+            port, held = claim_usual_port(usual)
+            held.close()
+            assert port != usual
+    five.devmesh("wait", "--timeout", "60s")
 
 
 def test_a_second_up_is_refused(five):

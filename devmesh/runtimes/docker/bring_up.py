@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import json
 import subprocess
 import time
@@ -27,6 +28,7 @@ from devmesh.runtimes.contents import ControlPlaneView, kept_settings, load_reso
 from devmesh.runtimes.docker.addresses import claim_subnet, host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
 from devmesh.runtimes.docker.compose import NO_SPACE, SPACE_HINT, Compose, Project
+from devmesh.runtimes.docker.dependents import as_json
 from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.images import FOREIGN_ROLES, ensure, image, image_names
 from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
@@ -99,6 +101,7 @@ class BringUp:
             check_services(
                 config, load_topology(self.compose_file, profiles=profiles, merged=whole, gateways=gateways)
             )  # before an image is pulled in vain
+            self._have_project(str(config["name"]))
         for port in published_ports(config["services"]):
             self._ports.take(port)
         with self.phase("images"):
@@ -112,7 +115,6 @@ class BringUp:
                 config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings(), joining, self._addons
             )
             resources = [] if joining else load_resources(layout.topology, self._tell)
-            refuse_others(layout, self.engine.containers(layout.project))
             tokens = await primary.tokens(layout.topology.workloads) if primary else None
             self.project, self._layout = self._write(layout, tokens), layout
             write_private(self.files.kept, json.dumps({"runtime": "docker", "project": layout.project}).encode(), durable=False)
@@ -123,6 +125,16 @@ class BringUp:
             await self._settle(layout)
         self._tell({"event": "done", "seconds": time.monotonic() - self._began})
         return self.state()
+
+    def _have_project(self, project: str) -> None:
+        """Nobody else's from here on: until its containers are made the engine knows nothing of a project."""
+        alone = self._ports.alone(project_claim(self.engine.identity, project))
+        refuse_others(project, self.files.root / "docker", self.engine.containers(project))
+        if not alone:
+            raise DevmeshError(
+                f"project {project!r} is being brought up on this engine, or is up, from another folder",
+                f"devmesh down there, or give this one another name: at the top of {self.compose_file.name}",
+            )
 
     def state(self, *, containers: bool = True) -> Json:
         """What `state.json` says of the mesh; {} before it is laid out."""
@@ -303,16 +315,24 @@ def has_failed(one: Container) -> bool:
     )
 
 
-def refuse_others(layout: Layout, found: Collection[Container]) -> None:
+def project_claim(engine: str, project: str) -> str:
+    """Of one engine's; hashed, since an abstract socket's name holds 107 bytes (unix(7))."""
+    return f"project-{hashlib.sha256(f'{engine}/{project}'.encode()).hexdigest()[:32]}"
+
+
+def refuse_others(project: str, folder: Path, found: Collection[Container]) -> None:
     """Compose knows a project by its name alone: bringing up ours would remove what runs under it from another folder, or without the mesh.
 
-    Raises DevmeshError naming where that came from.
+    `folder` is where ours is rendered. Raises DevmeshError naming where that came from.
     """
-    folder = next((where for one in found if (where := one.labels.get(FOLDER_LABEL, "")) and Path(where) != layout.folder), None)
-    if folder is not None:
+    other = next((where for one in found if (where := one.labels.get(FOLDER_LABEL, "")) and Path(where) != folder), None)
+    if other is not None:
+        meshed = Path(other).parts[-2:] == folder.parts[-2:]
+        origin = Path(other).parent.parent if meshed else other
+        end = f"devmesh down in {origin}" if meshed else f"docker compose --project-name {project} down"
         raise DevmeshError(
-            f"the engine has a project {layout.project!r} already, from {folder}",
-            f"docker compose --project-name {layout.project} down, or give this one another name: at the top of the compose file",
+            f"the engine has a project {project!r} already, from {origin}",
+            f"{end}, or give this one another name: at the top of the compose file",
         )
 
 
@@ -358,6 +378,7 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
                 else url_of(published.get(pod_of(one.name), {})),
                 "pod": one.name if one.gateway else pod_of(one.name),
                 "sidecar": one.name if one.gateway else sidecar_of(one.name),
+                "depends_on": as_json(one.depends_on),
             }
             for one in layout.topology.workloads
         },

@@ -20,6 +20,7 @@ from devmesh.registry.client import Registry
 from devmesh.runtimes.claims import PortClaims
 from devmesh.runtimes.docker.bring_up import REST_RUNS, BringUp, process_json, url_of
 from devmesh.runtimes.docker.compose import Compose, Project
+from devmesh.runtimes.docker.dependents import restart_dependents
 from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.holding import hold, kill_app
 from devmesh.runtimes.docker.layout import CONTROL_NETWORK
@@ -146,7 +147,10 @@ class DockerRuntime:
                 engine.stop(one.id)
             else:
                 engine.start(one.id)
-        return [one.labels[WORKLOAD_LABEL] for one in found]
+        acted = [one.labels[WORKLOAD_LABEL] for one in found]
+        if action == "restart":
+            acted += restart_dependents(engine, self.files.running_state(), acted)
+        return acted
 
     async def kill(self, target: str) -> list[str]:
         return await asyncio.to_thread(self._kill, target)
