@@ -283,6 +283,12 @@ def test_prometheus_scrapes_every_sidecar_and_the_control_plane(five):
     until(lambda: bool(page(five)) and ask_prometheus(prometheus, calls) > 0)
 
 
+def test_the_collector_traces_the_apps_and_not_its_own_health_checks(five):
+    jaeger = five.json("status")["urls"]["mesh"]["jaeger"]
+    until(lambda: "web.default" in five.fetch(f"{jaeger}/api/services"))
+    assert "jaeger" not in orjson.loads(five.fetch(f"{jaeger}/api/services"))["data"]
+
+
 def test_an_apps_own_code_reaches_neither_registry_nor_ca_nor_control_plane(five, docker_engine):
     ports = {"consul": (8500,), "ca": (15011,), "control": (15012, 15014), "jaeger": (4318, 16686)}
     places = [

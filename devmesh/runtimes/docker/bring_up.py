@@ -10,7 +10,7 @@ import json
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from devmesh.runtimes.docker.prepare import (
     Joining,
     Secrets,
     Surroundings,
+    check_given_files,
     check_services,
     lay_out,
     published_ports,
@@ -98,9 +99,9 @@ class BringUp:
         with self.phase("plan"):
             config = self.compose.config(self.compose_file, profiles)
             whole = functools.cache(lambda: self.compose.whole(self.compose_file, profiles, config))
-            check_services(
-                config, load_topology(self.compose_file, profiles=profiles, merged=whole, gateways=gateways)
-            )  # before an image is pulled in vain
+            planned = load_topology(self.compose_file, profiles=profiles, merged=whole, gateways=gateways)
+            check_services(config, planned)  # before an image is pulled in vain
+            check_given_files(config, planned)
             self._have_project(str(config["name"]))
         for port in published_ports(config["services"]):
             self._ports.take(port)
@@ -212,7 +213,7 @@ class BringUp:
         process = self.compose.start(project, "up", "--detach", "--quiet-pull", *arguments, log=log)
         try:
             if await asyncio.to_thread(process.wait) != 0:
-                raise compose_failed("up", log)
+                raise compose_failed("up", log, could_not_start(self.engine.containers(project.name)))
         finally:
             end(process)
 
@@ -336,10 +337,16 @@ def refuse_others(project: str, folder: Path, found: Collection[Container]) -> N
         )
 
 
-def compose_failed(what: str, log: Path) -> DevmeshError:
+def could_not_start(found: Collection[Container]) -> list[str]:
+    """Services whose container the engine tried to start in vain: compose passes on its words, which do not always name one."""
+    return [one.service for one in found if one.error and one.state in ("created", "exited")]
+
+
+def compose_failed(what: str, log: Path, whose: Sequence[str] = ()) -> DevmeshError:
     lines = [line for line in last_lines(log, 40) if "level=warning" not in line]
     wrong = "\n".join([line for line in lines if "rror" in line] or lines[-8:])
-    return DevmeshError(f"docker compose {what} failed:\n{wrong}", SPACE_HINT if NO_SPACE in wrong.lower() else f"see {log}")
+    named = f" at {', '.join(whose)}" if whose else ""
+    return DevmeshError(f"docker compose {what} failed{named}:\n{wrong}", SPACE_HINT if NO_SPACE in wrong.lower() else f"see {log}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

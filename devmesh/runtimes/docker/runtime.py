@@ -236,12 +236,25 @@ class DockerRuntime:
         self._become(pod, ["curl", "-sS", *arguments], ["-T", "--user", SOMEBODY])
 
     def execute(self, workload: str, argv: Sequence[str] | None) -> NoReturn:
+        found = Engine.connect().containers(self.files.running_state()["project"], f"{WORKLOAD_LABEL}={workload}", f"{ROLE_LABEL}=app")
+        refuse_unless_running(workload, found[0] if found else None)
         self._become(workload, argv or SHELL, [] if sys.stdin.isatty() else ["-T"])
 
     def _become(self, service: str, argv: Sequence[str], flags: Sequence[str]) -> NoReturn:
         state = self.files.running_state()
         command = Compose.find().arguments(Project(state["project"], Path(state["rendered"])), "exec", *flags, service, *argv)
         os.execv(command[0], command)  # noqa: S606 - no shell on purpose
+
+
+def refuse_unless_running(workload: str, app: Container | None) -> None:
+    """The engine's own words for that name its container by a number, and nothing to do."""
+    if app is None:
+        raise DevmeshError(f"the container of {workload} is gone", "devmesh down, then devmesh up")
+    if app.state == "paused":
+        raise DevmeshError(f"{workload} is paused", f"devmesh fault list, or docker unpause {app.name}")
+    if app.state != "running":
+        why = f": it ended with status {app.exit_code}" if app.state in ("exited", "restarting") else ""
+        raise DevmeshError(f"{workload} does not run{why}", f"devmesh logs {workload}; devmesh start {workload}")
 
 
 def refuse_while_joined(state: Json) -> None:

@@ -12,6 +12,7 @@ from devmesh.runtimes.docker.bring_up import (
     FOLDER_LABEL,
     BringUp,
     compose_failed,
+    could_not_start,
     ended,
     has_failed,
     own_services,
@@ -159,6 +160,14 @@ def test_what_compose_could_not_start_is_told_with_what_to_do(tmp_path: Path, li
     error = compose_failed("up", log)
     assert error.message == f"docker compose up failed:\n{line}"
     assert hint in (error.hint or "")
+
+
+def test_whose_container_could_not_be_started_is_named(tmp_path: Path):
+    refused = replace(container(""), state="created", error='exec: "nosuch": not found')
+    assert could_not_start([refused, container(""), replace(container(""), state="exited")]) == ["web"]
+    log = tmp_path / "compose.log"
+    log.write_text('Error response from daemon: exec: "nosuch": not found\n')
+    assert compose_failed("up", log, ["web"]).message.startswith("docker compose up failed at web:\nError response")
 
 
 @pytest.mark.parametrize(
