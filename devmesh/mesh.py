@@ -171,6 +171,7 @@ class Mesh(RunningMesh):
             "ready": bool(sidecar.get("ready")) and (app is None or done or bool(app["ready"] and not app.get("held"))),
             "done": done,
             "held": bool((app or {}).get("held")),
+            "exit_status": (app or {}).get("status"),
             "healthcheck": (app or {}).get("health"),
             "waits": (app or {}).get("waits", ""),
             "healthy": bool(proxy.get("healthy")),

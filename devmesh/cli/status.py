@@ -118,6 +118,8 @@ def _condition(one: dict[str, Any]) -> str:
     health = one["healthcheck"]
     if health and health["status"] != "healthy" and one["healthy"]:
         wrong[0] = f"healthcheck {health['status']}"  # why it is not ready
+    elif one["exit_status"] is not None and not one["ready"]:
+        wrong[0] = f"ended with status {one['exit_status']}"
     return ", ".join(wrong) or ("done" if one["done"] else "ready")
 
 

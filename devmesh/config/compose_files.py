@@ -5,6 +5,7 @@ What they mean together is compose's business: `docker compose config` says it. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,49 @@ class Sources:
 
     def _filled(self, text: Any) -> str:
         return str(interpolate(str(text), self.variables, lambda *_: None)) if text else ""
+
+
+# What compose calls the things that its messages are about; lines it names in a file that is no YAML only.
+_FIELD = re.compile(
+    r"\b((?:services|networks|volumes|secrets|configs)\.[\w.-]+[\w-])(?:.*?additional propert(?:y|ies) '?([\w-]+))?", re.IGNORECASE
+)
+_ENV_FILE = re.compile(r"env file (\S+) not found")
+_SERVICE = re.compile(r'service "([^"]+)"(?: (?:refers to undefined (?P<kind>network|volume|secret|config)|(?P<needs>depends on))\b)?')
+
+
+def place_of(file: Path, words: str, variables: Mapping[str, str]) -> SourcePosition | None:
+    """Where a file says what compose complains about in `words`; None where they name no place that we know."""
+    try:
+        documents, wrong = read_documents(file.read_text(encoding="utf-8"), str(file), compose=True)
+    except (OSError, UnicodeDecodeError):
+        return None
+    if wrong:
+        return wrong[0].where
+    missing = _ENV_FILE.search(words)
+    path = _env_file(documents[0], missing[1]) if missing and documents else _path_in(words)
+    return Sources(documents[0], variables).position(path) if len(documents) == 1 and path else None
+
+
+def _env_file(document: Document, wanted: str) -> str:
+    """The service that names it; "" when an included file's does."""
+    services = document.value.get("services") if isinstance(document.value, dict) else None
+    for name, service in services.items() if isinstance(services, dict) else ():
+        given = service.get("env_file") if isinstance(service, dict) else None
+        for one in given if isinstance(given, list) else [given]:
+            path = one.get("path") if isinstance(one, dict) else one
+            if path and Path(document.file).parent / str(path) == Path(wanted):
+                return f"services.{name}.env_file"
+    return ""
+
+
+def _path_in(words: str) -> str:
+    if found := _FIELD.search(words):
+        path = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", found[1])
+        return f"{path}.{found[2]}" if found[2] else path
+    if found := _SERVICE.search(words):
+        inner = "depends_on" if found["needs"] else f"{found['kind']}s" if found["kind"] else ""
+        return f"services.{found[1]}.{inner}".rstrip(".")
+    return ""
 
 
 def read(path: Path) -> Document | None:

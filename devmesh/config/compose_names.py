@@ -21,11 +21,12 @@ NOBODYS = ("localhost",)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A compose service and the service of the mesh that it is, or is a version of."""
+    """A compose service and the service of the mesh that it is, or is a version of. One without a port has no address in the mesh, and calls others."""
 
     compose: ComposeService
     service: ServiceId
     workloads: tuple[str, ...]
+    has_port: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,13 @@ class FurtherNames:
 
 
 def further_names(members: Iterable[Member], problems: Problems) -> FurtherNames:
-    """`members` are the services that have a port: only those have an address in the mesh."""
-    known = list(members)
+    """`members` are all who may call."""
+    callers = list(members)
+    known = [one for one in callers if one.has_port]
     own = {form: one.service for one in known for form in host_forms(*one.service)}
     aliases: dict[ServiceId, list[Alias]] = defaultdict(list)
     versions: list[Alias] = []
-    for alias, claimers in _claims(known):
+    for alias, claimers in (*_claims(known), *_links(known, callers)):
         path = f"{claimers[0].compose.path}.{_field(claimers[0].compose, alias.name)}"
         services = list(dict.fromkeys(one.service for one in claimers))
         if len(services) > 1:
@@ -60,7 +62,7 @@ def further_names(members: Iterable[Member], problems: Problems) -> FurtherNames
             aliases[services[0]].append(alias)
         else:
             versions.append(alias)
-    _refuse_two_meanings(known, aliases, problems)
+    _refuse_two_meanings(callers, aliases, problems)
     return FurtherNames({service: tuple(found) for service, found in aliases.items()}, tuple(versions))
 
 
@@ -68,9 +70,9 @@ def host_forms(name: str, namespace: str) -> tuple[str, ...]:
     return name, f"{name}.{namespace}", f"{name}.{namespace}.svc", service_fqdn(name, namespace)
 
 
-def _refuse_two_meanings(members: list[Member], aliases: Mapping[ServiceId, list[Alias]], problems: Problems) -> None:
+def _refuse_two_meanings(callers: list[Member], aliases: Mapping[ServiceId, list[Alias]], problems: Problems) -> None:
     """A name may mean one service on one network and another on the next: not to somebody who is on both."""
-    for caller in members:
+    for caller in callers:
         meanings: dict[str, ServiceId] = {}
         for service, found in aliases.items():
             for alias in found:
@@ -94,7 +96,6 @@ def _claims(members: list[Member]) -> Iterator[tuple[Alias, list[Member]]]:
         merged.setdefault(key, ([], claimers))[0].append(network)
     for (name, _), (networks, claimers) in merged.items():
         yield Alias(name, tuple(networks)), claimers
-    yield from _links(members)
 
 
 def _names(compose: ComposeService, given: Iterable[str]) -> Iterator[str]:
@@ -103,9 +104,9 @@ def _names(compose: ComposeService, given: Iterable[str]) -> Iterator[str]:
             yield name.lower()
 
 
-def _links(members: list[Member]) -> Iterator[tuple[Alias, list[Member]]]:
+def _links(members: list[Member], callers: list[Member]) -> Iterator[tuple[Alias, list[Member]]]:
     by_name = {one.compose.name: one for one in members}
-    for caller in members:
+    for caller in callers:
         for target, name in caller.compose.links:
             if target in by_name:
                 yield Alias(name.lower(), (), caller.workloads), [by_name[target]]

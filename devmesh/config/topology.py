@@ -149,7 +149,8 @@ class _Builder:
         workloads = [self._addressed(workload, number) for number, workload in enumerate(workloads, 1)]
         resources = self._resource_paths()
         names = further_names(
-            (Member(plan.compose, (plan.service, plan.namespace), plan.names) for plan in plans if plan.names and plan.ports), self.problems
+            (Member(plan.compose, (plan.service, plan.namespace), plan.names, bool(plan.ports)) for plan in plans if plan.names),
+            self.problems,
         )
         self.problems.raise_if_any()
         workloads += [self._gateway(one, number) for number, one in enumerate(self.gateways, len(workloads) + 1)]

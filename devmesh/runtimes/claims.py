@@ -73,6 +73,13 @@ class PortClaims(contextlib.ExitStack):
         if (held := claim(f"port-{port}")) is not None:
             self._hold(held)
 
+    def alone(self, name: str) -> bool:
+        """Have something that is no port for as long as the ports; False when another mesh has it."""
+        held = claim(name)
+        if held is not None:
+            self._hold(held)
+        return held is not None
+
     def _hold(self, held: socket.socket) -> None:
         self._held.append(self.enter_context(held))
 

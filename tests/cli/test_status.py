@@ -91,11 +91,23 @@ async def test_a_sidecar_is_asked_why_its_certificate_has_ended(tmp_path, monkey
         ({"ready": False, "healthcheck": {"status": "unhealthy"}}, "healthcheck unhealthy"),
         ({"ready": False, "healthcheck": {"status": "starting"}}, "healthcheck starting"),
         ({"healthcheck": {"status": "healthy"}}, "ready"),
+        ({"ready": False, "exit_status": 6}, "ended with status 6"),
+        ({"ready": False, "healthy": False, "exit_status": 0}, "ended with status 0, unhealthy"),
+        ({"done": True, "exit_status": 0}, "done"),
         ({"ready": False, "healthy": False, "waits": "waits for db to be healthy"}, "not started"),
     ],
 )
 def test_a_workloads_state_is_what_is_wrong_with_it(changes, shown):
-    good = {"held": False, "done": False, "ready": True, "healthy": True, "synced": True, "healthcheck": None, "waits": ""}
+    good = {
+        "held": False,
+        "done": False,
+        "ready": True,
+        "healthy": True,
+        "synced": True,
+        "healthcheck": None,
+        "waits": "",
+        "exit_status": None,
+    }
     assert _condition(good | changes) == shown
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from devmesh.config.compose_files import place_of
 from devmesh.config.topology import load_topology
 from devmesh.errors import DevmeshError
 
@@ -75,6 +76,51 @@ def test_services_that_compose_chose_run_whatever_their_profiles(folder):
 def test_a_mistake_is_told_where_it_stands(folder, services, words):
     with pytest.raises(DevmeshError, match=words):
         load(folder, services)
+
+
+WRONG = """\
+services:
+  web:
+    image: x
+    prots: ["80"]
+    depends_on: [dbb]
+    ports: ["80", {}]
+    networks:
+    - nope
+    env_file: [a.env, {path: missing.env}]
+volumes:
+  data: {size: 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ("services.web Additional property prots is not allowed", 4),
+        ("services.web additional properties 'prots' not allowed", 4),
+        ("services.web.ports.1 must be a string", 6),
+        ("services.web.image must be a string", 3),
+        ("volumes.data Additional property size is not allowed", 11),
+        ('service "web" depends on undefined service "dbb": invalid compose project', 5),
+        ('service "web" refers to undefined network nope: invalid compose project', 7),
+        ('service "web" refers to undefined secret nope: invalid compose project', 2),
+        ('service "web" has neither an image nor a build context specified', 2),
+        ("env file {folder}/missing.env not found: stat {folder}/missing.env", 9),
+        ("env file /elsewhere/missing.env not found", None),
+        ("something else", None),
+    ],
+)
+def test_what_compose_complains_about_is_told_where_it_stands(tmp_path, words, place):
+    file = tmp_path / "compose.yaml"
+    file.write_text(WRONG)
+    found = place_of(file, words.format(folder=tmp_path), {})
+    assert (found and (found.file, found.line)) == (place and (str(file), place))
+
+
+def test_what_is_no_yaml_has_its_place_whatever_compose_says_of_it(tmp_path):
+    (tmp_path / "compose.yaml").write_text("services:\n  web: {image: x, ports: [80\n  api: {image: x}\n")
+    assert str(place_of(tmp_path / "compose.yaml", "yaml: line 1: did not find", {})).startswith(f"{tmp_path}/compose.yaml:3")
+    assert place_of(tmp_path / "gone.yaml", "open gone.yaml", {}) is None
 
 
 def test_files_that_lead_to_each_other_end(folder):

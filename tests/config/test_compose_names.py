@@ -47,6 +47,16 @@ def test_a_link_is_known_to_the_linking_service_alone(tmp_path):
     assert (known(found, "web"), known(found, "web-2"), known(found, "db")) == (["sql"], ["sql"], [])
 
 
+def test_a_link_is_known_to_who_has_no_port_of_its_own(tmp_path):
+    found = topology(tmp_path, "  job: {image: x, links: ['db:sql']}\n  db: {image: x, expose: ['5432']}\n")
+    assert (known(found, "job"), known(found, "db")) == (["sql"], [])
+
+
+def test_who_has_no_port_is_not_told_two_meanings_of_a_name_either(tmp_path):
+    with pytest.raises(DevmeshError, match='"sql" means a and b to job'):
+        topology(tmp_path, SQL_TWICE + "  job: {image: x, networks: [one, two]}\n")
+
+
 def test_a_compose_service_that_is_all_of_a_meshs_service_keeps_its_name(tmp_path):
     found = topology(tmp_path, WEB + "  backend: {image: x, expose: ['80'], labels: {app: db}}\n")
     assert known(found, "web") == ["backend"]

@@ -14,6 +14,7 @@ import docker
 import orjson
 import pytest
 
+from devmesh.runtimes.claims import claim_usual_port
 from devmesh.runtimes.docker.layout import COLLECTOR
 from tests.e2e.conftest import ROOT, RunningMesh, own_name, running, until
 from tests.support.dashboards import ask as ask_prometheus
@@ -282,6 +283,12 @@ def test_prometheus_scrapes_every_sidecar_and_the_control_plane(five):
     until(lambda: bool(page(five)) and ask_prometheus(prometheus, calls) > 0)
 
 
+def test_the_collector_traces_the_apps_and_not_its_own_health_checks(five):
+    jaeger = five.json("status")["urls"]["mesh"]["jaeger"]
+    until(lambda: "web.default" in five.fetch(f"{jaeger}/api/services"))
+    assert "jaeger" not in orjson.loads(five.fetch(f"{jaeger}/api/services"))["data"]
+
+
 def test_an_apps_own_code_reaches_neither_registry_nor_ca_nor_control_plane(five, docker_engine):
     ports = {"consul": (8500,), "ca": (15011,), "control": (15012, 15014), "jaeger": (4318, 16686)}
     places = [
@@ -421,6 +428,23 @@ def test_silence_pauses_and_kills_are_the_engines_and_end_with_their_faults(dock
 
 def test_a_shell_command_runs_in_the_apps_own_container(five):
     assert five.devmesh("exec", "db", "--", "psql", "-U", "postgres", "-tAc", "select 6*7").stdout.strip() == "42"
+
+
+def test_a_restart_takes_along_who_asked_for_that(five):
+    before = five.pid("worker")
+    assert five.devmesh("restart", "web").stderr.strip() == "restart: web, worker"
+    assert five.pid("worker") not in (0, before)
+    until(lambda: page(five).startswith("web: api"))
+
+
+def test_a_meshs_port_is_no_other_meshs_while_its_container_is_away(five):
+    ports = five.state()["ports"]
+    with five.away("jaeger"):
+        for usual in (ports["query"], ports["otlp"]):
+            port, held = claim_usual_port(usual)
+            held.close()
+            assert port != usual
+    five.devmesh("wait", "--timeout", "60s")
 
 
 def test_a_second_up_is_refused(five):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import json
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from devmesh.runtimes.contents import ControlPlaneView, kept_settings, load_reso
 from devmesh.runtimes.docker.addresses import claim_subnet, host_routes
 from devmesh.runtimes.docker.build import ensure_devmesh
 from devmesh.runtimes.docker.compose import NO_SPACE, SPACE_HINT, Compose, Project
+from devmesh.runtimes.docker.dependents import as_json
 from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.images import FOREIGN_ROLES, ensure, image, image_names
 from devmesh.runtimes.docker.layout import Layout, pod_of, sidecar_of
@@ -35,6 +37,7 @@ from devmesh.runtimes.docker.prepare import (
     Joining,
     Secrets,
     Surroundings,
+    check_given_files,
     check_services,
     lay_out,
     published_ports,
@@ -96,9 +99,10 @@ class BringUp:
         with self.phase("plan"):
             config = self.compose.config(self.compose_file, profiles)
             whole = functools.cache(lambda: self.compose.whole(self.compose_file, profiles, config))
-            check_services(
-                config, load_topology(self.compose_file, profiles=profiles, merged=whole, gateways=gateways)
-            )  # before an image is pulled in vain
+            planned = load_topology(self.compose_file, profiles=profiles, merged=whole, gateways=gateways)
+            check_services(config, planned)  # before an image is pulled in vain
+            check_given_files(config, planned)
+            self._have_project(str(config["name"]))
         for port in published_ports(config["services"]):
             self._ports.take(port)
         with self.phase("images"):
@@ -112,7 +116,6 @@ class BringUp:
                 config, topology, self.files.root / "docker", images, self._mesh_id, self._surroundings(), joining, self._addons
             )
             resources = [] if joining else load_resources(layout.topology, self._tell)
-            refuse_others(layout, self.engine.containers(layout.project))
             tokens = await primary.tokens(layout.topology.workloads) if primary else None
             self.project, self._layout = self._write(layout, tokens), layout
             write_private(self.files.kept, json.dumps({"runtime": "docker", "project": layout.project}).encode(), durable=False)
@@ -123,6 +126,16 @@ class BringUp:
             await self._settle(layout)
         self._tell({"event": "done", "seconds": time.monotonic() - self._began})
         return self.state()
+
+    def _have_project(self, project: str) -> None:
+        """Nobody else's from here on: until its containers are made the engine knows nothing of a project."""
+        alone = self._ports.alone(project_claim(self.engine.identity, project))
+        refuse_others(project, self.files.root / "docker", self.engine.containers(project))
+        if not alone:
+            raise DevmeshError(
+                f"project {project!r} is being brought up on this engine, or is up, from another folder",
+                f"devmesh down there, or give this one another name: at the top of {self.compose_file.name}",
+            )
 
     def state(self, *, containers: bool = True) -> Json:
         """What `state.json` says of the mesh; {} before it is laid out."""
@@ -200,7 +213,7 @@ class BringUp:
         process = self.compose.start(project, "up", "--detach", "--quiet-pull", *arguments, log=log)
         try:
             if await asyncio.to_thread(process.wait) != 0:
-                raise compose_failed("up", log)
+                raise compose_failed("up", log, could_not_start(self.engine.containers(project.name)))
         finally:
             end(process)
 
@@ -303,23 +316,37 @@ def has_failed(one: Container) -> bool:
     )
 
 
-def refuse_others(layout: Layout, found: Collection[Container]) -> None:
+def project_claim(engine: str, project: str) -> str:
+    """Of one engine's; hashed, since an abstract socket's name holds 107 bytes (unix(7))."""
+    return f"project-{hashlib.sha256(f'{engine}/{project}'.encode()).hexdigest()[:32]}"
+
+
+def refuse_others(project: str, folder: Path, found: Collection[Container]) -> None:
     """Compose knows a project by its name alone: bringing up ours would remove what runs under it from another folder, or without the mesh.
 
-    Raises DevmeshError naming where that came from.
+    `folder` is where ours is rendered. Raises DevmeshError naming where that came from.
     """
-    folder = next((where for one in found if (where := one.labels.get(FOLDER_LABEL, "")) and Path(where) != layout.folder), None)
-    if folder is not None:
+    other = next((where for one in found if (where := one.labels.get(FOLDER_LABEL, "")) and Path(where) != folder), None)
+    if other is not None:
+        meshed = Path(other).parts[-2:] == folder.parts[-2:]
+        origin = Path(other).parent.parent if meshed else other
+        end = f"devmesh down in {origin}" if meshed else f"docker compose --project-name {project} down"
         raise DevmeshError(
-            f"the engine has a project {layout.project!r} already, from {folder}",
-            f"docker compose --project-name {layout.project} down, or give this one another name: at the top of the compose file",
+            f"the engine has a project {project!r} already, from {origin}",
+            f"{end}, or give this one another name: at the top of the compose file",
         )
 
 
-def compose_failed(what: str, log: Path) -> DevmeshError:
+def could_not_start(found: Collection[Container]) -> list[str]:
+    """Services whose container the engine tried to start in vain: compose passes on its words, which do not always name one."""
+    return [one.service for one in found if one.error and one.state in ("created", "exited")]
+
+
+def compose_failed(what: str, log: Path, whose: Sequence[str] = ()) -> DevmeshError:
     lines = [line for line in last_lines(log, 40) if "level=warning" not in line]
     wrong = "\n".join([line for line in lines if "rror" in line] or lines[-8:])
-    return DevmeshError(f"docker compose {what} failed:\n{wrong}", SPACE_HINT if NO_SPACE in wrong.lower() else f"see {log}")
+    named = f" at {', '.join(whose)}" if whose else ""
+    return DevmeshError(f"docker compose {what} failed{named}:\n{wrong}", SPACE_HINT if NO_SPACE in wrong.lower() else f"see {log}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -358,6 +385,7 @@ def state_of(layout: Layout, compose_file: Path, containers: Collection[Containe
                 else url_of(published.get(pod_of(one.name), {})),
                 "pod": one.name if one.gateway else pod_of(one.name),
                 "sidecar": one.name if one.gateway else sidecar_of(one.name),
+                "depends_on": as_json(one.depends_on),
             }
             for one in layout.topology.workloads
         },

@@ -17,7 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from devmesh.config.compose import Merged
-from devmesh.config.compose_files import override_of
+from devmesh.config.compose_files import override_of, place_of
 from devmesh.errors import DevmeshError
 
 OLDEST = (2, 20)
@@ -88,7 +88,11 @@ class Compose:
             capture_output=True, text=True, check=False, cwd=file.parent,
         )  # fmt: skip
         if done.returncode != 0:
-            raise DevmeshError(f"{file}: {_plain(done.stderr)}", f"docker compose {' '.join([*files_of(file), 'config'])} shows the same")
+            words = _plain(done.stderr).removeprefix(f"validating {file}: ")
+            raise DevmeshError(
+                f"{place_of(file, words, os.environ) or file}: {words}",
+                f"docker compose {' '.join([*files_of(file), 'config'])} shows the same",
+            )
         return done.stdout
 
     def follow(self, file: Path, arguments: Sequence[str], tell: Callable[[str], None], what: str = "") -> None:

@@ -92,6 +92,12 @@ class Engine:
             return tuple(int(part) for part in str(self._client.version()["Version"]).split("+")[0].split("-")[0].split(".")[:2])
 
     @property
+    def identity(self) -> str:
+        """What no other engine has; a new one for an engine that has lost its data."""
+        with reaching():
+            return str(self._client.info()["ID"])
+
+    @property
     def maps_users(self) -> bool:
         """Whether a uid inside is another outside (rootless, userns-remap), so that a file cannot be given to a container's user."""
         with reaching():

@@ -92,7 +92,8 @@ def _jaeger(layout: Layout) -> Json:
     return _foreign(
         layout,
         "jaeger",
-        environment={"JAEGER_LISTEN_HOST": "0.0.0.0"},
+        # It would trace itself, each health check too, and bury what the apps do.
+        environment={"JAEGER_LISTEN_HOST": "0.0.0.0", "OTEL_TRACES_SAMPLER": "always_off"},
         networks=_networks(layout, "jaeger", CONTROL_NETWORK, HOST_NETWORK),
         ports=[f"127.0.0.1:{host}:{port}" for host, port in published],
         mem_limit="1g",

@@ -79,11 +79,11 @@ def triple(layout: Layout, service: Mapping[str, Any], workload: Workload, index
     }
 
 
-def refuse(name: str, service: Mapping[str, Any]) -> None:
-    """Raise DevmeshError for what no pod can be made of."""
+def refuse(name: str, service: Mapping[str, Any], place: str = "") -> None:
+    """Raise DevmeshError for what no pod can be made of; `place` is where the service stands, as the message begins."""
     if service.get("network_mode"):
         raise DevmeshError(
-            f"service {name} has network_mode: {service['network_mode']}, and a pod needs networks of its own",
+            f"{place}service {name} has network_mode: {service['network_mode']}, and a pod needs networks of its own",
             f"take it out, or opt out of the mesh: {name}: x-devmesh: {{inject: false}}",
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from devmesh.ca.files import private_directory, write_private
@@ -143,16 +144,37 @@ def lay_out(
 def check_services(config: Mapping[str, Any], topology: Topology) -> None:
     """Raise DevmeshError for what no pod can be made of, and for a name that the mesh gives to something of its own."""
     services = config["services"]
-    published_ports(services)
+    places = _places(topology)
+    published_ports(services, places)
     for one in topology.workloads:
-        refuse(one.compose_service, services.get(one.compose_service, {}))
+        place = places.get(one.compose_service, "")
+        refuse(one.compose_service, services.get(one.compose_service, {}), place)
         for made, what in ((pod_of(one.name), "pod"), (sidecar_of(one.name), "sidecar")):
             if made in services:
-                raise DevmeshError(f'service "{made}" has the name of the {what} of {one.name}', f"rename {made}, or {one.compose_service}")
+                raise DevmeshError(
+                    f'{place}service "{made}" has the name of the {what} of {one.name}', f"rename {made}, or {one.compose_service}"
+                )
     for key, own in (("networks", OWN_NETWORKS), ("volumes", (*OWN_VOLUMES, *ADDON_VOLUMES.values()))):
         for name in own:
             if name in (config.get(key) or {}):
                 raise DevmeshError(f"{key}.{name} has the name of one of the mesh's own", "rename it in the compose file")
+
+
+def _places(topology: Topology) -> dict[str, str]:
+    """Where each compose service stands, as a message begins."""
+    return {one.compose_service: f"{one.position}: " for one in topology.workloads if one.position}
+
+
+def check_given_files(config: Mapping[str, Any], topology: Topology) -> None:
+    """Raise DevmeshError for secrets and configs whose file is not there: the engine would find out when most of the mesh is up."""
+    places = _places(topology)
+    for kind in ("secrets", "configs"):
+        for name, service in config["services"].items():
+            for one in service.get(kind) or ():
+                source = one["source"] if isinstance(one, Mapping) else one
+                file = ((config.get(kind) or {}).get(source) or {}).get("file")
+                if file and not Path(file).exists():
+                    raise DevmeshError(f"{places.get(name, '')}{kind[:-1]} {source} of {name}: {file} does not exist", f"write {file}")
 
 
 # What a `host_ip` stands for: (IP version, address), the address empty for all; without one the engine binds both versions.
@@ -160,7 +182,7 @@ ALL_ADDRESSES = {"": ((4, ""), (6, "")), "0.0.0.0": ((4, ""),), "::": ((6, ""),)
 Place = tuple[int, str]
 
 
-def published_ports(services: Mapping[str, Any]) -> dict[int, str]:
+def published_ports(services: Mapping[str, Any], places: Mapping[str, str] = MappingProxyType({})) -> dict[int, str]:
     """Host port -> the service whose file publishes it. Raises DevmeshError for one that is wanted twice on an address."""
     found: dict[tuple[int, str], dict[Place, str]] = {}
     for name, service in services.items():
@@ -168,17 +190,17 @@ def published_ports(services: Mapping[str, Any]) -> dict[int, str]:
             number = str(port.get("published") or "0")
             if number.isdecimal() and int(number):
                 taken = found.setdefault((int(number), str(port.get("protocol") or "tcp")), {})
-                _take(taken, str(port.get("host_ip") or "").strip("[]"), number, name)
+                _take(taken, str(port.get("host_ip") or "").strip("[]"), number, name, places.get(name, ""))
     return {number: next(iter(names.values())) for (number, _), names in found.items()}
 
 
-def _take(taken: dict[Place, str], address: str, number: str, name: str) -> None:
+def _take(taken: dict[Place, str], address: str, number: str, name: str, place: str) -> None:
     """`taken`: whose the port is, by place; the new places are added."""
     for version, one in ALL_ADDRESSES.get(address, ((6 if ":" in address else 4, address),)):
         others = [whose for (other, where), whose in taken.items() if other == version and (where == one or "" in (where, one))]
         if others and (others[0] != name or (version, one) in taken):
             twice = f"twice by {name}" if others[0] == name else f"by {others[0]} and by {name}"
-            raise DevmeshError(f"port {number} is published {twice}", "publish another port for one of them")
+            raise DevmeshError(f"{place}port {number} is published {twice}", "publish another port for one of them")
         taken[version, one] = name
 
 

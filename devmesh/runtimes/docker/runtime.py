@@ -20,6 +20,7 @@ from devmesh.registry.client import Registry
 from devmesh.runtimes.claims import PortClaims
 from devmesh.runtimes.docker.bring_up import REST_RUNS, BringUp, process_json, url_of
 from devmesh.runtimes.docker.compose import Compose, Project
+from devmesh.runtimes.docker.dependents import restart_dependents
 from devmesh.runtimes.docker.engine import Container, Engine
 from devmesh.runtimes.docker.holding import hold, kill_app
 from devmesh.runtimes.docker.layout import CONTROL_NETWORK
@@ -146,7 +147,10 @@ class DockerRuntime:
                 engine.stop(one.id)
             else:
                 engine.start(one.id)
-        return [one.labels[WORKLOAD_LABEL] for one in found]
+        acted = [one.labels[WORKLOAD_LABEL] for one in found]
+        if action == "restart":
+            acted += restart_dependents(engine, self.files.running_state(), acted)
+        return acted
 
     async def kill(self, target: str) -> list[str]:
         return await asyncio.to_thread(self._kill, target)
@@ -232,12 +236,25 @@ class DockerRuntime:
         self._become(pod, ["curl", "-sS", *arguments], ["-T", "--user", SOMEBODY])
 
     def execute(self, workload: str, argv: Sequence[str] | None) -> NoReturn:
+        found = Engine.connect().containers(self.files.running_state()["project"], f"{WORKLOAD_LABEL}={workload}", f"{ROLE_LABEL}=app")
+        refuse_unless_running(workload, found[0] if found else None)
         self._become(workload, argv or SHELL, [] if sys.stdin.isatty() else ["-T"])
 
     def _become(self, service: str, argv: Sequence[str], flags: Sequence[str]) -> NoReturn:
         state = self.files.running_state()
         command = Compose.find().arguments(Project(state["project"], Path(state["rendered"])), "exec", *flags, service, *argv)
         os.execv(command[0], command)  # noqa: S606 - no shell on purpose
+
+
+def refuse_unless_running(workload: str, app: Container | None) -> None:
+    """The engine's own words for that name its container by a number, and nothing to do."""
+    if app is None:
+        raise DevmeshError(f"the container of {workload} is gone", "devmesh down, then devmesh up")
+    if app.state == "paused":
+        raise DevmeshError(f"{workload} is paused", f"devmesh fault list, or docker unpause {app.name}")
+    if app.state != "running":
+        why = f": it ended with status {app.exit_code}" if app.state in ("exited", "restarting") else ""
+        raise DevmeshError(f"{workload} does not run{why}", f"devmesh logs {workload}; devmesh start {workload}")
 
 
 def refuse_while_joined(state: Json) -> None:

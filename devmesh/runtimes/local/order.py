@@ -1,12 +1,13 @@
-"""In which order apps are started, restarted and stopped: what their `depends_on` says (Compose specification, "depends_on")."""
+"""When apps are started and stopped, and what they then wait for: what their `depends_on` says (Compose specification, "depends_on")."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from devmesh.config.dependencies import COMPLETED, HEALTHY, STARTED, Dependency
 from devmesh.config.topology_types import Workload
+from devmesh.runtimes.dependents import in_order
 from devmesh.runtimes.local import health
 from devmesh.runtimes.local.managed import Managed
 from devmesh.runtimes.waiting import said
@@ -20,23 +21,6 @@ class DependencyError(Exception):
     def __init__(self, whose: str, why: str) -> None:
         super().__init__(why)
         self.whose, self.why = whose, why
-
-
-def in_order(workloads: Iterable[Workload]) -> list[Workload]:
-    """Each after those it depends on, else as they are written."""
-    known = {one.name: one for one in workloads}
-    found: dict[str, Workload] = {}
-
-    def visit(one: Workload) -> None:
-        if one.name not in found:
-            for needed in one.depends_on:
-                if needed.name in known:
-                    visit(known[needed.name])
-            found[one.name] = one
-
-    for one in known.values():
-        visit(one)
-    return list(found.values())
 
 
 def at_once(workloads: Iterable[Workload]) -> list[Workload]:
@@ -56,16 +40,6 @@ def to_stop(workloads: Iterable[Workload]) -> list[list[str]]:
         for needed in one.depends_on:
             depth[needed.name] = max(depth.get(needed.name, 0), mine + 1)
     return [[name for name, level in depth.items() if level == wanted] for wanted in range(max(depth.values(), default=-1) + 1)]
-
-
-def to_restart(workloads: Iterable[Workload], restarted: Collection[str]) -> Iterator[tuple[str, tuple[Dependency, ...]]]:
-    """Who is restarted with these (`restart: true`), each with what it then waits for."""
-    gone = set(restarted)
-    for one in in_order(workloads):
-        needs = tuple(needed for needed in one.depends_on if needed.restart and needed.name in gone)
-        if needs and one.name not in gone:
-            gone.add(one.name)
-            yield one.name, needs
 
 
 def policy(workload: Workload, workloads: Iterable[Workload]) -> str:

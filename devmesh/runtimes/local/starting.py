@@ -9,15 +9,15 @@ from pathlib import Path
 from devmesh.config.dependencies import HEALTHY, STARTED
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.bootstrap import Servers
+from devmesh.runtimes.dependents import DEPENDENT_SECONDS, to_restart
 from devmesh.runtimes.local.apps import Apps
 from devmesh.runtimes.local.children import Children
 from devmesh.runtimes.local.managed import Managed
-from devmesh.runtimes.local.order import FAILED, DependencyError, at_once, clear, is_met, policy, to_restart
+from devmesh.runtimes.local.order import FAILED, DependencyError, at_once, clear, is_met, policy
 from devmesh.runtimes.local.plan import WorkloadPlan
 from devmesh.runtimes.runtime import Tell
 from devmesh.runtimes.waiting import NotInTimeError
 
-DEPENDENT_SECONDS = 120.0  # that who is restarted with another waits until that one is as it needs it
 Synced = Callable[[Iterable[str], Collection[str]], Awaitable[None]]
 
 

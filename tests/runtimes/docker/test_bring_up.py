@@ -1,15 +1,18 @@
 """What `up` refuses before it starts anything."""
 
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from devmesh.errors import DevmeshError
+from devmesh.runtimes.claims import PortClaims
 from devmesh.runtimes.docker.bring_up import (
     FOLDER_LABEL,
     BringUp,
     compose_failed,
+    could_not_start,
     ended,
     has_failed,
     own_services,
@@ -19,6 +22,7 @@ from devmesh.runtimes.docker.bring_up import (
 from devmesh.runtimes.docker.engine import Container
 from devmesh.runtimes.docker.pods import ROLE_LABEL, WORKLOAD_LABEL
 from devmesh.runtimes.docker.project import render, without_waiting
+from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.waiting import Lack
 from tests.runtimes.docker.layouts import layout_from
 
@@ -29,18 +33,59 @@ def container(folder: str) -> Container:
     return Container("web", "id", "shop-web-1", "running", "", 0, "", 0, "", {FOLDER_LABEL: folder}, "", "no", {})
 
 
-def test_a_project_of_the_same_name_from_elsewhere_is_left_alone(tmp_path: Path):
-    layout = layout_from(tmp_path, SHOP)
-    with pytest.raises(DevmeshError, match="/elsewhere/shop") as refused:
-        refuse_others(layout, [container("/elsewhere/shop")])
-    assert layout.project in str(refused.value)
-    assert "down" in str(refused.value.hint)
+FOLDER = Path("/work/shop/.devmesh/docker")
 
 
-def test_what_an_earlier_up_of_this_folder_left_is_taken_over(tmp_path: Path):
-    layout = layout_from(tmp_path, SHOP)
-    refuse_others(layout, [container(str(layout.folder))])
-    refuse_others(layout, [])
+def test_a_project_of_the_same_name_from_elsewhere_is_left_alone():
+    with pytest.raises(DevmeshError, match="'shop' already, from /elsewhere/shop") as refused:
+        refuse_others("shop", FOLDER, [container("/elsewhere/shop")])
+    assert "docker compose --project-name shop down" in str(refused.value.hint)
+
+
+def test_a_mesh_of_the_same_name_from_elsewhere_is_named_by_its_own_folder():
+    with pytest.raises(DevmeshError, match=r"already, from /elsewhere/shop$") as refused:
+        refuse_others("shop", FOLDER, [container("/elsewhere/shop/.devmesh/docker")])
+    assert "devmesh down in /elsewhere/shop," in str(refused.value.hint)
+
+
+def test_what_an_earlier_up_of_this_folder_left_is_taken_over():
+    refuse_others("shop", FOLDER, [container(str(FOLDER))])
+    refuse_others("shop", FOLDER, [])
+
+
+class NewEngine:
+    """Which has no containers yet."""
+
+    def __init__(self, identity: str):
+        self.identity = identity
+
+    def containers(self, project: str) -> list[Container]:
+        return []
+
+
+def coming_up(folder: Path, engine: str, ports: PortClaims) -> BringUp:
+    bring_up = object.__new__(BringUp)  # without an engine
+    bring_up.compose_file, bring_up.files, bring_up.engine, bring_up._ports = (
+        folder / "compose.yaml",
+        MeshFiles(folder),
+        NewEngine(engine),
+        ports,
+    )
+    return bring_up
+
+
+def test_one_project_of_one_engine_is_brought_up_once_at_a_time(tmp_path: Path):
+    engine, project = str(uuid.uuid4()), "shop" * 40
+    with PortClaims() as first, PortClaims() as second, PortClaims() as third:
+        coming_up(tmp_path / "one", engine, first)._have_project(project)
+        with pytest.raises(DevmeshError, match="being brought up on this engine, or is up, from another folder") as refused:
+            coming_up(tmp_path / "two", engine, second)._have_project(project)
+        assert "another name: at the top of compose.yaml" in str(refused.value.hint)
+        coming_up(tmp_path / "two", str(uuid.uuid4()), second)._have_project(project)
+        coming_up(tmp_path / "two", engine, second)._have_project("desk")
+        assert first.inheritance, "a keeper has it after the up"
+        first.close()
+        coming_up(tmp_path / "two", engine, third)._have_project(project)
 
 
 async def test_apps_are_waited_for_as_long_as_up_was_told(tmp_path: Path):
@@ -115,6 +160,14 @@ def test_what_compose_could_not_start_is_told_with_what_to_do(tmp_path: Path, li
     error = compose_failed("up", log)
     assert error.message == f"docker compose up failed:\n{line}"
     assert hint in (error.hint or "")
+
+
+def test_whose_container_could_not_be_started_is_named(tmp_path: Path):
+    refused = replace(container(""), state="created", error='exec: "nosuch": not found')
+    assert could_not_start([refused, container(""), replace(container(""), state="exited")]) == ["web"]
+    log = tmp_path / "compose.log"
+    log.write_text('Error response from daemon: exec: "nosuch": not found\n')
+    assert compose_failed("up", log, ["web"]).message.startswith("docker compose up failed at web:\nError response")
 
 
 @pytest.mark.parametrize(

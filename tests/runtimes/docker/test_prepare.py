@@ -10,7 +10,7 @@ from devmesh.ca.tokens import TokenStore
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.docker.entry import seed
 from devmesh.runtimes.docker.layout import COLLECTOR
-from devmesh.runtimes.docker.prepare import Secrets, published_ports, write_files
+from devmesh.runtimes.docker.prepare import Secrets, check_given_files, published_ports, write_files
 from devmesh.runtimes.docker.project import as_yaml, render
 from devmesh.sidecar.bootstrap import Bootstrap, parse_address
 from tests.runtimes.docker.layouts import layout_from
@@ -145,3 +145,29 @@ def test_a_range_that_another_mesh_is_about_to_have_is_left_to_it(tmp_path):
     theirs = {one.network for one in first.addresses.subnets.values()}
     ours = layout_from(tmp_path, "name: shop\nservices: {web: {image: web, expose: ['80']}}\n", claim=lambda one: one not in theirs)
     assert not theirs & {one.network for one in ours.addresses.subnets.values()}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("network_mode: host", r"compose.yaml:4:\d+: service web has network_mode"),
+        ("ports: [{target: 80, published: '18080'}]", r"compose.yaml:[34]:\d+: port 18080 is published by"),
+    ],
+)
+def test_what_no_pod_can_be_made_of_is_told_with_its_place(tmp_path, given, words):
+    with pytest.raises(DevmeshError, match=words):
+        layout_from(
+            tmp_path,
+            f"name: a\nservices:\n  api: {{image: x, ports: [{{target: 80, published: '18080'}}]}}\n  web: {{image: x, {given}}}\n",
+        )
+
+
+@pytest.mark.parametrize("kind", ["secrets", "configs"])
+def test_a_secret_or_config_whose_file_is_not_there_is_told_with_its_place(tmp_path, kind):
+    layout = layout_from(
+        tmp_path, f"name: a\nservices:\n  web: {{image: x, {kind}: [{{source: pw}}]}}\n{kind}: {{pw: {{file: {tmp_path}/pw}}}}\n"
+    )
+    with pytest.raises(DevmeshError, match=rf"compose.yaml:3:\d+: {kind[:-1]} pw of web: {tmp_path}/pw does not exist"):
+        check_given_files(layout.config, layout.topology)
+    (tmp_path / "pw").touch()
+    check_given_files(layout.config, layout.topology)

@@ -11,7 +11,7 @@ from devmesh.config.healthcheck import Healthcheck
 from devmesh.config.topology_types import Workload
 from devmesh.pods.check import Outcome
 from devmesh.runtimes.local.managed import Managed
-from devmesh.runtimes.local.order import DependencyError, at_once, clear, in_order, policy, to_restart, to_stop
+from devmesh.runtimes.local.order import DependencyError, at_once, clear, policy, to_stop
 
 
 def workload(name, *needs, restart=""):
@@ -36,10 +36,6 @@ def names(workloads):
     return [one.name for one in workloads]
 
 
-def test_each_is_started_after_whom_it_depends_on():
-    assert names(in_order(SHOP)) == ["db", "migrate", "api", "disk", "cache", "web"]
-
-
 def test_who_waits_for_starts_alone_is_started_at_once():
     assert names(at_once(SHOP)) == ["db", "disk", "cache"], "web waits for api, which waits"
 
@@ -48,21 +44,6 @@ def test_nobody_is_stopped_before_all_who_depend_on_it():
     assert [sorted(group) for group in to_stop(SHOP)] == [["web"], ["api", "cache"], ["disk", "migrate"], ["db"]]
     assert to_stop([workload("a"), workload("b")]) == [["b", "a"]]
     assert to_stop([]) == []
-
-
-def test_who_asks_for_it_is_restarted_with_its_dependency_and_so_on():
-    mesh = [
-        workload("web", *needs("api", restart=True)),
-        workload("api", *needs("db", restart=True), *needs("cache")),
-        workload("job", *needs("db")),
-        workload("db"),
-        workload("cache"),
-    ]
-    assert [name for name, _ in to_restart(mesh, ["db"])] == ["api", "web"]
-    assert [[one.name for one in waits] for _, waits in to_restart(mesh, ["db"])] == [["db"], ["api"]], (
-        "not for the cache, which was left alone"
-    )
-    assert list(to_restart(mesh, ["cache"])) == []
 
 
 @pytest.mark.parametrize(("given", "policy_"), [("", "no"), ("on-failure:3", "on-failure:3")])
