@@ -34,6 +34,7 @@ __all__ = [
 GATEWAY = "istio-ingressgateway"
 EGRESS_GATEWAY = "istio-egressgateway"
 GATEWAY_NAMESPACE = "istio-system"
+MOST_WORKLOADS = 253  # gateways included: the last number of an address is the workload's
 _SERVICE_KEYS = ("service", "version", "namespace", "serviceAccount", "port", "protocol", "local", "resources", "inject")
 TRAFFIC_LABELS = "traffic.sidecar.istio.io/"
 INJECT_LABEL = "sidecar.istio.io/inject"
@@ -323,8 +324,10 @@ class _Builder:
             yield from (replace(needed, name=name, position=position) for name in names_of.get(needed.name, ()))
 
     def _addressed(self, workload: Workload, number: int) -> Workload:
-        if number > 253:
-            self.problems.add(f"services.{workload.compose_service}", "one mesh holds at most 253 workloads")
+        if number == MOST_WORKLOADS + 1:
+            self.problems.add(
+                f"services.{workload.compose_service}", f"one mesh holds at most {MOST_WORKLOADS} workloads; this is one too many"
+            )
         return replace(workload, ip=f"127.7.{self.mesh_number}.{number}")
 
     def _services(self, plans: list[_Plan], names: FurtherNames) -> tuple[Service, ...]:

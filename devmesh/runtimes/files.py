@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -52,6 +54,18 @@ class MeshFiles:
     @property
     def control_socket(self) -> Path:
         return self.root / "control.sock"
+
+    @contextlib.contextmanager
+    def control_address(self) -> Iterator[str]:
+        """`control_socket` by a name short enough to bind and connect to (unix(7): 108 bytes), however long its folder's is.
+
+        Raises OSError.
+        """
+        folder = os.open(self.root, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{folder}/{self.control_socket.name}"
+        finally:
+            os.close(folder)
 
     def log(self, process: str) -> Path:
         return self.logs / f"{process}.log"

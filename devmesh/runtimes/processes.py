@@ -50,7 +50,9 @@ def await_ends(processes: list[tuple[int, int]], deadline: float) -> None:
             continue
         try:
             if is_same(pid, started):
-                select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
+                poll = select.poll()  # not select(2): the supervisor of a large mesh has more than its 1,024 descriptors
+                poll.register(fd, select.POLLIN)
+                poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
         finally:
             os.close(fd)
 

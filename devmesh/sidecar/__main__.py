@@ -20,6 +20,7 @@ from aiohttp import web
 
 from devmesh import __version__
 from devmesh.ca.client import WorkloadIdentity
+from devmesh.open_files import allow_many
 from devmesh.pods.network import INBOUND_SOURCE
 from devmesh.sidecar.admin import Admin
 from devmesh.sidecar.agent import Agent
@@ -232,6 +233,7 @@ async def _until_stopped(sidecar: Sidecar, ready: Callable[[], None]) -> None:
 
 def main(bootstrap_path: Path, sockets: Sequence[SocketSpec] | None = None, ready: Callable[[], None] = lambda: None) -> None:
     """Run with uvloop where it is installed; sockets are the bootstrap's own unless given."""
+    allow_many()
     bootstrap = Bootstrap.load(bootstrap_path)
     specs = sockets if sockets is not None else [open_socket(listening) for listening in bootstrap.sockets]
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

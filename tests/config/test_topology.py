@@ -96,6 +96,12 @@ services:
     assert [one.name for one in found.services] == ["web", "istio-ingressgateway"]
 
 
+def test_a_mesh_that_is_too_large_is_said_to_be_once_and_where(tmp_path):
+    text = "services:\n" + "".join(f"  s{number}: {{command: run}}\n" for number in range(300))
+    message, _ = failure(tmp_path, text)
+    assert message == "compose.yaml:255:3: one mesh holds at most 253 workloads; this is one too many"
+
+
 def test_the_gateway_is_always_there(tmp_path):
     found = topology(tmp_path)
     gateway = found.workload("istio-ingressgateway")

@@ -1,6 +1,7 @@
 """Processes are known by pid and start time, and stopped as they are known."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 
 import pytest
 
+from devmesh.open_files import allow_many, found
 from devmesh.runtimes.processes import is_same, owner_of_port, port_in_use, start_time, stop_all
 
 SLEEPER = "import signal; print('on', flush=True); signal.pause()"
@@ -52,6 +54,23 @@ def test_what_does_not_end_at_a_word_is_killed(started, program, number):
     process = started(program)
     stop_all([(process.pid, start_time(process.pid))], grace=0.2)
     assert process.wait(60) == -number
+
+
+def test_ends_are_awaited_by_who_has_a_thousand_files_open(started):
+    process = started(SLEEPER)
+    _, hard = found()
+    if hard < 1100:
+        pytest.skip(f"only {hard} files may be open")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allow_many()
+    held = [os.dup(0) for _ in range(1030)]
+    try:
+        stop_all([(process.pid, start_time(process.pid))], grace=60)
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert process.wait(60) == -signal.SIGTERM
 
 
 def test_a_reused_pid_is_left_alone(started):

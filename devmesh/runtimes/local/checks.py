@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from devmesh.open_files import as_found
 from devmesh.pods.check import MAX_RUN, TIMED_OUT, Outcome, Run
 from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.health import Health
@@ -148,6 +149,7 @@ class Beside:
                     sys.executable, "-m", "devmesh.pods.check", str(theirs.fileno()), pass_fds=(theirs.fileno(),),
                     stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._files.root, start_new_session=True,
                 )  # fmt: skip
+            as_found(self._process.pid)
         finally:
             os.close(log)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from devmesh.errors import DevmeshError
+from devmesh.open_files import as_found
 from devmesh.runtimes.files import MeshFiles, last_lines
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.managed import Managed
@@ -91,13 +92,12 @@ class Children:
         process.changed.set()
 
     async def all_known(self) -> None:
-        """Until the number of whatever was asked for last has been said: nothing else tells whom to stop."""
+        """Until the number of whatever was asked for last has been said: nothing else tells whom to stop. One that does not come ends it."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FORK_SECONDS):
-                for process in self.processes.values():
+            for process in tuple(self.processes.values()):
+                async with asyncio.timeout(FORK_SECONDS):  # each: a launcher forks one after the other
                     while process.asked:
-                        process.changed.clear()
-                        await process.changed.wait()
+                        await process.change()
 
     # -- spawned ---------------------------------------------------------------------------------------------------
 
@@ -123,6 +123,7 @@ class Children:
         finally:
             os.close(fd)
             process.asked = False  # of whoever gives up waiting, too: asyncio ends that child
+        as_found(child.pid)
         process.known(child.pid, start_time(child.pid) or 0)
         process.changed.set()
         process.ready = process.kind in FOREIGN or not process.listens

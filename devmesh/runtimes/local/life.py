@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from devmesh.errors import DevmeshError
+from devmesh.open_files import allow_many
 from devmesh.runtimes.claims import claim_mesh_number
 from devmesh.runtimes.faults import watch_faults
 from devmesh.runtimes.files import MeshFiles
@@ -28,6 +29,7 @@ def live(compose_file: Path, report: socket.socket, launchers: list[tuple[int, s
     `report` gives the settings, a line of JSON, and is told what happens; the launchers (pid, channel) are ours, then that of pods; `up`
     began at that monotonic second.
     """
+    allow_many()
     preloads = [Preload.of(*one) for one in launchers]
     try:
         with report, report.makefile() as given, _heard_or_not(report.makefile("w")) as told:

@@ -25,6 +25,7 @@ from devmesh.runtimes.processes import await_ends
 from devmesh.runtimes.runtime import Json, LogQuery, Tell
 
 DOWN_SECONDS = 30.0  # that a supervisor may take to stop everything but the apps, and then itself
+MAX_ANSWER = 1 << 24  # one line, of a mesh of many workloads
 RESTART_SECONDS = 300  # who is restarted with another waits until that one is as it needs it
 
 
@@ -78,7 +79,8 @@ class LocalRuntime:
     async def command(self, command: Json, within: float = 15) -> Json:
         """Ask the supervisor."""
         try:
-            reader, writer = await asyncio.open_unix_connection(self.files.control_socket)
+            with self.files.control_address() as address:
+                reader, writer = await asyncio.open_unix_connection(address, limit=MAX_ANSWER)
         except OSError as error:
             raise self.files.not_up() from error
         try:

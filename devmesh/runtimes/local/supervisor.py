@@ -81,14 +81,14 @@ class Supervisor:
         self._began = began
         self._launchers = launchers
         self._children = Children(
-            files, launchers, self._again, self.save, wait_timeout(settings, UP_TIMEOUT), told=settings.get("wait_timeout") is not None
+            files, launchers, self._again, self.save_soon, wait_timeout(settings, UP_TIMEOUT), told=settings.get("wait_timeout") is not None
         )
         self.processes, self.stopping, self.up_ended = self._children.processes, self._children.stopping, asyncio.Event()
         self._servers = OwnServers(files, self._children)
         self._pods = Pods(files, self._on_pod)
-        self._checks = Checks(files, self._pods, self.save)
+        self._checks = Checks(files, self._pods, self.save_soon)
         self._apps = Apps(files, self._children, self._pods, self._checks)
-        self.holding = Holding(lambda: self._children.of_kind("app"), self._pods, self.save)
+        self.holding = Holding(lambda: self._children.of_kind("app"), self._pods, self.save_soon)
         self.plans: dict[str, WorkloadPlan] = {}
         self._starting = Starting(self._children, self._apps, lambda: self.plans, self._until_synced, self._tell)
         self._commands: set[asyncio.Task[Any]] = set()
@@ -96,6 +96,7 @@ class Supervisor:
         self.interception = "proxy"
         self._primary: LocalPrimary | None = None
         self._project = ""
+        self._saving = False
 
     @property
     def ports(self) -> dict[str, int]:
@@ -276,7 +277,7 @@ class Supervisor:
             return
         self._apps.on_event(name, event)
         if event["event"] != "exited":
-            self.save()
+            self.save_soon()
         if event["event"] == "listening":
             self._warn_of_loopback(name, event["addresses"])
 
@@ -401,11 +402,23 @@ class Supervisor:
 
     def save(self) -> None:
         """Write down what runs, for commands and for whoever comes after a kill."""
+        self._saving = False
         self.files.write_state(self.state())
+
+    def save_soon(self) -> None:
+        """Once for all the news that have come by now: each of a hundred workloads has several."""
+        if not self._saving:
+            self._saving = True
+            asyncio.get_running_loop().call_soon(self._save_what_is_new)
+
+    def _save_what_is_new(self) -> None:
+        if self._saving:
+            self.save()
 
     async def serve_commands(self) -> asyncio.Server:
         self.files.control_socket.unlink(missing_ok=True)
-        return await asyncio.start_unix_server(self._command, self.files.control_socket)
+        with self.files.control_address() as address:
+            return await asyncio.start_unix_server(self._command, address)
 
     async def answered(self) -> None:
         """Let the commands under way have their answers."""
@@ -482,3 +495,4 @@ class Supervisor:
         await self._launchers.end()
         for path in (self.files.state, self.files.control_socket):
             path.unlink(missing_ok=True)
+        self._saving = False

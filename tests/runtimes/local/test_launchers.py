@@ -12,6 +12,7 @@ import pytest
 from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.preload import Preload
 from devmesh.runtimes.processes import start_time
+from tests.support.waiting import until
 
 
 class Scripted:
@@ -96,6 +97,56 @@ async def test_a_launcher_that_died_is_asked_for_nothing_any_more(own):
     launchers.fork({"name": "ca"}, [], pod=False)
     launchers.fork({"name": "web-pod"}, [], pod=True)
     assert not launchers.make_pods
+    await launchers.end()
+
+
+def next_request(one: Scripted) -> dict:
+    message, fds, _, _ = socket.recv_fds(one.channel, 100_000, 4)
+    for fd in fds:
+        os.close(fd)
+    return {**json.loads(message), "sockets": len(fds)}
+
+
+async def test_more_requests_than_the_channel_holds_wait_for_their_turn_with_their_sockets(own):
+    launchers = Launchers(own.preload, None)
+    launchers.listen(lambda _: None)
+    count = 1000
+    for number in range(count):
+        left, right = socket.socketpair()
+        with left, right:
+            launchers.fork({"name": str(number), "padding": "x" * 2000}, [left], pod=False)
+    with pytest.raises(BlockingIOError):
+        own.preload.channel.send(b"x" * 2000)
+    taken = []
+    while len(taken) < count:
+        taken.append(await asyncio.to_thread(next_request, own))
+    assert [(one["name"], one["sockets"]) for one in taken] == [(str(number), 1) for number in range(count)]
+    await launchers.end()
+
+
+async def test_requests_that_still_wait_when_their_launcher_dies_are_given_up(own):
+    launchers = Launchers(own.preload, None)
+    launchers.listen(lambda _: None)
+    left, right = socket.socketpair()
+    with right:
+        with left:
+            for number in range(1000):
+                launchers.fork({"name": str(number), "padding": "x" * 2000}, [left], pod=False)
+        own.channel.close()
+        await until(lambda: launchers.is_lost)
+        right.settimeout(60)
+        assert right.recv(1) == b"", "nobody has the socket any more"
+    await launchers.end()
+
+
+async def test_all_that_has_been_said_by_now_is_heard_at_once(own):
+    heard: list[str] = []
+    launchers = Launchers(own.preload, None)
+    launchers.listen(lambda event: heard.append(event["name"]))
+    for name in ("ca", "control", "web-sidecar"):
+        own.say(event="started", name=name, pid=1)
+    await until(lambda: heard)
+    assert heard == ["ca", "control", "web-sidecar"]
     await launchers.end()
 
 

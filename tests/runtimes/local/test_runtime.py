@@ -1,5 +1,6 @@
 """`up` as its command line sees it: what the supervisor says until it is done, and what is said to who does not wait for that."""
 
+import asyncio
 import io
 import json
 import subprocess
@@ -134,3 +135,31 @@ async def test_a_down_returns_when_the_supervisor_has_ended_which_has_the_folder
         lives = start_time(supervisor.pid) is not None
         supervisor.kill()
     assert (stopped, lives) == (True, False)
+
+
+async def answered(tmp_path, answer):
+    """What `status` gets of a supervisor that answers so."""
+    files = MeshFiles.of(tmp_path / "compose.yaml")
+    files.make()
+
+    async def serve(reader, writer):
+        await reader.readline()
+        writer.write(json.dumps(answer).encode() + b"\n")
+        await writer.drain()
+        writer.close()
+
+    with files.control_address() as address:
+        server = await asyncio.start_unix_server(serve, address)
+    async with server:
+        return await LocalRuntime(tmp_path / "compose.yaml", files).command({"command": "status"})
+
+
+async def test_a_mesh_of_many_workloads_has_a_long_answer(tmp_path):
+    answer = {"workloads": {f"w{number}": "x" * 1000 for number in range(200)}}
+    assert await answered(tmp_path, answer) == answer
+
+
+async def test_a_folder_may_have_a_longer_name_than_a_socket(tmp_path):
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    assert await answered(deep, {"here": True}) == {"here": True}
