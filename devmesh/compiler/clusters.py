@@ -318,7 +318,7 @@ def _tls(
         cluster["metadata"]["filter_metadata"]["istio"]["alpn_override"] = "false"
         if tls.credential_name and not at_gateway:
             return
-        cluster["transport_socket"] = _originated(tls, http2=port.protocol == "http2")
+        cluster["transport_socket"] = _originated(tls, http2=_speaks_http2(cluster))
         if not tls.sni:
             options = _options(cluster)
             if "use_downstream_protocol_config" not in options:
@@ -329,7 +329,7 @@ def _tls(
         return
     sni = f"outbound_.{port.port}_.{subset}_.{service.hostname}"
     sans = list(tls.subject_alt_names) if tls is not None and tls.subject_alt_names else _service_sans(world, service)
-    socket = _istio_mutual(sans, tls.sni if tls is not None and tls.sni else sni, http2=port.protocol == "http2")
+    socket = _istio_mutual(sans, tls.sni if tls is not None and tls.sni else sni, http2=_speaks_http2(cluster))
     if tls is not None or cluster["type"] == "ORIGINAL_DST":
         cluster["transport_socket"] = socket
         return
@@ -344,6 +344,13 @@ def _tls(
             },
         },
     ]
+
+
+def _speaks_http2(cluster: Json) -> bool:
+    """Always: not where the client's protocol is taken (useClientProtocol)."""
+    return "http2_protocol_options" in cluster.get("typed_extension_protocol_options", {}).get(HTTP_OPTIONS, {}).get(
+        "explicit_http_config", {}
+    )
 
 
 def _by_itself(world: World, service: Service, *, by_client: bool) -> bool:

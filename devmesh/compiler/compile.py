@@ -50,8 +50,8 @@ def _sidecar(world: World, proxy: Workload, listeners: Listeners) -> Compiled:
         for port in service.ports:
             cluster = clusters.inbound(world, service, port)
             known = seen.setdefault(cluster["name"], cluster)
-            if known is not cluster:
-                known["metadata"]["filter_metadata"]["istio"]["services"] += cluster["metadata"]["filter_metadata"]["istio"]["services"]
+            named = known["metadata"]["filter_metadata"]["istio"]["services"]
+            named += [one for one in cluster["metadata"]["filter_metadata"]["istio"]["services"] if one not in named]
     found += [*seen.values(), clusters.passthrough(world.settings, inbound=True)]
     everything = [*shared.listeners, *with_access_logs([listeners.inbound()], world.settings)]
     snapshot = Snapshot.of(everything, shared.routes, found, shared.assignments, shared.names, encode=partial(encoded, world))

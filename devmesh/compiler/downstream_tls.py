@@ -68,8 +68,9 @@ def _validation(tls: ServerTLSSettings) -> Json:
         if tls.verify_certificate_hash:
             checks["verify_certificate_hash"] = list(tls.verify_certificate_hash)
     if tls.mode == "SIMPLE":
-        return {"validation_context": checks} if names and checks else {}
-    if tls.insecure_skip_verify and names:
+        sans = {name: value for name, value in checks.items() if name == "match_subject_alt_names"}
+        return {"validation_context": sans} if names and sans else {}
+    if tls.insecure_skip_verify:
         checks["trust_chain_verification"] = "ACCEPT_UNTRUSTED"
     if tls.mode == "ISTIO_MUTUAL":
         roots = secret("ROOTCA")

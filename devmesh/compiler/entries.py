@@ -11,7 +11,7 @@ from devmesh.config.model import Resource
 from devmesh.config.syntax import is_address
 from devmesh.config.topology_types import Protocol, Service, ServicePort
 
-PROTOCOLS: Mapping[str, Protocol] = {"HTTP": "http", "GRPC-WEB": "http2", "HTTP2": "http2", "GRPC": "http2"}
+PROTOCOLS: Mapping[str, Protocol] = {"HTTP": "http", "HTTP_PROXY": "http", "GRPC-WEB": "http2", "HTTP2": "http2", "GRPC": "http2"}
 RESOLVED = {"DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS"}
 DNS_SETTINGS: Json = {
     "dns_refresh_rate": "60s",
@@ -74,6 +74,8 @@ def resolve(cluster: Json, service: EntryService, port: ServicePort, labels: Map
     kind = service.entry.resolution
     if kind == "NONE" and not at_gateway:
         as_addressed(cluster)
+        if port.target_port != port.port:
+            cluster["original_dst_lb_config"] = {"upstream_port_override": port.target_port}
     elif kind in RESOLVED:
         cluster["type"] = RESOLVED[kind]
         del cluster["eds_cluster_config"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from devmesh.compiler.world import World, matches
@@ -45,6 +45,10 @@ class GatewayServer:
         return self.protocol in PLAIN_HTTP or (self.protocol == "HTTPS" and not self.is_passthrough)
 
     @property
+    def is_tls(self) -> bool:
+        return self.server.tls is not None and self.protocol not in PLAIN_HTTP
+
+    @property
     def terminates_tls(self) -> bool:
         return self.server.tls is not None and self.protocol in ("HTTPS", "TLS") and not self.is_passthrough
 
@@ -58,20 +62,25 @@ class GatewayServer:
         return f"https.{self.number}.{self.server.port.name}.{self.resource.key.name}.{self.resource.key.namespace}"
 
     @property
+    def _said(self) -> Sequence[str]:
+        """A host for all names in all namespaces leaves no other."""
+        return ("*",) if "*/*" in self.server.hosts else self.server.hosts
+
+    @property
     def hosts(self) -> list[str]:
         """The names that it serves, without the namespaces that may bind them."""
-        return [host.rpartition("/")[2] for host in self.server.hosts]
+        return [host.rpartition("/")[2] for host in self._said]
 
     @property
     def bound_hosts(self) -> list[str]:
         """With their namespaces, as istiod has them: what servers of a port may not share, and the domains of a redirect to HTTPS."""
         own = self.resource.key.namespace
-        return [(f"{own}{host[1:]}" if host.startswith("./") else host.removeprefix("*/")).lower() for host in self.server.hosts]
+        return [(f"{own}{host[1:]}" if host.startswith("./") else host.removeprefix("*/")).lower() for host in self._said]
 
     def hosts_for(self, namespace: str) -> list[str]:
         """The hosts that VirtualServices of a namespace may bind; "." is the Gateway's own."""
         out = []
-        for host in self.server.hosts:
+        for host in self._said:
             scope, slash, name = host.rpartition("/")
             if not slash or scope in ("*", namespace) or (scope == "." and namespace == self.resource.key.namespace):
                 out.append(name)
@@ -98,15 +107,17 @@ def merge_servers(world: World, proxy: Workload) -> MergedServers:
     for one in gateway_servers(world, proxy):
         if one.server.tls is not None and _taken(one, tls_hosts[one.port]):
             continue
-        if one.port in merged.chains:
-            if not _fits(one, plain.get(one.port), merged):
-                continue
-        elif one.protocol not in ("HTTPS", "TLS"):
+        if one.port in plain:
+            if one.protocol in PLAIN_HTTP and plain[one.port] in PLAIN_HTTP:
+                merged.tables[one.table].append(one)
+            continue
+        if not one.is_tls:
             plain[one.port] = one.protocol
+        elif one.is_http and one.table in merged.tables:
+            continue
         if one.is_http:
             merged.tables[one.table].append(one)
-        if one.port not in plain or not merged.chains[one.port]:
-            merged.chains[one.port][one.protocol].append(one)
+        merged.chains[one.port][one.protocol].append(one)
     return merged
 
 
@@ -116,13 +127,6 @@ def _taken(one: GatewayServer, known: set[str]) -> bool:
         return True
     known |= hosts
     return False
-
-
-def _fits(one: GatewayServer, plain: str | None, merged: MergedServers) -> bool:
-    """Plain servers share a port when both are HTTP, others when their route tables differ."""
-    if plain is not None:
-        return one.protocol in PLAIN_HTTP and plain in PLAIN_HTTP
-    return not (one.is_http and one.table in merged.tables)
 
 
 def gateway_servers(world: World, proxy: Workload) -> list[GatewayServer]:

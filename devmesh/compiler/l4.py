@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from devmesh.compiler.clusters import cluster_name
-from devmesh.compiler.destination_rules import Client, Rule, client_of, policy_of_subset, rule_for
+from devmesh.compiler.destination_rules import Rule, client_of, policy_of_subset, rule_for
 from devmesh.compiler.gateways import GatewayServer, intersection
-from devmesh.compiler.routes import MESH, gateway_name, gateways_of, mesh_services, seen_services
+from devmesh.compiler.scope import MESH, gateway_name, gateways_of, mesh_services, seen_services, service_called
 from devmesh.compiler.shared import Json, config_path, server_names, tcp_proxy
 from devmesh.compiler.world import World, matches, per_world
 from devmesh.config.durations import format_duration
@@ -20,22 +20,24 @@ from devmesh.config.topology_types import Service, ServicePort, Workload
 L4Match = L4MatchAttributes | TLSMatchAttributes
 
 
-def tcp_filter(world: World, client: Client, resource: Resource, routes: Sequence[RouteDestination], port: int) -> Json:
+def tcp_filter(world: World, proxy: Workload, resource: Resource, routes: Sequence[RouteDestination], port: int) -> Json:
     """The TcpProxy to one destination, or to several by weight; a destination without weight among several gets nothing.
 
     Of several it is the first one's DestinationRule that counts.
     """
     namespace, first = resource.key.namespace, routes[0].destination
-    service = world.service_by_host(expand_host(first.host, namespace)) if first is not None else None
-    rule = rule_for(world, service, client) if service is not None else None
+    service = _called(world, proxy, expand_host(first.host, namespace)) if first is not None else None
+    rule = rule_for(world, service, client_of(world, proxy)) if service is not None else None
     if len(routes) == 1:
-        name = _cluster(world, first, namespace, port)
+        name = _cluster(world, proxy, first, namespace, port)
         return _governed(tcp_proxy(name, name), rule, first.subset if first is not None else "")
-    proxy = tcp_proxy(f"{resource.key.name}.{namespace}", "")
-    del proxy["typed_config"]["cluster"]
-    weighted = [{"name": _cluster(world, one.destination, namespace, port), "weight": one.weight} for one in routes if one.weight > 0]
-    proxy["typed_config"]["weighted_clusters"] = {"clusters": weighted}
-    return _governed(proxy, rule, "")
+    several = tcp_proxy(f"{resource.key.name}.{namespace}", "")
+    del several["typed_config"]["cluster"]
+    weighted = [
+        {"name": _cluster(world, proxy, one.destination, namespace, port), "weight": one.weight} for one in routes if one.weight > 0
+    ]
+    several["typed_config"]["weighted_clusters"] = {"clusters": weighted}
+    return _governed(several, rule, "")
 
 
 def _governed(proxy: Json, rule: Rule | None, subset: str) -> Json:
@@ -75,7 +77,7 @@ def _by_source(rule: DestinationRule, subset: str) -> bool:
     return hashing is not None and bool(hashing.use_source_ip)
 
 
-def _cluster(world: World, destination: Destination | None, namespace: str, port: int) -> str:
+def _cluster(world: World, proxy: Workload, destination: Destination | None, namespace: str, port: int) -> str:
     """Its port is the one it names, else its service's only one, else the listener's."""
     if destination is None:
         return cluster_name("", port, "")
@@ -83,9 +85,13 @@ def _cluster(world: World, destination: Destination | None, namespace: str, port
     if destination.port is not None and destination.port.number:
         port = destination.port.number
     else:
-        service = world.service_by_host(host)
+        service = _called(world, proxy, host)
         port = service.ports[0].port if service is not None and len(service.ports) == 1 else port
     return cluster_name(host, port, destination.subset)
+
+
+def _called(world: World, proxy: Workload, host: str) -> Service | None:
+    return service_called(world, host, proxy.namespace, at_gateway=proxy.gateway)
 
 
 def applies(match: L4Match, port: int, proxy: Workload, bound: frozenset[str], namespace: str) -> bool:
@@ -122,7 +128,7 @@ def gateway_tcp_filter(world: World, proxy: Workload, one: GatewayServer) -> Jso
     for resource, spec in bound_services(world, one, proxy):
         for tcp in spec.tcp:
             if _fits(tcp, one, proxy, resource.key.namespace):
-                return tcp_filter(world, client_of(world, proxy), resource, tcp.route, one.number)
+                return tcp_filter(world, proxy, resource, tcp.route, one.number)
     return None
 
 
@@ -143,7 +149,7 @@ def gateway_tls_chains(world: World, proxy: Workload, one: GatewayServer, known:
                 chains.append(
                     {
                         **server_names(match.sni_hosts),
-                        "filters": [tcp_filter(world, client_of(world, proxy), resource, tls.route, one.number)],
+                        "filters": [tcp_filter(world, proxy, resource, tls.route, one.number)],
                         "transport_socket_connect_timeout": "15s",
                     }
                 )
@@ -162,7 +168,7 @@ def outbound_chains(world: World, proxy: Workload, service: Service, port: Servi
             for match in tls.match:
                 if applies(match, port.port, proxy, MESH, resource.key.namespace) and match.sni_hosts not in seen:
                     seen.add(match.sni_hosts)
-                    chain = _routed(resource, tcp_filter(world, client_of(world, proxy), resource, tls.route, port.port))
+                    chain = _routed(resource, tcp_filter(world, proxy, resource, tls.route, port.port))
                     chains.append({**server_names(match.sni_hosts), **chain})
     return chains or [_own_chain(world, proxy, service, port)]
 
@@ -183,7 +189,7 @@ def _outbound_tcp(
     for resource, spec in naming:
         for tcp in spec.tcp:
             if not tcp.match or any(applies(match, port.port, proxy, MESH, resource.key.namespace) for match in tcp.match):
-                return _routed(resource, tcp_filter(world, client_of(world, proxy), resource, tcp.route, port.port))
+                return _routed(resource, tcp_filter(world, proxy, resource, tcp.route, port.port))
     return _own_chain(world, proxy, service, port)
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from devmesh.compiler.conflicts import EVERY_ADDRESS, SNIFFED, Entry, add
 from devmesh.compiler.downstream_tls import server_tls
 from devmesh.compiler.gateways import GatewayServer, MergedServers
 from devmesh.compiler.inspectors import inspectors
 from devmesh.compiler.l4 import gateway_tcp_filter, gateway_tls_chains, outbound_chains
 from devmesh.compiler.security import downstream_tls, mtls_mode, ports_of_their_own
-from devmesh.compiler.shared import HTTP_INSPECTOR, TLS_INSPECTOR, TYPE, Json, ads, http_manager, server_names, socket_address, tcp_proxy
+from devmesh.compiler.shared import TLS_INSPECTOR, TYPE, Json, ads, http_manager, server_names, socket_address, tcp_proxy
 from devmesh.compiler.tables import Tables
 from devmesh.compiler.world import World
 from devmesh.config.topology_types import Service, ServicePort, Workload
 
 ISTIO_HTTP_ALPN = ["istio-http/1.0", "istio-http/1.1", "istio-h2"]
 ALL_ISTIO_ALPN = ["istio", "istio-peer-exchange", *ISTIO_HTTP_ALPN]
-SNIFFED = {"listener_filters_timeout": "0s", "continue_on_listener_filters_timeout": True}
 ORIGINAL_DST = {
     "name": "envoy.filters.listener.original_dst",
     "typed_config": {"@type": f"{TYPE}envoy.extensions.filters.listener.original_dst.v3.OriginalDst"},
@@ -34,33 +34,30 @@ class Listeners:
     # -- outbound --------------------------------------------------------------------------------------------------
 
     def outbound(self) -> list[Json]:
-        out: dict[str, Json] = {}
+        entries: dict[str, Entry] = {}
         for service in self.world.services(self.proxy.namespace):
             for port in service.ports:
-                if port.protocol in ("http", "http2"):
-                    if f"0.0.0.0_{port.port}" not in out:
-                        out[f"0.0.0.0_{port.port}"] = self._by_port(port.port)
-                else:
-                    listener = self._by_address(service, port)
-                    known = out.setdefault(listener["name"], listener)
-                    if known is not listener and _both_by_sni(known, listener):
-                        known["filter_chains"] += listener["filter_chains"]
-        http = [item for item in out.values() if item["name"].startswith("0.0.0.0_")]
-        tcp = [item for item in out.values() if not item["name"].startswith("0.0.0.0_")]
-        return [*http, *tcp, self._virtual_outbound()]
+                add(entries, self._entry(service, port), port)
+        by_port = [entry for entry in entries.values() if entry.address == EVERY_ADDRESS]
+        by_address = [entry for entry in entries.values() if entry.address != EVERY_ADDRESS]
+        return [*(one.listener(self._passthrough_chain()) for one in (*by_port, *by_address)), self._virtual_outbound()]
 
-    def _by_port(self, port: int) -> Json:
-        chain = self._sniffed_chain(f"outbound_0.0.0.0_{port};", str(port))
-        return {
-            "name": f"0.0.0.0_{port}",
-            "address": socket_address("0.0.0.0", port),
-            "filter_chains": [chain],
-            "default_filter_chain": self._passthrough_chain(),
-            "listener_filters": [HTTP_INSPECTOR],
-            **SNIFFED,
-            "traffic_direction": "OUTBOUND",
-            "bind_to_port": False,
-        }
+    def _entry(self, service: Service, port: ServicePort) -> Entry:
+        """HTTP is told apart by its names, so at every address; so is of the rest what has no address of its own, by SNI or alone at its port."""
+        if port.protocol in ("http", "http2"):
+            return Entry(EVERY_ADDRESS, port.port, "http" if port.is_http_proxy else "auto", self._http_chains_out(port))
+        address = service.cluster_ip or EVERY_ADDRESS
+        chains = outbound_chains(self.world, self.proxy, service, port)
+        if port.protocol == "auto":
+            chains.append(self._sniffed_chain(f"outbound_{address}_{port.port};", f"{service.hostname}:{port.port}"))
+            return Entry(address, port.port, "auto", chains)
+        return Entry(address, port.port, port.server_first or "tcp", chains)
+
+    def _http_chains_out(self, port: ServicePort) -> list[Json]:
+        chain = self._sniffed_chain(f"outbound_{EVERY_ADDRESS}_{port.port};", str(port.port))
+        if port.is_http_proxy:  # taken at its word
+            del chain["filter_chain_match"]
+        return [chain]
 
     def _sniffed_chain(self, prefix: str, table: str) -> Json:
         """For plaintext that http_inspector took for HTTP."""
@@ -76,28 +73,6 @@ class Listeners:
     def _passthrough_chain(self) -> Json:
         name = self._passthrough_cluster()
         return {"filter_chain_match": {}, "filters": [tcp_proxy(name, name)], "name": "PassthroughFilterChain"}
-
-    def _by_address(self, service: Service, port: ServicePort) -> Json:
-        """Of what has no address of its own, at every address: told apart by SNI, or alone at its port."""
-        chains = outbound_chains(self.world, self.proxy, service, port)
-        address = service.cluster_ip or "0.0.0.0"
-        listener: Json = {
-            "name": f"{address}_{port.port}",
-            "address": socket_address(address, port.port),
-            "filter_chains": chains,
-            **SNIFFED,
-            "traffic_direction": "OUTBOUND",
-            "bind_to_port": False,
-        }
-        if port.protocol == "auto":
-            chain = self._sniffed_chain(f"outbound_{service.cluster_ip}_{port.port};", f"{service.hostname}:{port.port}")
-            listener["filter_chains"] = [chain]
-            listener["default_filter_chain"] = chains[0]
-            listener["listener_filters"] = [HTTP_INSPECTOR]
-        elif any("filter_chain_match" in one for one in chains):
-            listener["listener_filters"] = [TLS_INSPECTOR]
-            listener["default_filter_chain"] = self._passthrough_chain()
-        return listener
 
     def _virtual_outbound(self) -> Json:
         name = self._passthrough_cluster()
@@ -121,7 +96,10 @@ class Listeners:
     # -- inbound ---------------------------------------------------------------------------------------------------
 
     def inbound(self) -> Json:
-        ports = [(s, p) for s in self.world.services_of(self.proxy) for p in s.ports]
+        served: dict[int, tuple[Service, ServicePort]] = {}
+        for service in self.world.services_of(self.proxy):
+            for port in service.ports:
+                served.setdefault(port.target_port, (service, port))
         chains = [
             {
                 "filter_chain_match": {"destination_port": 15006},
@@ -130,11 +108,10 @@ class Listeners:
             },
             *self._passthrough_chains(0),
         ]
-        served = {p.target_port for _, p in ports}
         named = [number for number in ports_of_their_own(self.world, self.proxy) if number not in served]
         for number in named:
             chains += self._passthrough_chains(number)
-        for service, port in ports:
+        for _, (service, port) in sorted(served.items()):
             chains += self._service_chains(service, port)
         return {
             "name": "virtualInbound",
@@ -277,11 +254,6 @@ class Listeners:
     def _gateway_tcp_chain(self, one: GatewayServer) -> list[Json]:
         found = gateway_tcp_filter(self.world, self.proxy, one)
         return [_server_chain(one, found)] if found is not None else []
-
-
-def _both_by_sni(known: Json, other: Json) -> bool:
-    """Whether two services of one port may share its listener: every chain of both names server names."""
-    return all("server_names" in chain.get("filter_chain_match", {}) for one in (known, other) for chain in one["filter_chains"])
 
 
 def _server_chain(one: GatewayServer, network: Json) -> Json:

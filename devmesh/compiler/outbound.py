@@ -11,8 +11,9 @@ from devmesh.compiler.destination_rules import client_of, rule_for, subset_label
 from devmesh.compiler.entries import EntryService, entry_names
 from devmesh.compiler.listeners import Listeners
 from devmesh.compiler.policies import tls_mode
+from devmesh.compiler.scope import services_called
 from devmesh.compiler.shared import Json
-from devmesh.compiler.tables import Tables, http_ports
+from devmesh.compiler.tables import Tables
 from devmesh.compiler.world import World, per_world
 from devmesh.config.names import service_fqdn
 from devmesh.config.topology_types import Service, ServicePort, Workload
@@ -67,7 +68,7 @@ def upstream(world: World, proxy: Workload) -> Upstream:
     found: list[Json] = []
     assignments: list[Json] = []
     seen: set[str] = set()
-    for service in world.services(proxy.namespace):
+    for service in services_called(world, proxy.namespace, at_gateway=proxy.gateway):
         if service.hostname in seen:  # at another of its addresses
             continue
         seen.add(service.hostname)
@@ -83,10 +84,17 @@ def outbound(world: World, proxy: Workload) -> Outbound:
     """Of a sidecar."""
     tables = Tables(world, proxy)
     listeners = with_access_logs(Listeners(world, proxy, tables).outbound(), world.settings)
-    routes = [tables.outbound(port) for port in http_ports(world, proxy.namespace)]
+    routes = [tables.outbound(port) for port in _http_ports(listeners)]
     routes += [tables.auto(s, p) for s in world.topology.services for p in s.ports if p.protocol == "auto"]
     called = upstream(world, proxy)
     return Outbound(called.clusters, called.assignments, called.names, listeners, routes, tables.origins)
+
+
+def _http_ports(listeners: list[Json]) -> list[int]:
+    """Those whose listeners read requests and tell services apart by their names."""
+    tables = [one["filters"][-1]["typed_config"].get("rds") for listener in listeners for one in listener["filter_chains"]]
+    names = [table["route_config_name"] for table in tables if table is not None]
+    return [int(name) for name in names if name.isdecimal()]
 
 
 def _assignment(world: World, service: Service, port: ServicePort, cluster: Json, proxy: Workload) -> Json:

@@ -9,6 +9,7 @@ from devmesh.compiler import route_match
 from devmesh.compiler.clusters import cluster_name
 from devmesh.compiler.destination_rules import Client, client_of, rule_for
 from devmesh.compiler.policies import destination_hash, service_hash
+from devmesh.compiler.scope import gateway_name, service_called
 from devmesh.compiler.shared import TYPE, Json, config_path, million
 from devmesh.compiler.world import World, matches, per_world
 from devmesh.config.durations import format_duration
@@ -33,7 +34,6 @@ from devmesh.config.model import Resource
 from devmesh.config.names import expand_host
 from devmesh.config.topology_types import Service, Workload
 
-MESH = frozenset({"mesh"})
 DEFAULT_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 PREVIOUS_HOSTS = {
     "name": "envoy.retry_host_predicates.previous_hosts",
@@ -196,9 +196,10 @@ class RouteBuilder:
     def _port(self, destination: Destination | None) -> int:
         if destination is not None and destination.port is not None and destination.port.number:
             return destination.port.number
-        service = self.world.service_by_host(self._host(destination))
-        if service is not None and len(service.ports) == 1 and self.seen.at_gateway:
-            return service.ports[0].port
+        if self.seen.at_gateway:
+            service = service_called(self.world, self._host(destination), self.seen.client.namespace, at_gateway=True)
+            if service is not None and len(service.ports) == 1:
+                return service.ports[0].port
         return self.port
 
     def _cluster(self, destination: Destination | None) -> str:
@@ -245,22 +246,20 @@ class RouteBuilder:
     def _mirrors(self, http: HTTPRoute) -> list[Json]:
         out = []
         if http.mirror is not None:
-            percent: float | None = None
-            if http.mirror_percentage is not None:
-                percent = http.mirror_percentage.value
-            elif http.mirror_percent is not None:
-                percent = float(http.mirror_percent)
-            if percent is None or percent > 0:
-                out.append(self._mirror(http.mirror, percent))
+            if http.mirror_percentage is None and http.mirror_percent is not None:  # the deprecated form
+                if http.mirror_percent:
+                    out.append(self._mirror(http.mirror, {"numerator": http.mirror_percent}))
+            elif http.mirror_percentage is None or http.mirror_percentage.value > 0:
+                out.append(self._mirror(http.mirror, _fraction(http.mirror_percentage)))
         for mirror in http.mirrors:
             if mirror.destination is not None and (mirror.percentage is None or mirror.percentage.value > 0):
-                out.append(self._mirror(mirror.destination, mirror.percentage.value if mirror.percentage is not None else None))
+                out.append(self._mirror(mirror.destination, _fraction(mirror.percentage)))
         return out
 
-    def _mirror(self, destination: Destination, percent: float | None) -> Json:
+    def _mirror(self, destination: Destination, fraction: Json) -> Json:
         return {
             "cluster": self._cluster(destination),
-            "runtime_fraction": {"default_value": million(percent) if percent is not None else {"numerator": 100}},
+            "runtime_fraction": {"default_value": fraction},
             "trace_sampled": False,
             "disable_shadow_host_suffix_append": True,
         }
@@ -269,7 +268,7 @@ class RouteBuilder:
         """One of each destination that has one, in their order, as istiod appends them."""
         out = []
         for one in destinations:
-            service = self.world.service_by_host(self._host(one.destination))
+            service = service_called(self.world, self._host(one.destination), self.seen.client.namespace, at_gateway=self.seen.at_gateway)
             rule = rule_for(self.world, service, self.seen.client) if service is not None else None
             if rule is not None and one.destination is not None:
                 found = hash_policy(destination_hash(rule.spec, one.destination))
@@ -304,46 +303,6 @@ class RouteBuilder:
         if http.cors_policy is not None:
             out["envoy.filters.http.cors"] = cors(http.cors_policy)
         return out
-
-
-def gateway_name(name: str, namespace: str) -> str:
-    """`<namespace>/<name>` for a Gateway as a VirtualService of this namespace names it (istiod's resolveGatewayName, old forms included)."""
-    if name == "mesh":
-        return name
-    if "/" in name:
-        own, _, rest = name.partition("/")
-        return f"{namespace if own == '.' else own}/{rest}"
-    short, _, rest = name.partition(".")
-    return f"{rest.partition('.')[0] or namespace}/{short}"
-
-
-def gateways_of(resource: Resource, spec: VirtualService) -> frozenset[str]:
-    """Whose traffic a VirtualService is for; MESH is the sidecars'."""
-    return frozenset(gateway_name(name, resource.key.namespace) for name in spec.gateways) or MESH
-
-
-@per_world
-def mesh_services(world: World, namespace: str) -> list[tuple[Resource, VirtualService]]:
-    """Those for sidecars that one of this namespace sees."""
-    return [(resource, spec) for resource, spec in seen_services(world, namespace) if "mesh" in gateways_of(resource, spec)]
-
-
-@per_world
-def seen_services(world: World, namespace: str) -> list[tuple[Resource, VirtualService]]:
-    """What exportTo lets proxies of a namespace see: what it keeps to itself, then what others show it, then what all see (istiod's order)."""
-    services = [(_visibility(resource, spec, namespace), resource, spec) for resource, spec in world.virtual_services()]
-    return [(resource, spec) for _, resource, spec in sorted((one for one in services if one[0]), key=lambda one: one[0])]
-
-
-def _visibility(resource: Resource, spec: VirtualService, namespace: str) -> int:
-    """0: not at all."""
-    own = resource.key.namespace
-    shown_to = {own if to == "." else to for to in spec.export_to or ("*",)}
-    if "*" in shown_to:
-        return 3
-    if "~" in shown_to or namespace not in shown_to:
-        return 0
-    return 1 if namespace == own else 2
 
 
 def service_hash_policy(world: World, service: Service, port: int, client: Client) -> Json | None:
@@ -433,6 +392,11 @@ def fault(injection: HTTPFaultInjection) -> Json:
 def _percentage(percent: Percent | None) -> Json:
     """A fault without one never fires: istiod leaves it out, and Envoy takes that for 0."""
     return {"percentage": million(percent.value)} if percent is not None else {}
+
+
+def _fraction(percent: Percent | None) -> Json:
+    """Of the requests that a mirror gets: without a share, all."""
+    return million(percent.value) if percent is not None else {"numerator": 100}
 
 
 def cors(policy: CorsPolicy) -> Json:

@@ -10,21 +10,23 @@ from devmesh.compiler.destination_rules import client_of
 from devmesh.compiler.entries import EntryService
 from devmesh.compiler.faults import fault_routes
 from devmesh.compiler.gateways import GatewayServer, by_specificity, intersection
-from devmesh.compiler.routes import MESH, default_route, gateways_of, mesh_services, routes_of, seen_services, service_hash_policy
+from devmesh.compiler.routes import default_route, routes_of, service_hash_policy
+from devmesh.compiler.scope import MESH, gateways_of, mesh_services, seen_services
 from devmesh.compiler.shared import Json
 from devmesh.compiler.world import World, per_world
 from devmesh.config.istio_networking import VirtualService
 from devmesh.config.model import Resource, ResourceKey
-from devmesh.config.names import expand_host, host_matches, service_fqdn
+from devmesh.config.names import DOMAIN, expand_host, host_matches, service_fqdn
 from devmesh.config.topology_types import Service, ServicePort, Workload
 
+IN_MESH = f".svc.{DOMAIN}"
 HTTP_PROTOCOLS = frozenset({"http", "http2", "auto"})
 
 
 def domains(service: Service, proxy: Workload) -> list[str]:
     """The names under which a proxy knows a service, in istiod's order."""
     if isinstance(service, EntryService):
-        return [service.name, f"{service.name}.", *([service.cluster_ip] if service.cluster_ip else [])]
+        return [*_names_of(service.name, proxy.namespace), *([service.cluster_ip] if service.cluster_ip else [])]
     names = [service.name, *service.aliases_for(proxy)]
     found = [domain for name in names for domain in _domains_of(name, service.namespace, proxy.namespace)]
     return list(dict.fromkeys([*found, service.cluster_ip]))
@@ -33,15 +35,15 @@ def domains(service: Service, proxy: Workload) -> list[str]:
 def _domains_of(name: str, namespace: str, own: str) -> list[str]:
     if "." in name:  # full already
         return [name]
-    fqdn = service_fqdn(name, namespace)
-    longer = [f"{name}.{namespace}.svc", f"{name}.{namespace}"]
-    return [fqdn, f"{fqdn}.", *([name, *longer] if namespace == own else reversed(longer))]
+    return _names_of(service_fqdn(name, namespace), own)
 
 
-def http_ports(world: World, namespace: str) -> list[int]:
-    """Ports that get an outbound HTTP table, in the order in which services bring them."""
-    found = {port.port: None for service in world.services(namespace) for port in service.ports if port.protocol in ("http", "http2")}
-    return list(found)
+def _names_of(hostname: str, own: str) -> list[str]:
+    """A host's name, and the shorter ones by which the mesh's own domain is searched (istiod's GenerateAltVirtualHosts)."""
+    before, in_mesh, _ = hostname.partition(IN_MESH)
+    short, dot, namespace = before.partition(".")
+    longer = [f"{before}.svc", before] if in_mesh and dot else []
+    return [hostname, f"{hostname}.", *([short, *longer] if namespace == own else reversed(longer))]
 
 
 class Tables:

@@ -135,17 +135,15 @@ class World:
         return [*own, *(one for one in self.entries if one.visible_in(namespace))]
 
     @per_world
-    def service_by_host(self, host: str) -> Service | None:
-        return next((s for s in (*self.topology.services, *self.entries) if s.hostname == host), None)
-
-    @per_world
     def workloads_of(self, service: Service) -> list[Workload]:
         """In the topology's order, as the oracle's EndpointSlice lists them."""
         return [w for w in self.topology.workloads if w.namespace == service.namespace and matches(service.selector, w.labels)]
 
     @per_world
     def services_of(self, workload: Workload) -> list[Service]:
-        return [s for s in self.topology.services if s.namespace == workload.namespace and matches(s.selector, workload.labels)]
+        """By host name: of several that say something of one port of the workload the first counts."""
+        found = [s for s in self.topology.services if s.namespace == workload.namespace and matches(s.selector, workload.labels)]
+        return sorted(found, key=lambda service: service.hostname)
 
 
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:

@@ -34,6 +34,15 @@ class ServicePort:
         return self.protocol == "http2" and self._declared == "grpc"
 
     @property
+    def is_http_proxy(self) -> bool:
+        return self._declared == "http_proxy"
+
+    @property
+    def server_first(self) -> str:
+        """A declared protocol in which servers speak first, "" for none."""
+        return self._declared if self._declared in ("mongo", "mysql") else ""
+
+    @property
     def _declared(self) -> str:
         return (self.app_protocol or self.name).lower().partition("-")[0]
 

@@ -14,7 +14,10 @@ from typing import Any
 from devmesh.compiler import MeshSettings, World, compile_proxy
 from devmesh.config.loader import load_text
 from devmesh.config.model import Resource
+from devmesh.config.operator.files import settings_of
+from devmesh.config.operator.settings import choose
 from devmesh.config.topology import Topology
+from devmesh.config.yaml import read_documents
 from tests.square.normalise import normalise
 
 HERE = Path(__file__).parent
@@ -23,6 +26,10 @@ TOPOLOGY = HERE / "topology.json"
 # And services of several ports, of every protocol, and of another namespace.
 RANDOM = HERE / "topology-random.json"
 RANDOM_WORKLOADS = ("productpage-v1", "reviews-v1", "httpbin-v1", "store-v1", "multi-v1", "far-v1", "istio-ingressgateway")
+# And services that meet: at one port with other protocols, on one workload, of one name in two namespaces.
+WIDE = HERE / "topology-wide.json"
+WIDE_WORKLOADS = (*RANDOM_WORKLOADS, "legacy-v1", "reviews-o1")
+WIDE_CASES = sorted((HERE / "wide_cases").glob("*.yaml"))
 WITH_EGRESS = HERE / "topology-egress.json"  # and an egress gateway, for the cases that speak of one
 # MeshConfigs, each compiled with this input, whose routes and clusters they change.
 MESH_CONFIGS = sorted((HERE / "mesh_configs").glob("*.yaml"))
@@ -97,6 +104,14 @@ class Istio:
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+def settings_of_mesh(mesh_config: str) -> MeshSettings:
+    """A MeshConfig as `-f values.yaml` gives it, and as the control plane reads it."""
+    text = "meshConfig:\n" + "".join(f"  {line}\n" for line in mesh_config.splitlines())
+    choices = choose("default", [settings_of(read_documents(text, "values.yaml")[0][0])])
+    assert choices.diagnostics == ()
+    return MeshSettings.from_json(choices.mesh_config())
 
 
 def golden_file(case: Path) -> Path:

@@ -50,15 +50,18 @@ class Inputs:
         self._rng = random.Random(seed)
 
     def yaml(self) -> str:
-        documents = [
+        documents = self.documents()
+        self._rng.shuffle(documents)  # their ages
+        return "---\n".join(json.dumps(one, indent=1) + "\n" for one in documents)
+
+    def documents(self) -> list[Json]:
+        return [
             *(self._virtual_service(number) for number in range(self._any(1, 1, 2, 3))),
             *(self._destination_rule(number) for number in range(self._any(0, 1, 2, 3))),
             *(self._gateway(number) for number in range(1, 1 + self._any(0, 0, 1, 2))),
             *(self._peer_authentication(number) for number in range(self._any(0, 0, 1, 2))),
             *(self._service_entry(number) for number in range(self._any(0, 0, 1, 2))),
         ]
-        self._rng.shuffle(documents)  # their ages
-        return "---\n".join(json.dumps(one, indent=1) + "\n" for one in documents)
 
     # -- chance ----------------------------------------------------------------------------------------------------
 

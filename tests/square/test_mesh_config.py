@@ -2,19 +2,11 @@
 
 import pytest
 
-from devmesh.compiler import MeshSettings
-from devmesh.config.operator.files import settings_of
-from devmesh.config.operator.settings import choose
-from devmesh.config.yaml import read_documents
-from tests.square.compilers import CASES, MESH_CASE, MESH_CONFIGS, golden, ours
+from tests.square.compilers import CASES, MESH_CASE, MESH_CONFIGS, golden, ours, settings_of_mesh
 
 
 def settings(mesh_config):
-    """As `-f values.yaml` gives them, and as the control plane reads them."""
-    text = "meshConfig:\n" + "".join(f"  {line}\n" for line in mesh_config.read_text().splitlines())
-    choices = choose("default", [settings_of(read_documents(text, "values.yaml")[0][0])])
-    assert choices.diagnostics == ()
-    return MeshSettings.from_json(choices.mesh_config())
+    return settings_of_mesh(mesh_config.read_text())
 
 
 @pytest.mark.parametrize("mesh_config", MESH_CONFIGS, ids=lambda path: path.stem)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
 import pytest
 
 from devmesh.config.loader import load_text
-from tests.square.compilers import RANDOM, RANDOM_WORKLOADS, compiled
+from tests.square.compilers import RANDOM, RANDOM_WORKLOADS, WIDE, WIDE_CASES, WIDE_WORKLOADS, compiled, settings_of_mesh
 from tests.square.random_inputs import Inputs
+from tests.square.wide_inputs import Wide
 
 FIRST, _, LAST = os.environ.get("DEVMESH_SEEDS", "0-79").partition("-")
 SEEDS = range(int(FIRST), int(LAST or FIRST) + 1)
+WIDE_SEEDS = SEEDS if "DEVMESH_SEEDS" in os.environ else SEEDS[:40]
 
 
 def alike(value: Any) -> Any:
@@ -35,12 +38,28 @@ def alike(value: Any) -> Any:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_random_input_is_compiled_as_istio_compiles_it(seed, istio, tmp_path):
-    text = Inputs(seed).yaml()
-    (file := tmp_path / "input.yaml").write_text(text)
-    loaded = load_text(text, file.name)
+    (file := tmp_path / "input.yaml").write_text(Inputs(seed).yaml())
+    compare(istio, file, RANDOM, RANDOM_WORKLOADS)
+
+
+@pytest.mark.parametrize("seed", WIDE_SEEDS)
+def test_random_fields_are_compiled_as_istio_compiles_them(seed, istio, tmp_path):
+    inputs = Wide(seed)
+    (file := tmp_path / "input.yaml").write_text(inputs.yaml())
+    (mesh := tmp_path / "mesh.yaml").write_text(json.dumps(inputs.mesh_config()))
+    compare(istio, file, WIDE, WIDE_WORKLOADS, mesh)
+
+
+@pytest.mark.parametrize("case", WIDE_CASES, ids=lambda case: case.stem)
+def test_services_that_meet_are_compiled_as_istio_compiles_them(case, istio):
+    compare(istio, case, WIDE, WIDE_WORKLOADS)
+
+
+def compare(istio, file, topology, workloads, mesh=None):
+    loaded = load_text(file.read_text(), file.name)
     assert [str(one) for one in loaded.errors] == []
-    theirs = istio.asked([file], RANDOM, RANDOM_WORKLOADS)
-    mine = compiled(loaded.resources, RANDOM, RANDOM_WORKLOADS)
+    theirs = istio.asked([file], topology, workloads, mesh)
+    mine = compiled(loaded.resources, topology, workloads, settings_of_mesh(mesh.read_text()) if mesh is not None else None)
     for workload, xds in theirs.items():
         for kind, resources in xds.items():
             assert alike(mine[workload][kind]) == alike(resources), (workload, kind)
