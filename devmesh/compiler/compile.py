@@ -46,12 +46,11 @@ def _sidecar(world: World, proxy: Workload, listeners: Listeners) -> Compiled:
     shared = outbound(world, neighbour(world, proxy))
     found = [*shared.clusters, clusters.black_hole(world.settings, cut_off(world, proxy)), clusters.passthrough(world.settings)]
     seen: dict[str, Json] = {}
-    for service in world.services_of(proxy):
-        for port in service.ports:
-            cluster = clusters.inbound(world, service, port)
-            known = seen.setdefault(cluster["name"], cluster)
-            if known is not cluster:
-                known["metadata"]["filter_metadata"]["istio"]["services"] += cluster["metadata"]["filter_metadata"]["istio"]["services"]
+    for service, port in world.ports_of(proxy):
+        cluster = clusters.inbound(world, service, port)
+        known = seen.setdefault(cluster["name"], cluster)
+        if known is not cluster:
+            known["metadata"]["filter_metadata"]["istio"]["services"] += cluster["metadata"]["filter_metadata"]["istio"]["services"]
     found += [*seen.values(), clusters.passthrough(world.settings, inbound=True)]
     everything = [*shared.listeners, *with_access_logs([listeners.inbound()], world.settings)]
     snapshot = Snapshot.of(everything, shared.routes, found, shared.assignments, shared.names, encode=partial(encoded, world))

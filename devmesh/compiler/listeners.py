@@ -121,7 +121,7 @@ class Listeners:
     # -- inbound ---------------------------------------------------------------------------------------------------
 
     def inbound(self) -> Json:
-        ports = [(s, p) for s in self.world.services_of(self.proxy) for p in s.ports]
+        ports = sorted(self.world.ports_of(self.proxy), key=lambda served: served[1].target_port)
         chains = [
             {
                 "filter_chain_match": {"destination_port": 15006},
