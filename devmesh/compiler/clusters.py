@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from devmesh.compiler.destination_rules import Client, Policy, policy_for, rule_for, subset_labels, subset_policy
+from devmesh.compiler.destination_rules import Client, Policy, Rule, policy_for, rule_for, subset_labels, subset_policy
 from devmesh.compiler.downstream_tls import CA_SUFFIX, credential
-from devmesh.compiler.entries import EntryService, as_addressed, is_empty, resolve
-from devmesh.compiler.policies import leaves_endpoints_to_clients, passes_through
+from devmesh.compiler.entries import EntryService, as_addressed
+from devmesh.compiler.entry_endpoints import accounts, all_have_sidecars, is_empty, resolve
+from devmesh.compiler.policies import leaves_endpoints_to_clients, passes_through, tls_mode
 from devmesh.compiler.security import has_sidecar, namespace_mode
 from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, file_secret, secret
 from devmesh.compiler.world import MeshSettings, World, per_world
@@ -46,11 +47,9 @@ def service_clusters(world: World, service: Service, port: ServicePort, client: 
     for name in ("", *(subset.name for subset in spec.subsets)):
         policy, labels = subset_policy(spec, name, port.port), subset_labels(spec, name)
         direct, by_client = passes_through(spec, name, port.port), leaves_endpoints_to_clients(spec, name)
-        if direct or not is_empty(service, labels):
+        if direct or not is_empty(world, service, port, labels):
             built.append(
-                _cluster(
-                    world, service, port, name, policy, rule.resource, labels, at_gateway=at_gateway, direct=direct, by_client=by_client
-                )
+                _cluster(world, service, port, name, policy, rule, labels, at_gateway=at_gateway, direct=direct, by_client=by_client)
             )
     return built
 
@@ -65,7 +64,7 @@ def _cluster(
     port: ServicePort,
     subset: str,
     policy: Policy,
-    resource: Resource | None,
+    rule: Rule | None,
     labels: dict[str, str],
     *,
     at_gateway: bool,
@@ -75,8 +74,8 @@ def _cluster(
     """`direct`: it goes where the client addressed it, whatever the policy merged for a subset says; `by_client`: so istiod thinks for mTLS."""
     name = cluster_name(service.hostname, port.port, subset)
     istio: Json = {"services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]}
-    if resource is not None:
-        istio["config"] = _config(resource)
+    if rule is not None:
+        istio["config"] = _config(rule.resource)
     if subset:
         istio["subset"] = subset
     elif isinstance(service, EntryService) and service.is_external:
@@ -96,7 +95,8 @@ def _cluster(
     if direct and subset:
         as_addressed(cluster)
     elif isinstance(service, EntryService):
-        resolve(cluster, service, port, labels, at_gateway=at_gateway)
+        mode = tls_mode(rule.spec, subset, port.port) if rule is not None else None
+        resolve(world, cluster, service, port, labels, mode, at_gateway=at_gateway)
     if cluster["type"] != "ORIGINAL_DST":
         _load_balancer(cluster, policy.load_balancer)
     _connection_pool(cluster, policy.connection_pool)
@@ -312,13 +312,14 @@ def _tls(
     """Auto mTLS without `tls`; else what the mode says. Only gateways are served Secrets: of a sidecar's rule a credentialName means no TLS."""
     if tls is not None and tls.mode == "DISABLE":
         return
-    if tls is None and not _by_itself(world, service, by_client=by_client):
+    if tls is None and not _by_itself(world, service, port, by_client=by_client):
         return
     if tls is not None and tls.mode in ("SIMPLE", "MUTUAL"):
         cluster["metadata"]["filter_metadata"]["istio"]["alpn_override"] = "false"
         if tls.credential_name and not at_gateway:
             return
-        cluster["transport_socket"] = _originated(tls, http2=_speaks_http2(cluster))
+        sans = tls.subject_alt_names or (accounts(world, service) if isinstance(service, EntryService) else ())
+        cluster["transport_socket"] = _originated(tls, sans, http2=_speaks_http2(cluster))
         if not tls.sni:
             options = _options(cluster)
             if "use_downstream_protocol_config" not in options:
@@ -353,7 +354,7 @@ def _speaks_http2(cluster: Json) -> bool:
     )
 
 
-def _by_itself(world: World, service: Service, *, by_client: bool) -> bool:
+def _by_itself(world: World, service: Service, port: ServicePort, *, by_client: bool) -> bool:
     """Whether it is spoken to in mTLS with no DestinationRule that says so.
 
     Where the client chooses the endpoint, all of them have to take it (istiod's BestEffortInferServiceMTLSMode).
@@ -361,12 +362,15 @@ def _by_itself(world: World, service: Service, *, by_client: bool) -> bool:
     if namespace_mode(world, service.namespace) == "DISABLE":
         return False
     if isinstance(service, EntryService):
-        return not (service.is_external or by_client or service.entry.resolution == "NONE")
+        as_addressed = by_client or service.entry.resolution == "NONE"
+        return not service.is_external and (not as_addressed or all_have_sidecars(world, service, port))
     workloads = world.workloads_of(service)
     return not by_client or (bool(workloads) and all(has_sidecar(one) for one in workloads))
 
 
 def _service_sans(world: World, service: Service) -> list[str]:
+    if isinstance(service, EntryService):
+        return accounts(world, service)
     return sorted({workload.spiffe_id for workload in world.workloads_of(service)})
 
 
@@ -388,7 +392,7 @@ def _istio_mutual(sans: list[str], sni: str, *, http2: bool) -> Json:
     }
 
 
-def _originated(tls: ClientTLSSettings, *, http2: bool) -> Json:
+def _originated(tls: ClientTLSSettings, names: Sequence[str], *, http2: bool) -> Json:
     """SIMPLE and MUTUAL: TLS to a server outside the mesh; the system's roots unless there are others or insecureSkipVerify."""
     common: Json = {"tls_params": TLS_PARAMS}
     if tls.mode == "MUTUAL":
@@ -397,7 +401,7 @@ def _originated(tls: ClientTLSSettings, *, http2: bool) -> Json:
     if tls.insecure_skip_verify:
         common["validation_context"] = {}
     else:
-        sans = [{"exact": san} for san in tls.subject_alt_names]
+        sans = [{"exact": san} for san in names]
         common["combined_validation_context"] = {
             "default_validation_context": {"match_subject_alt_names": sans} if sans else {},
             "validation_context_sds_secret_config": credential(f"{tls.credential_name}{CA_SUFFIX}")
@@ -454,17 +458,17 @@ def inbound(world: World, service: Service, port: ServicePort) -> Json:
         "cleanup_interval": "9223372035s",
         "upstream_bind_config": {"source_address": {"address": "127.0.0.6", "port_value": 0}},
         "common_lb_config": {},
-        "metadata": {
-            "filter_metadata": {"istio": {"services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]}}
-        },
     }
+    istio: Json = {"services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]}
     _protocol(cluster, port)
     rule = rule_for(world, service, Client(service.namespace))
     if rule is not None and rule.spec.traffic_policy is not None:
-        cluster["metadata"]["filter_metadata"]["istio"]["config"] = _config(rule.resource)
+        istio["config"] = _config(rule.resource)
         policy = policy_for(rule.spec.traffic_policy, port.port)
         _connection_pool(cluster, policy.connection_pool)
         _retry_budget(cluster, policy.retry_budget)
+    if not (isinstance(service, EntryService) and service.is_external):
+        cluster["metadata"] = {"filter_metadata": {"istio": istio}}
     return cluster
 
 

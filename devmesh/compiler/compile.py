@@ -46,10 +46,10 @@ def _sidecar(world: World, proxy: Workload, listeners: Listeners) -> Compiled:
     shared = outbound(world, neighbour(world, proxy))
     found = [*shared.clusters, clusters.black_hole(world.settings, cut_off(world, proxy)), clusters.passthrough(world.settings)]
     seen: dict[str, Json] = {}
-    for service in world.services_of(proxy):
-        for port in service.ports:
-            cluster = clusters.inbound(world, service, port)
-            known = seen.setdefault(cluster["name"], cluster)
+    for service, port in world.ports_of(proxy):
+        cluster = clusters.inbound(world, service, port)
+        known = seen.setdefault(cluster["name"], cluster)
+        if known is not cluster:
             named = known["metadata"]["filter_metadata"]["istio"]["services"]
             named += [one for one in cluster["metadata"]["filter_metadata"]["istio"]["services"] if one not in named]
     found += [*seen.values(), clusters.passthrough(world.settings, inbound=True)]

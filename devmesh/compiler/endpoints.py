@@ -18,7 +18,7 @@ def assignment(
     `labels` are the subset's; `mode` is the DestinationRule's for TLS, before which PeerAuthentication does not count.
     """
     hosts = [
-        _endpoint(world, service, port, workload, address, mode)
+        workload_endpoint(world, service, port, workload, address, mode)
         for workload in world.workloads_of(service)
         if workload.name in world.ready and (not labels or matches(labels, workload.labels))
         if (address := workload.address_for(proxy)) is not None
@@ -29,7 +29,7 @@ def assignment(
 
 
 @per_world
-def _endpoint(world: World, service: Service, port: ServicePort, workload: Workload, address: str, mode: str | None) -> Json:
+def workload_endpoint(world: World, service: Service, port: ServicePort, workload: Workload, address: str, mode: str | None) -> Json:
     app = workload.labels.get("app", service.name)
     version = workload.labels.get("version", "")
     metadata: Json = {"istio": {"workload": f"{workload.name};{workload.namespace};{app};{version};Kubernetes"}}

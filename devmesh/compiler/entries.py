@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from devmesh.compiler.shared import Json, socket_address
-from devmesh.config.istio_service_entry import EntryEndpoint, EntryPort, ServiceEntry
+from devmesh.compiler.shared import Json
+from devmesh.config.istio_service_entry import EntryPort, ServiceEntry
 from devmesh.config.model import Resource
 from devmesh.config.syntax import is_address
 from devmesh.config.topology_types import Protocol, Service, ServicePort
 
 PROTOCOLS: Mapping[str, Protocol] = {"HTTP": "http", "HTTP_PROXY": "http", "GRPC-WEB": "http2", "HTTP2": "http2", "GRPC": "http2"}
 RESOLVED = {"DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS"}
-DNS_SETTINGS: Json = {
-    "dns_refresh_rate": "60s",
-    "dns_jitter": "0.100s",
-    "respect_dns_ttl": True,
-    "dns_lookup_family": "V4_ONLY",
-    "typed_dns_resolver_config": {
-        "name": "envoy.network.dns_resolver.cares",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
-            "udp_max_queries": 100,
-        },
-    },
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,19 +36,56 @@ class EntryService(Service):
 
 
 def entry_services(resources: Iterable[Resource]) -> Iterator[EntryService]:
-    """In the order in which they were applied; of a host that two entries have the first counts."""
-    seen: set[tuple[str, str]] = set()
+    """In the order in which they were applied; a host has one at each of its addresses, and of each entry that names it."""
     for resource in resources:
         spec = resource.spec
         if not isinstance(spec, ServiceEntry) or spec.resolution == "DYNAMIC_DNS":
             continue
         ports = tuple(_port(port) for port in spec.ports)
         addresses = [one for one in spec.addresses if is_address(one)] or [""]
+        selector = _selector(spec)
         for host in spec.hosts:
-            for address in addresses:
-                if (host, address) not in seen:
-                    seen.add((host, address))
-                    yield EntryService(host, resource.key.namespace, address, {}, ports, resource=resource, entry=spec)
+            for address in dict.fromkeys(addresses):
+                yield EntryService(host, resource.key.namespace, address, selector, ports, resource=resource, entry=spec)
+
+
+def _selector(spec: ServiceEntry) -> Mapping[str, str]:
+    """Where NONE goes, the client says."""
+    return spec.workload_selector.labels if spec.workload_selector is not None and spec.resolution != "NONE" else {}
+
+
+def in_one_namespace(services: Iterable[Service], own: str) -> list[Service]:
+    """Of a host that several namespaces have, those of the proxy's own namespace, else of the first (istiod's selectServices)."""
+    known = list(services)
+    chosen: dict[str, Service] = {}
+    for one in known:
+        first = chosen.setdefault(one.hostname, one)
+        if one.namespace == own and first.namespace != own and isinstance(first, EntryService):
+            chosen[one.hostname] = one
+    return [one for one in known if one.namespace == chosen[one.hostname].namespace]
+
+
+def merged(services: Iterable[Service]) -> list[Service]:
+    """One for each host, the first, with the ports of the others that are like it (istiod's appendSidecarServices)."""
+    found: dict[str, Service] = {}
+    for one in services:
+        first = found.setdefault(one.hostname, one)
+        if isinstance(first, EntryService) and isinstance(one, EntryService) and first.ports != one.ports and _alike(first, one):
+            numbers = {port.port for port in first.ports}
+            more = tuple(port for port in one.ports if port.port not in numbers)
+            found[one.hostname] = replace(first, ports=(*first.ports, *more))
+    return list(found.values())
+
+
+def _alike(one: EntryService, other: EntryService) -> bool:
+    """istiod's canMergeServices."""
+    return (
+        one.namespace == other.namespace
+        and one.entry.resolution == other.entry.resolution
+        and one.resource.meta.labels == other.resource.meta.labels
+        and one.selector == other.selector
+        and set(one.entry.export_to) == set(other.entry.export_to)
+    )
 
 
 def _port(port: EntryPort) -> ServicePort:
@@ -69,62 +93,11 @@ def _port(port: EntryPort) -> ServicePort:
     return ServicePort(port.name, port.number, port.target_port or port.number, port.protocol.lower(), protocol, "app_protocol")
 
 
-def resolve(cluster: Json, service: EntryService, port: ServicePort, labels: Mapping[str, str], *, at_gateway: bool) -> None:
-    """How a cluster finds its endpoints: as they stand (EDS), by DNS, or as the client addressed them, which nobody does at a gateway."""
-    kind = service.entry.resolution
-    if kind == "NONE" and not at_gateway:
-        as_addressed(cluster)
-        if port.target_port != port.port:
-            cluster["original_dst_lb_config"] = {"upstream_port_override": port.target_port}
-    elif kind in RESOLVED:
-        cluster["type"] = RESOLVED[kind]
-        del cluster["eds_cluster_config"]
-        cluster["load_assignment"] = assignment(cluster["name"], service, port, labels)
-        cluster.update(DNS_SETTINGS)
-
-
 def as_addressed(cluster: Json) -> None:
     """Its endpoints are what clients addressed."""
     cluster["type"], cluster["lb_policy"] = "ORIGINAL_DST", "CLUSTER_PROVIDED"
     for discovery in ("eds_cluster_config", "load_assignment"):
         cluster.pop(discovery, None)
-
-
-def is_empty(service: Service, labels: Mapping[str, str]) -> bool:
-    """A subset that no endpoint found by DNS belongs to has no cluster."""
-    if not isinstance(service, EntryService) or service.entry.resolution not in RESOLVED:
-        return False
-    return not any(labels.items() <= one.labels.items() for one in _endpoints(service))
-
-
-def assignment(name: str, service: EntryService, port: ServicePort, labels: Mapping[str, str]) -> Json:
-    """`labels` are the subset's."""
-    found = [
-        _endpoint(service, port, endpoint, index)
-        for index, endpoint in enumerate(_endpoints(service))
-        if labels.items() <= endpoint.labels.items()
-    ]
-    if not found:
-        return {"cluster_name": name}
-    total = sum(one["load_balancing_weight"] for one in found)
-    return {"cluster_name": name, "endpoints": [{"locality": {}, "lb_endpoints": found, "load_balancing_weight": total}]}
-
-
-def _endpoints(service: EntryService) -> tuple[EntryEndpoint, ...]:
-    """Without any, what DNS says of the host itself."""
-    if service.entry.endpoints or service.entry.resolution not in RESOLVED:
-        return service.entry.endpoints
-    return (EntryEndpoint(address=service.name),)
-
-
-def _endpoint(service: EntryService, port: ServicePort, endpoint: EntryEndpoint, index: int) -> Json:
-    name = f"{service.resource.key.name}-{index}" if service.entry.endpoints else service.resource.key.name
-    app, version = endpoint.labels.get("app", name), endpoint.labels.get("version", "")
-    return {
-        "endpoint": {"address": socket_address(endpoint.address, endpoint.ports.get(port.name) or port.target_port)},
-        "metadata": {"filter_metadata": {"istio": {"workload": f"{name};{service.namespace};{app};{version};Kubernetes"}}},
-        "load_balancing_weight": endpoint.weight or 1,
-    }
 
 
 def entry_names(entries: Iterable[EntryService], taken: Iterable[str]) -> Json:

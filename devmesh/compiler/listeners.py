@@ -97,9 +97,8 @@ class Listeners:
 
     def inbound(self) -> Json:
         served: dict[int, tuple[Service, ServicePort]] = {}
-        for service in self.world.services_of(self.proxy):
-            for port in service.ports:
-                served.setdefault(port.target_port, (service, port))
+        for service, port in self.world.ports_of(self.proxy):
+            served.setdefault(port.target_port, (service, port))
         chains = [
             {
                 "filter_chain_match": {"destination_port": 15006},

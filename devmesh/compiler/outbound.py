@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from devmesh.compiler import clusters, endpoints, entries
+from devmesh.compiler import clusters, endpoints, entry_endpoints
 from devmesh.compiler.access_log import with_access_logs
 from devmesh.compiler.destination_rules import client_of, rule_for, subset_labels
 from devmesh.compiler.entries import EntryService, entry_names
@@ -67,11 +67,7 @@ def _asked_labels(world: World) -> tuple[str, ...]:
 def upstream(world: World, proxy: Workload) -> Upstream:
     found: list[Json] = []
     assignments: list[Json] = []
-    seen: set[str] = set()
     for service in services_called(world, proxy.namespace, at_gateway=proxy.gateway):
-        if service.hostname in seen:  # at another of its addresses
-            continue
-        seen.add(service.hostname)
         for port in service.ports:
             built = clusters.service_clusters(world, service, port, client_of(world, proxy), at_gateway=proxy.gateway)
             found += built
@@ -101,9 +97,9 @@ def _assignment(world: World, service: Service, port: ServicePort, cluster: Json
     subset = cluster["name"].split("|")[2]
     rule = rule_for(world, service, client_of(world, proxy))
     labels = subset_labels(rule.spec if rule is not None else None, subset)
-    if isinstance(service, EntryService):
-        return entries.assignment(cluster["name"], service, port, labels)
     mode = tls_mode(rule.spec, subset, port.port) if rule is not None else None
+    if isinstance(service, EntryService):
+        return entry_endpoints.assignment(world, cluster["name"], service, port, labels, proxy, mode)
     return endpoints.assignment(world, cluster["name"], service, port, labels, proxy, mode)
 
 

@@ -62,11 +62,11 @@ def service_called(world: World, host: str, namespace: str, *, at_gateway: bool)
 
 @per_world
 def services_called(world: World, namespace: str, *, at_gateway: bool) -> list[Service]:
-    """Those that clusters are made for.
+    """Those that clusters are made for, each host once.
 
     For a sidecar also what its own namespace has and shows only to others, as far as VirtualServices lead there: istiod's collectImportedServices.
     """
-    seen = world.services(namespace)
+    seen = world.called(namespace, at_gateway=at_gateway)
     hidden = [one for one in world.entries if one.namespace == namespace and not one.visible_in(namespace)]
     if at_gateway or not hidden:
         return seen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from devmesh.compiler.shared import TYPE, Json, secret
 from devmesh.compiler.world import ROOT_NAMESPACE, World, matches, per_world
 from devmesh.config.istio_security import PeerAuthentication
@@ -23,8 +25,13 @@ CIPHERS = [
 @per_world
 def mtls_mode(world: World, workload: Workload, port: int) -> str:
     """STRICT, PERMISSIVE or DISABLE."""
-    mode = namespace_mode(world, workload.namespace)
-    own = _own(world, workload)
+    return mode_at(world, workload.namespace, workload.labels, port)
+
+
+def mode_at(world: World, namespace: str, labels: Mapping[str, str], port: int) -> str:
+    """As `mtls_mode`, of whatever has these labels."""
+    mode = namespace_mode(world, namespace)
+    own = _own(world, namespace, labels)
     if own is None:
         return mode
     mode = _mode(own.mtls.mode if own.mtls is not None else "UNSET", mode)
@@ -34,7 +41,7 @@ def mtls_mode(world: World, workload: Workload, port: int) -> str:
 
 def ports_of_their_own(world: World, workload: Workload) -> list[int]:
     """The ports that portLevelMtls names."""
-    own = _own(world, workload)
+    own = _own(world, workload.namespace, workload.labels)
     return sorted(own.port_level_mtls) if own is not None else []
 
 
@@ -57,9 +64,9 @@ def _mesh_wide(world: World, namespace: str) -> list[PeerAuthentication]:
     return found[:1]
 
 
-def _own(world: World, workload: Workload) -> PeerAuthentication | None:
+def _own(world: World, namespace: str, labels: Mapping[str, str]) -> PeerAuthentication | None:
     for resource, spec in world.peer_authentications():
-        if resource.key.namespace == workload.namespace and _selector(spec) and matches(_selector(spec), workload.labels):
+        if resource.key.namespace == namespace and _selector(spec) and matches(_selector(spec), labels):
             return spec
     return None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from devmesh.compiler.entries import EntryService, entry_services
+from devmesh.compiler.entries import EntryService, entry_services, in_one_namespace, merged
 from devmesh.config.delegates import with_delegates
 from devmesh.config.devmesh_v1 import Fault
 from devmesh.config.istio_destination import DestinationRule
@@ -16,7 +16,7 @@ from devmesh.config.istio_security import PeerAuthentication
 from devmesh.config.kubernetes import Secret
 from devmesh.config.model import Resource, ResourceKey, SourcePosition
 from devmesh.config.topology import Topology
-from devmesh.config.topology_types import Service, Workload
+from devmesh.config.topology_types import Service, ServicePort, Workload
 
 ROOT_NAMESPACE = "istio-system"
 Parameters = ParamSpec("Parameters")
@@ -131,6 +131,14 @@ class World:
     @per_world
     def services(self, namespace: str) -> list[Service]:
         """Those that a proxy of this namespace sees, in istiod's order: the mesh's own by host name, then ServiceEntries by age."""
+        return in_one_namespace(self._visible(namespace), namespace)
+
+    @per_world
+    def called(self, namespace: str, *, at_gateway: bool) -> list[Service]:
+        """Each host once. At a gateway one of its own namespace has no precedence."""
+        return merged(self._visible(namespace) if at_gateway else self.services(namespace))
+
+    def _visible(self, namespace: str) -> list[Service]:
         own = sorted(self.topology.services, key=lambda service: service.hostname)
         return [*own, *(one for one in self.entries if one.visible_in(namespace))]
 
@@ -144,6 +152,16 @@ class World:
         """By host name: of several that say something of one port of the workload the first counts."""
         found = [s for s in self.topology.services if s.namespace == workload.namespace and matches(s.selector, workload.labels)]
         return sorted(found, key=lambda service: service.hostname)
+
+    @per_world
+    def ports_of(self, workload: Workload) -> list[tuple[Service, ServicePort]]:
+        """What it serves; of ServiceEntries that select it the ports that no service before them has there."""
+        found = [(service, port) for service in self.services_of(workload) for port in service.ports]
+        for one in self.entries:
+            if one.namespace == workload.namespace and matches(one.selector, workload.labels):
+                served = {port.target_port for _, port in found}
+                found += [(one, port) for port in one.ports if port.target_port not in served]
+        return found
 
 
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:

@@ -86,6 +86,7 @@ def _check_selector(check: Checker, spec: ServiceEntry) -> None:
         check.error("spec", "only one of WorkloadSelector or Endpoints is allowed in Service Entry")
     if spec.resolution == "NONE":
         check.warn("spec.workloadSelector", "workloadSelector should not be set when resolution mode is NONE")
+        check.no_effect("spec.workloadSelector", "where NONE goes, the client says: no workload serves this entry's hosts")
 
 
 def _check_resolution(check: Checker, spec: ServiceEntry) -> None:

@@ -17,7 +17,7 @@ from devmesh.config.istio_networking import (
     TLSCertificate,
     TLSMatchAttributes,
 )
-from devmesh.config.istio_service_entry import EntryEndpoint, ServiceEntry
+from devmesh.config.istio_service_entry import EntryEndpoint
 from devmesh.config.kubernetes import Secret
 
 _HTTP2 = "sidecars here carry HTTP/2 as plain TCP for now"
@@ -38,9 +38,6 @@ WITHOUT_EFFECT: Mapping[tuple[type[BaseModel], str], str] = {
     (TLSCertificate, "ca_certificates"): "the server's own caCertificates hold for all its certificates",
     (EntryEndpoint, "network"): _ONE_MACHINE,
     (EntryEndpoint, "locality"): _ONE_MACHINE,
-    (EntryEndpoint, "service_account"): "endpoints outside the mesh are reached without its mTLS",
-    (ServiceEntry, "workload_selector"): "the mesh's own workloads are services already",
-    (ServiceEntry, "subject_alt_names"): "name them in the DestinationRule's tls.subjectAltNames",
     (Secret, "immutable"): "it can be applied again with other values",
     (Server, "bind"): "a gateway listens on its workload's address",
     (Fault, "kill"): "an app is killed once, by devmesh fault inject --kill",

@@ -63,6 +63,7 @@ def check_references(check: Checker, world: World) -> None:
         check_gateway_credentials(check, world, spec)
     elif isinstance(spec, ServiceEntry) and world.topology:
         _check_endpoints(check, world.topology, spec)
+        _check_selected(check, world, spec)
     elif isinstance(spec, PeerAuthentication) and world.topology and spec.selector:
         labels = spec.selector.match_labels
         # In the root namespace a selector reaches the whole mesh.
@@ -314,9 +315,23 @@ def _check_endpoints(check: Checker, topology: Topology, entry: ServiceEntry) ->
     for index, endpoint in enumerate(entry.endpoints):
         if endpoint.address in owners:
             path = f"spec.endpoints[{index}].address"
-            check.no_effect(
-                path, f"{owners[endpoint.address]} is called there in plain text, and does not become a workload of this service"
-            )
+            check.no_effect(path, f"{owners[endpoint.address]} does not become a workload of this service: workloadSelector makes it one")
+
+
+def _check_selected(check: Checker, world: World, entry: ServiceEntry) -> None:
+    """Workloads are reached at the ports that their own services have."""
+    if entry.workload_selector is None or entry.resolution == "NONE":
+        return
+    labels = entry.workload_selector.labels
+    selected = world.workloads(labels, check.resource.meta.namespace)
+    if not selected:
+        message = f"No matching workloads for this resource with the following labels: {_text(labels)}"
+        check.add("warning", NO_WORKLOADS, "spec.workloadSelector", message)
+    for index, port in enumerate(entry.ports):
+        number = port.target_port or port.number
+        without = [one.name for one in selected if number not in one.ports]
+        if without:
+            check.no_effect(f"spec.ports[{index}]", f"{', '.join(without)} has no port {number}: name one that it has as targetPort")
 
 
 def check_gateway_credentials(check: Checker, world: World, gateway: Gateway) -> None:

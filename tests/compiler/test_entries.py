@@ -63,3 +63,73 @@ def test_a_name_has_the_addresses_given_or_one_made_up_that_no_service_has():
     assert table["a.example"]["ips"] == ["10.7.0.1"]
     assert table["b.example"]["ips"] == ["10.96.0.254"]
     assert not {"c.example", "*.d.example"} & table.keys()  # their addresses are the resolver's
+
+
+def hosts(compiled_endpoints, cluster):
+    return [
+        one["endpoint"]["address"]["socket_address"]
+        for group in compiled_endpoints[cluster].get("endpoints", ())
+        for one in group["lb_endpoints"]
+    ]
+
+
+def test_two_entries_of_one_host_give_it_the_ports_and_endpoints_of_both():
+    first = entry("hosts: [ext.example], resolution: STATIC, endpoints: [{address: 10.9.9.1}]", "a")
+    ports = "ports: [{number: 80, name: http, protocol: HTTP}, {number: 81, name: more, protocol: HTTP}]"
+    second = document("ServiceEntry", "b", f"{{{ports}, hosts: [ext.example], resolution: STATIC, endpoints: [{{address: 10.9.9.2}}]}}")
+    found = compiled("web-v1", first, second)["endpoints"]
+    assert [one["address"] for one in hosts(found, "outbound|80||ext.example")] == ["10.9.9.1", "10.9.9.2"]
+    assert hosts(found, "outbound|81||ext.example") == [{"address": "10.9.9.2", "port_value": 81}]
+
+
+def test_of_two_namespaces_that_have_a_host_the_callers_own_comes_first():
+    there = entry("hosts: [ext.example], resolution: STATIC, endpoints: [{address: 10.9.9.1}]", namespace="other")
+    here = entry("hosts: [ext.example], resolution: STATIC, endpoints: [{address: 10.9.9.2}]", namespace="default")
+    found = {name: hosts(compiled(name, there, here)["endpoints"], "outbound|80||ext.example") for name in ("web-v1", "gate-v1")}
+    assert {name: [one["address"] for one in addresses] for name, addresses in found.items()} == {
+        "web-v1": ["10.9.9.2"],
+        "gate-v1": ["10.9.9.1"],
+    }
+
+
+SELECTS = "ports: [{number: 80, name: http, protocol: HTTP, targetPort: %d}], location: MESH_INTERNAL, resolution: STATIC"
+
+
+def test_workloads_that_an_entry_selects_are_its_endpoints_while_they_are_ready():
+    yaml = document("ServiceEntry", "ext", f"{{hosts: [ext.example], {SELECTS % 8000}, workloadSelector: {{labels: {{app: api}}}}}}")
+    every = compiled("web-v1", yaml)
+    assert hosts(every["endpoints"], "outbound|80||ext.example") == [
+        {"address": "10.0.0.2", "port_value": 8000},
+        {"address": "10.0.0.3", "port_value": 8000},
+    ]
+    names = every["clusters"]["outbound|80||ext.example"]["transport_socket_matches"][0]["transport_socket"]["typed_config"]
+    validation = names["common_tls_context"]["combined_validation_context"]["default_validation_context"]
+    assert validation == {"match_subject_alt_names": [{"exact": "spiffe://cluster.local/ns/default/sa/api"}]}
+    some = compiled("web-v1", yaml, endpoints=["web-v1", "api-v2"])["endpoints"]
+    assert [one["address"] for one in hosts(some, "outbound|80||ext.example")] == ["10.0.0.3"]
+
+
+def test_a_selected_workload_takes_calls_to_the_entrys_ports():
+    yaml = document("ServiceEntry", "ext", f"{{hosts: [ext.example], {SELECTS % 7070}, workloadSelector: {{labels: {{app: api}}}}}}")
+    assert "inbound|7070||" in compiled("api-v1", yaml)["clusters"]
+    assert "inbound|7070||" not in compiled("web-v1", yaml)["clusters"]
+
+
+def test_an_endpoint_with_a_service_account_is_called_in_mtls_and_has_to_prove_it():
+    spec = "location: MESH_INTERNAL, resolution: STATIC, subjectAltNames: [a.example]"
+    yaml = entry(f"hosts: [ext.example], {spec}, endpoints: [{{address: 10.9.9.1, serviceAccount: b}}, {{address: 10.9.9.2}}]")
+    found = compiled("web-v1", yaml)
+    listed = found["endpoints"]["outbound|80||ext.example"]["endpoints"][0]["lb_endpoints"]
+    assert ["envoy.transport_socket_match" in one["metadata"]["filter_metadata"] for one in listed] == [True, False]
+    config = found["clusters"]["outbound|80||ext.example"]["transport_socket_matches"][0]["transport_socket"]["typed_config"]
+    names = config["common_tls_context"]["combined_validation_context"]["default_validation_context"]["match_subject_alt_names"]
+    assert names == [{"exact": "a.example"}, {"exact": "spiffe://cluster.local/ns/default/sa/b"}]
+
+
+def test_names_of_an_entry_are_those_that_a_server_outside_must_prove_unless_the_rule_has_its_own():
+    yaml = entry("hosts: [ext.example], resolution: DNS, subjectAltNames: [a.example]")
+    for own, expected in (("", "a.example"), (", subjectAltNames: [b.example]", "b.example")):
+        rule = destination_rule(f"{{host: ext.example, trafficPolicy: {{tls: {{mode: SIMPLE{own}}}}}}}")
+        config = compiled("web-v1", yaml, rule)["clusters"]["outbound|80||ext.example"]["transport_socket"]["typed_config"]
+        context = config["common_tls_context"]["combined_validation_context"]["default_validation_context"]
+        assert context == {"match_subject_alt_names": [{"exact": expected}]}

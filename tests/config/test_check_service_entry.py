@@ -30,8 +30,7 @@ def test_an_entry_that_istio_takes_is_clean():
         (f"hosts: ['*.example'], {HTTP}, resolution: DYNAMIC_DNS", "left out"),
         ("hosts: [a.example], resolution: DNS", "never called"),
         (f"hosts: [a.example], {HTTP}, resolution: STATIC", "answered with 503"),
-        (f"hosts: [a.example], {HTTP}, resolution: DNS, subjectAltNames: [x]", "tls.subjectAltNames"),
-        (f"hosts: [a.example], {HTTP}, resolution: STATIC, workloadSelector: {{labels: {{a: b}}}}", "services already"),
+        (f"hosts: [a.example], {HTTP}, resolution: NONE, workloadSelector: {{labels: {{a: b}}}}", "no workload serves"),
     ],
 )
 def test_what_means_nothing_here_is_named(spec, says):

@@ -151,3 +151,20 @@ def test_gateways_of_tls_and_tcp_matches_must_exist_and_endpoints_are_not_the_me
     spec = f"hosts: [a.example], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: STATIC, endpoints: [{{address: {where.workloads[0].ip}}}]"
     (found,) = diagnose(f"{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: a}}, spec: {{{spec}}}}}\n", where)
     assert (found.code, "spec.endpoints[0].address" in found.message) == ("DM0007", True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "port", "says"),
+    [
+        ("{app: reviews}", 9080, []),
+        ("{app: reviews, version: v1}", 6100, [("DM0007", "reviews-v1 has no port 6100: name one that it has as targetPort")]),
+        ("{app: nobody}", 9080, [("IST0127", "No matching workloads for this resource with the following labels: app=nobody")]),
+    ],
+)
+def test_workloads_that_an_entry_selects_are_there_and_have_its_ports(tmp_path, labels, port, says):
+    ports = f"[{{number: 80, name: http, protocol: HTTP, targetPort: {port}}}]"
+    spec = f"hosts: [a.example], ports: {ports}, resolution: STATIC, workloadSelector: {{labels: {labels}}}"
+    text = f"{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: a}}, spec: {{{spec}}}}}\n"
+    found = diagnose(text, topology(tmp_path))
+    assert [one.code for one in found] == [code for code, _ in says]
+    assert all(message in one.message for one, (_, message) in zip(found, says, strict=True))

@@ -424,9 +424,10 @@ class Inputs:
         return self._resource(SECURITY, "PeerAuthentication", f"pa{number}", spec, "default")
 
     def _service_entry(self, number: int) -> Json:
-        """Every entry has a host of its own: what becomes of one that two have is in docs/differences.md."""
         resolution = self._any("DNS", "STATIC", "NONE", "DNS")
         host = "*.example.org" if resolution == "NONE" and number == 0 and self._maybe(0.5) else OUTSIDE[number]
+        if resolution == "STATIC" and self._maybe(0.5):
+            host = "shared.example.com"
         protocol = self._any("HTTP", "HTTPS", "TCP", "TLS", "HTTP")
         first = {"HTTP": self._any(80, 9080), "HTTPS": 443, "TCP": self._any(6000, 5432), "TLS": 443}[protocol]
         name = f"p0-{protocol.lower()}"
@@ -436,8 +437,12 @@ class Inputs:
         spec |= self._with(
             location=(0.6, lambda: self._any("MESH_EXTERNAL", "MESH_INTERNAL")), exportTo=(0.1, lambda: self._any(["."], ["*"]))
         )
-        if resolution == "STATIC" or (resolution == "DNS" and self._maybe(0.4)):
+        spec |= self._with(subjectAltNames=(0.2, lambda: self._some(["a.example", "spiffe://cluster.local/ns/default/sa/x"], 2)))
+        if resolution == "STATIC" and self._maybe(0.3):
+            spec["workloadSelector"] = {"labels": {"app": self._any("reviews", "multi", "nobody")}}
+        elif resolution == "STATIC" or (resolution == "DNS" and self._maybe(0.4)):
             endpoint = self._with(ports=(0.3, lambda: {name: 8443}), weight=(0.2, lambda: 3), labels=(0.4, lambda: {"version": "v1"}))
+            endpoint |= self._with(serviceAccount=(0.3, lambda: "there"))
             spec["endpoints"] = [{"address": "10.9.0.1" if resolution == "STATIC" else "eu.example.net", **endpoint}]
         if protocol == "TCP" or self._maybe(0.3):
             spec["addresses"] = [f"240.0.0.{number + 1}"]

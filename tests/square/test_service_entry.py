@@ -28,12 +28,12 @@ def asked(name: str) -> list[Request]:
     return [one for one in OUTSIDE if one.url.split("/")[2] in REACHED[name]]
 
 
-async def answers(row, name, certificates, directory) -> list[Answer]:
-    xds = golden(next(case for case in CASES if case.stem[4:] == CASE[name]))[name]
+async def answers(row, name, certificates, directory, case=None, table=None) -> list[Answer]:
+    xds = golden(next(one for one in CASES if one.stem[4:] == (case or CASE[name])))[name]
     async with apps(certificates) as places:
         place = Place(topology(WITH_EGRESS).workload(name), places, certificates)
         async with our_sidecar(xds, place) if row == "ours" else envoy(xds, place, directory) as way:
-            return [await ask(way(one), one) for one in asked(name)]
+            return [await ask(way(one), one) for one in table or asked(name)]
 
 
 @pytest.mark.parametrize("name", CASE)
@@ -53,3 +53,20 @@ async def test_what_is_reached_is_what_the_entry_says_and_tls_where_the_rule_doe
         over_tls = request.host == "tls.example" or (name == "istio-egressgateway" and request.target == "/tls")
         assert (answer.app_saw["tls"] or {}).get("sni") == ("localhost" if over_tls else None), request
         assert (answer.app_saw["tls"] or {}).get("client", []) == [], "no certificate of the mesh is shown outside"
+
+
+IN_THE_MESH = {
+    "http://two.example:8000/a": ("httpbin-vip", False),
+    "http://two.example:9080/a": ("store-vip", False),
+    "http://served.example:8000/a": ("ratings-v1", True),
+    "http://other.example:8000/a": ("", False),
+}
+
+
+@pytest.mark.parametrize("row", ["ours", "Envoy"])
+async def test_several_entries_have_one_host_and_workloads_that_an_entry_selects_are_reached_in_the_meshs_tls(row, certificates, tmp_path):
+    table = [Request("GET", url) for url in IN_THE_MESH]
+    found = await answers(row, "productpage-v1", certificates, tmp_path, "se-mesh", table)
+    for answer, (reached, over_tls) in zip(found, IN_THE_MESH.values(), strict=True):
+        assert (answer.status == 200, answer.reached) == (bool(reached), reached)
+        assert not reached or bool(answer.app_saw["tls"]) is over_tls
