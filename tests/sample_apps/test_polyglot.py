@@ -38,7 +38,7 @@ def shop(docker_environment):
 
 
 def visit():
-    done = subprocess.run(["curl", "-sS", "-m", "10", f"http://127.0.0.1:{PORT}/"], capture_output=True, text=True, check=True)
+    done = subprocess.run(["curl", "-sS", "-m", "30", f"http://127.0.0.1:{PORT}/"], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 

@@ -24,6 +24,7 @@ OLDEST = (2, 20)
 LOCAL_HINT = "devmesh up --runtime local runs plain processes instead"
 EXTENSION = "x-devmesh"
 NO_SPACE = "no space left on device"
+LATE_END = "did not receive an exit event"  # a busy engine's, within the ten seconds that it gives a killed container; it has ended since
 SPACE_HINT = "docker system df shows what takes it, docker system prune gives it back"
 # Settings for the user's own project, which would reach ours too.
 OWN_VARIABLES = ("COMPOSE_FILE", "COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME", "COMPOSE_ENV_FILES", "COMPOSE_REMOVE_ORPHANS")
@@ -132,6 +133,16 @@ class Compose:
                 f"docker compose {arguments[0]} failed: {_plain(done.stderr)}", f"docker compose -f {project.file} {arguments[0]}"
             )
         return done.stdout
+
+    def down(self, project: Project, *flags: str) -> None:
+        """Remove it; what the engine would not remove yet at the second attempt. Raises DevmeshError."""
+        arguments = ("down", "--remove-orphans", *flags)
+        try:
+            self.run(project, *arguments)
+        except DevmeshError as error:
+            if LATE_END not in error.message:
+                raise
+            self.run(project, *arguments)
 
 
 def files_of(file: Path) -> list[str]:

@@ -77,7 +77,7 @@ class DockerRuntime:
     def _undo(self, bringing: BringUp) -> None:
         """Nothing half-made stays; what the mesh kept does."""
         if bringing.project is not None:
-            bringing.compose.run(bringing.project, "down", "--remove-orphans", "--timeout", "3")
+            bringing.compose.down(bringing.project, "--timeout", "3")
         self.files.state.unlink(missing_ok=True)
 
     def _keep(self, state: Json, lock: IO[str], ports: PortClaims) -> None:
@@ -106,8 +106,7 @@ class DockerRuntime:
                 stop_all([(one["pid"], one["started"])], 60.0 if who == STARTING else 5.0)
         rendered = Path(state.get("rendered") or self.files.root / "docker" / "compose.yaml")
         if "project" in state and rendered.exists():
-            extra = ["--volumes"] if volumes else []
-            Compose.find().run(Project(state["project"], rendered), "down", "--remove-orphans", *extra)
+            Compose.find().down(Project(state["project"], rendered), *(["--volumes"] if volumes else []))
         self.files.state.unlink(missing_ok=True)
         return "project" in state
 

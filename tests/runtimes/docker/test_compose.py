@@ -66,6 +66,23 @@ def test_a_build_that_fails_shows_its_last_lines_and_what_to_do(tmp_path, words,
     assert hint in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("words", "runs"), [("tried to kill container, but did not receive an exit event", 2), ("network x has active endpoints", 1)]
+)
+def test_a_down_is_tried_again_where_the_engine_missed_a_containers_end(tmp_path, words, runs):
+    log = tmp_path / "log"
+    script = f"""log = open({str(log)!r}, "a+"); log.write(" ".join(sys.argv[1:]) + "\\n"); log.seek(0)
+if len(log.readlines()) == 1: sys.stderr.write({words!r}); sys.exit(1)"""
+    program(tmp_path, "docker", script)
+    compose, project = Compose((str(tmp_path / "docker"), "compose"), (2, 20)), Project("shop", Path("/x.yaml"))
+    if runs == 1:
+        with pytest.raises(DevmeshError, match=f"docker compose down failed: {words}"):
+            compose.down(project, "--volumes")
+    else:
+        compose.down(project, "--volumes")
+    assert log.read_text().splitlines() == ["compose --project-name shop --file /x.yaml down --remove-orphans --volumes"] * runs
+
+
 def test_a_rendered_project_is_named_whatever_the_users_variables_say(tmp_path, monkeypatch):
     monkeypatch.setenv("COMPOSE_PROJECT_NAME", "theirs")
     monkeypatch.setenv("COMPOSE_PROFILES", "theirs")
