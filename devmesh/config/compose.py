@@ -344,6 +344,8 @@ def _short_port(text: str, *, published: bool) -> list[ComposePort] | None:
         return []
     inner = _numbers(found["inner"])
     host = _numbers(found["host"]) if found["host"] else [0] * len(inner)
+    if len(inner) == 1 and len(host) > 1:
+        host = host[:1]  # any one of them, as far as compose is concerned
     if not inner or not all(0 < one < 65536 for one in inner) or len(host) != len(inner):
         return None
     address = (found["ip"] or "127.0.0.1").strip("[]")
