@@ -73,6 +73,16 @@ def test_services_of_a_profile_run_only_when_it_is_asked_for(tmp_path):
     text = "services: {a: {}, b: {profiles: [debug]}}".replace("{}", "{image: x}")
     assert list(services(tmp_path, text)) == ["a"]
     assert list(services(tmp_path, text, profiles=["debug"])) == ["a", "b"]
+    assert list(services(tmp_path, text, profiles=["*"])) == ["a", "b"]
+
+
+def test_composes_own_variable_names_profiles_unless_some_are_asked_for(tmp_path):
+    text = "services: {a: {}, b: {profiles: [debug]}, c: {profiles: [site]}}".replace("{}", "{image: x}")
+    assert list(services(tmp_path, text, {"COMPOSE_PROFILES": "test, debug"})) == ["a", "b"]
+    (tmp_path / ".env").write_text("COMPOSE_PROFILES=site\n")
+    assert list(services(tmp_path, text)) == ["a", "c"]
+    assert list(services(tmp_path, text, {"COMPOSE_PROFILES": ""})) == ["a"]
+    assert list(services(tmp_path, text, profiles=["debug"])) == ["a", "b"]
 
 
 def test_anchors_and_extension_fields_are_as_in_any_compose_file(tmp_path):
