@@ -107,7 +107,7 @@ Merged = Callable[[], Mapping[str, Any]]
 def read_compose(path: Path, environ: Mapping[str, str], profiles: Iterable[str] = (), merged: Merged | None = None) -> ComposeFile:
     """Read one compose file. Mistakes that leave something to read are in the result's `problems`; others are a DevmeshError.
 
-    `merged` is asked when the file is not the whole of the project: it includes, extends, or has an override.
+    Without `profiles` those of COMPOSE_PROFILES run, of the environment or of `.env`. `merged` is asked when the file is not the whole of the project: it includes, extends, or has an override.
     """
     document = _document(path)
     dotenv = path.parent / ".env"
@@ -122,7 +122,7 @@ def read_compose(path: Path, environ: Mapping[str, str], profiles: Iterable[str]
         problems.add("services", "a compose file needs services", "begin it with `services:`")
         problems.raise_if_any()
     reader = _ServiceReader(problems, path.parent, variables)
-    wanted = set(profiles)
+    wanted = set(profiles) or set(variables.get("COMPOSE_PROFILES", "").replace(" ", "").split(","))
     chosen = [name for name, one in value["services"].items() if whole is not None or reader.chosen(name, one, wanted)]
     services = [reader.read(name, value["services"][name] or {}) for name in chosen]
     mesh = value.get("x-devmesh") or {}
@@ -258,9 +258,9 @@ class _ServiceReader:
         return {} if value.get("network_mode") else dict.fromkeys(names or ("default",), ())
 
     def chosen(self, name: str, value: Any, wanted: set[str]) -> bool:
-        """Say whether a service runs: one that names profiles does when one of them is asked for."""
+        """Say whether a service runs: one that names profiles does when one of them is asked for, or `*`."""
         profiles = value.get("profiles") if isinstance(value, dict) else None
-        return not profiles or bool(wanted & set(self._names(profiles, f"services.{name}.profiles")))
+        return not profiles or "*" in wanted or bool(wanted & set(self._names(profiles, f"services.{name}.profiles")))
 
     def _text(self, value: Mapping[str, Any], path: str, key: str) -> str | None:
         text = value.get(key)
@@ -344,6 +344,8 @@ def _short_port(text: str, *, published: bool) -> list[ComposePort] | None:
         return []
     inner = _numbers(found["inner"])
     host = _numbers(found["host"]) if found["host"] else [0] * len(inner)
+    if len(inner) == 1 and len(host) > 1:
+        host = host[:1]  # any one of them, as far as compose is concerned
     if not inner or not all(0 < one < 65536 for one in inner) or len(host) != len(inner):
         return None
     address = (found["ip"] or "127.0.0.1").strip("[]")

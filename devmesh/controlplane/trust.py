@@ -21,13 +21,14 @@ class Trust:
     def is_healthy(self, instance: Instance) -> bool:
         """Whether it may get traffic.
 
-        For one TTL after our start the registry's silence about an instance we found there is our own silence. While the registry is away, and
+        For one TTL after our start the registry's silence about an instance we found there is our own silence, until its sidecar says that it
+        is unwell: that it is well reaches us before the registry knows. While the registry is away, and
         for one TTL after its return, its checks have run out because nobody could tell it: there the sidecar's last word counts.
         """
         if instance.status != "critical":
             return True
         now = self._clock()
-        if now < self._started + self._ttl and instance.id in self._watch.inherited and instance.id not in self.reported:
+        if now < self._started + self._ttl and instance.id in self._watch.inherited and self.reported.get(instance.id, True):
             return True
         return now < self._doubted_until() and self.reported.get(instance.id, False) and self._is_connected(instance.id, now)
 

@@ -26,6 +26,7 @@ def failure(tmp_path, text):
         ('"127.0.0.1:8080:80"', [ComposePort(80, 8080)]),
         ('"0.0.0.0::80"', [ComposePort(80, 0, "0.0.0.0")]),
         ('"[::1]:8080:80/tcp"', [ComposePort(80, 8080, "::1")]),
+        ('"8000-8001:80"', [ComposePort(80, 8000)]),
         ('"8000-8001:80-81"', [ComposePort(80, 8000), ComposePort(81, 8001)]),
         ('"53:53/udp"', []),
         ("{target: 80, published: '8080', name: web, app_protocol: http}", [ComposePort(80, 8080, "127.0.0.1", "web", "http")]),
@@ -36,7 +37,7 @@ def test_published_ports_are_read_in_both_syntaxes(tmp_path, port, read):
     assert list(services(tmp_path, f"services: {{a: {{ports: [{port}]}}}}")["a"].ports) == read
 
 
-@pytest.mark.parametrize("port", ["'a'", "'80:'", "'1:2:3'", "{published: 80}", "'99999'", "'80-81:80'"])
+@pytest.mark.parametrize("port", ["'a'", "'80:'", "'1:2:3'", "{published: 80}", "'99999'", "'80-82:80-81'", "'81-80:80'"])
 def test_what_is_no_port_is_named_with_its_place(tmp_path, port):
     message, hint = failure(tmp_path, f"services:\n  a:\n    ports:\n    - {port}\n")
     assert message.startswith("compose.yaml:4:7: services.a.ports[0] is no port")
@@ -71,6 +72,16 @@ services:
 def test_services_of_a_profile_run_only_when_it_is_asked_for(tmp_path):
     text = "services: {a: {}, b: {profiles: [debug]}}".replace("{}", "{image: x}")
     assert list(services(tmp_path, text)) == ["a"]
+    assert list(services(tmp_path, text, profiles=["debug"])) == ["a", "b"]
+    assert list(services(tmp_path, text, profiles=["*"])) == ["a", "b"]
+
+
+def test_composes_own_variable_names_profiles_unless_some_are_asked_for(tmp_path):
+    text = "services: {a: {}, b: {profiles: [debug]}, c: {profiles: [site]}}".replace("{}", "{image: x}")
+    assert list(services(tmp_path, text, {"COMPOSE_PROFILES": "test, debug"})) == ["a", "b"]
+    (tmp_path / ".env").write_text("COMPOSE_PROFILES=site\n")
+    assert list(services(tmp_path, text)) == ["a", "c"]
+    assert list(services(tmp_path, text, {"COMPOSE_PROFILES": ""})) == ["a"]
     assert list(services(tmp_path, text, profiles=["debug"])) == ["a", "b"]
 
 

@@ -87,6 +87,8 @@ async def test_what_we_found_at_our_start_is_healthy_for_a_ttl_unless_its_sideca
     trust, watch, _ = trusting(reported=None)
     watch.inherited = frozenset({"web-v1"})
     assert trust.is_healthy(instance())
+    trust.reported["web-v1"] = True
+    assert trust.is_healthy(instance()), "the registry has yet to be told what its sidecar says"
     trust.reported["web-v1"] = False
     assert not trust.is_healthy(instance())
     del trust.reported["web-v1"]

@@ -42,6 +42,7 @@ from devmesh.runtimes.docker.prepare import (
     lay_out,
     published_ports,
     scrape_targets,
+    without_effect,
     write_files,
 )
 from devmesh.runtimes.docker.primary import DockerPrimary
@@ -102,6 +103,8 @@ class BringUp:
             planned = load_topology(self.compose_file, profiles=profiles, merged=whole, gateways=gateways)
             check_services(config, planned)  # before an image is pulled in vain
             check_given_files(config, planned)
+            for words in without_effect(config, planned, self.engine.version):
+                self._tell({"event": "note", "message": words})
             self._have_project(str(config["name"]))
         for port in published_ports(config["services"]):
             self._ports.take(port)

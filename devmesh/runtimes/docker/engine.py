@@ -19,6 +19,7 @@ from devmesh.runtimes.docker.compose import LOCAL_HINT
 
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
+ONE_OFF_LABEL = "com.docker.compose.oneoff"  # "True" of what `docker compose run` makes: a command beside the service, not the service
 T = TypeVar("T")
 TIMEOUT = 60  # seconds; an engine that builds and pulls answers slowly
 
@@ -109,11 +110,12 @@ class Engine:
             return [_network(one.attrs) for one in self._client.networks.list(greedy=True)]
 
     def containers(self, project: str, *labels: str) -> list[Container]:
-        """A project's containers that have all of `labels` (`key=value`); the engine is asked about each of them."""
+        """A project's containers that have all of `labels` (`key=value`), without those of `docker compose run`; the engine is asked about each of them."""
         with reaching():
             filters = {"label": [f"{PROJECT_LABEL}={project}", *labels]}
             found = self._client.containers.list(all=True, filters=filters, ignore_removed=True)
-        return sorted((_container(one.attrs) for one in found), key=lambda one: one.service)
+        made = (_container(one.attrs) for one in found)
+        return sorted((one for one in made if one.labels.get(ONE_OFF_LABEL) != "True"), key=lambda one: one.service)
 
     def projects_on(self, network: str) -> set[str]:
         """Compose projects that have a container on a network, running or not; none for a network that is not there."""

@@ -151,14 +151,19 @@ def _networks(layout: Layout, service: Mapping[str, Any], workload: Workload, in
 
 
 def _ports(layout: Layout, service: Mapping[str, Any], workload: Workload, index: int) -> list[Any]:
-    """A host port belongs to one container: the first replica has it; any free one each replica gets.
+    """A host port belongs to one container: the first replica has it; any free one each replica gets, also of a range.
 
     What publishes nothing gets a port on loopback, as in the local runtime, for a browser or curl on this machine.
     """
     ports: list[Any] = list(service.get("ports") or ())
     if not ports and workload.name in layout.loopback:
         return [f"127.0.0.1:{layout.loopback[workload.name] or ''}:{workload.ports[0]}"]
-    return ports if index == 0 else [port for port in ports if str(port.get("published") or "0") == "0"]
+    return ports if index == 0 else [port for port in ports if not _is_one(str(port.get("published") or "0"))]
+
+
+def _is_one(published: str) -> bool:
+    """Whether it is one host port; of a range (8080-8090) the engine takes one that is free."""
+    return published.isdecimal() and published != "0"
 
 
 def _links(layout: Layout, service: Mapping[str, Any]) -> list[str]:

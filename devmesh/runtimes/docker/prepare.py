@@ -49,6 +49,7 @@ from devmesh.sidecar.bootstrap import CONTROL_PLANE
 
 ROOT_FILE = "/var/lib/devmesh/trust/root.pem"
 CERTIFICATES, FILES = "certs", f"{FOLDER}/files"
+MAC_BESIDE_ADDRESS_SINCE = (25, 0)  # of the engine; before that compose drops a container's where a network gives a fixed address
 CA_DIRECTORY = "/var/lib/devmesh/ca"
 
 
@@ -175,6 +176,17 @@ def check_given_files(config: Mapping[str, Any], topology: Topology) -> None:
                 file = ((config.get(kind) or {}).get(source) or {}).get("file")
                 if file and not Path(file).exists():
                     raise DevmeshError(f"{places.get(name, '')}{kind[:-1]} {source} of {name}: {file} does not exist", f"write {file}")
+
+
+def without_effect(config: Mapping[str, Any], topology: Topology, engine: tuple[int, ...]) -> list[str]:
+    """What a file says and no container will have, to be told."""
+    if engine >= MAC_BESIDE_ADDRESS_SINCE:
+        return []
+    given = [name for name in _places(topology) if config["services"].get(name, {}).get("mac_address")]
+    return [
+        f"{_places(topology)[name]}mac_address of {name} has no effect on an engine before 25, where a fixed address, as a pod's, excludes it"
+        for name in given
+    ]
 
 
 # What a `host_ip` stands for: (IP version, address), the address empty for all; without one the engine binds both versions.

@@ -67,6 +67,16 @@ def test_engines_where_uids_differ_are_known(options, maps):
     assert Engine(Answers(options=options)).maps_users is maps
 
 
+def test_a_command_run_beside_a_service_is_not_taken_for_it():
+    def attributes(name: str, one_off: str):
+        labels = {SERVICE_LABEL: "web", "com.docker.compose.oneoff": one_off}
+        rest = {"Config": {"Labels": labels}, "HostConfig": {}, "NetworkSettings": {}}
+        return {"Id": name, "Name": f"/{name}", "State": {"Status": "exited"}, **rest}
+
+    found = Engine(Answers(list=[attributes("shop-web-1", "False"), attributes("shop-web-run-9a55", "True")])).containers("shop")
+    assert [one.name for one in found] == ["shop-web-1"]
+
+
 def test_containers_and_networks_are_read():
     runs = [{"ExitCode": 1, "Output": "no disk"}, {"ExitCode": 0, "Output": "fine\n"}]
     health = {"Status": "healthy", "FailingStreak": 0, "Log": runs}

@@ -86,6 +86,11 @@ def test_each_replica_is_a_pod_of_its_own_and_the_first_has_the_host_port(tmp_pa
     assert len({made[f"{name}-pod"]["networks"]["default"]["ipv4_address"] for name in ("web", "web-2", "web-3")}) == 3
 
 
+def test_each_replica_has_a_host_port_of_a_range(tmp_path):
+    made = services(tmp_path, "scale: 2, ports: [{target: 80, published: '8080-8081'}]")
+    assert made["web-pod"]["ports"] == made["web-2-pod"]["ports"] == [{"target": 80, "published": "8080-8081"}]
+
+
 def test_a_project_folder_that_an_app_mounts_hides_the_meshs_secrets(tmp_path):
     source = FOLDER.parent.parent
     made = services(tmp_path, f"volumes: [{{type: bind, source: {source}, target: /code}}, {{type: bind, source: /etc, target: /e}}]")

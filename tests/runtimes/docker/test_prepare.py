@@ -10,7 +10,7 @@ from devmesh.ca.tokens import TokenStore
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.docker.entry import seed
 from devmesh.runtimes.docker.layout import COLLECTOR
-from devmesh.runtimes.docker.prepare import Secrets, check_given_files, published_ports, write_files
+from devmesh.runtimes.docker.prepare import Secrets, check_given_files, published_ports, without_effect, write_files
 from devmesh.runtimes.docker.project import as_yaml, render
 from devmesh.sidecar.bootstrap import Bootstrap, parse_address
 from tests.runtimes.docker.layouts import layout_from
@@ -171,3 +171,10 @@ def test_a_secret_or_config_whose_file_is_not_there_is_told_with_its_place(tmp_p
         check_given_files(layout.config, layout.topology)
     (tmp_path / "pw").touch()
     check_given_files(layout.config, layout.topology)
+
+
+def test_a_mac_address_that_an_engine_would_drop_is_told(tmp_path):
+    layout = layout_from(tmp_path, "name: a\nservices:\n  api: {image: x}\n  web: {image: x, mac_address: '02:42:ac:11:65:43'}\n")
+    (words,) = without_effect(layout.config, layout.topology, (20, 10))
+    assert "compose.yaml:4:3: mac_address of web has no effect" in words
+    assert without_effect(layout.config, layout.topology, (25, 0)) == []
