@@ -245,7 +245,7 @@ class Exchange:
             self.cors_origin = cors.allowed_origin(route.cors, self.head)
             answer = cors.preflight(route.cors, self.head)
             if answer is not None:
-                self._reply(LocalReply(200, b"", Flag.NONE, "cors_response", tuple(answer)), edited=False)
+                self._reply(LocalReply(200, b"", Flag.NONE, "cors_response", tuple(answer)), edited=False, plain=True)
                 return
         action = route.action
         if self.router is not None:
@@ -362,9 +362,13 @@ class Exchange:
         """Answer by ourselves; the request goes nowhere. Only a route that leads somewhere edits what is not its own answer."""
         self._reply(reply, edited=self.router is not None)
 
-    def _reply(self, reply: LocalReply, *, edited: bool) -> None:
+    def _for_grpc(self) -> bool:
         kind = get_header(self.head.headers, b"content-type") or b""
-        grpc = kind == b"application/grpc" or kind.startswith(b"application/grpc+")
+        return kind == b"application/grpc" or kind.startswith(b"application/grpc+")
+
+    def _reply(self, reply: LocalReply, *, edited: bool, plain: bool = False) -> None:
+        """`plain`: for gRPC callers too."""
+        grpc = not plain and self._for_grpc()
         pairs = list(reply.headers)
         if edited:
             self._edit_response(pairs)
@@ -376,6 +380,7 @@ class Exchange:
         self.record.status = status
         if self.head.method == b"HEAD" and not body:
             remove_header(pairs, b"content-length")
+            remove_header(pairs, b"grpc-message")
             _frame(status, pairs)
         if reply.status == 400:
             self.downstream.last()  # as Envoy, to which a 400 of its own means that it may have lost track of the messages

@@ -84,8 +84,17 @@ def has_location(status: int) -> bool:
     return status == 201 or 300 <= status < 400
 
 
-# Where Envoy 1.40 has other words than Python (asked for every status from 200 to 599).
-PHRASES: Final = {413: b"Payload Too Large", 414: b"URI Too Long", 416: b"Range Not Satisfiable", 418: b"Unknown", 451: b"Unknown"}
+# Where Envoy 1.40 has other words than Python (asked for 102, 103 and every status from 200 to 599).
+PHRASES: Final = {
+    102: b"Unknown",
+    103: b"Unknown",
+    413: b"Payload Too Large",
+    414: b"URI Too Long",
+    416: b"Range Not Satisfiable",
+    418: b"Unknown",
+    451: b"Unknown",
+    599: b"Last Unassigned Server Error Code",
+}
 
 
 @functools.cache

@@ -560,7 +560,9 @@ async def test_cors_is_for_requests_that_would_go_somewhere_and_its_own_answer_i
     direct = snapshots.route(direct_response={"status": 204}, match={"prefix": "/direct"}, **config)
     async with sidecar(routed(direct, snapshots.route(**config))) as proxy:
         answers = [await proxy.ask(path, *PREFLIGHT, method="OPTIONS") for path in ("/direct", "/")]
+        of_grpc = await proxy.ask("/", *PREFLIGHT, "content-type: application/grpc", method="OPTIONS")
     assert [(one.status, one["access-control-allow-origin"], one["x-said"]) for one in answers] == [(204, "", "1"), (200, "http://a", "")]
+    assert of_grpc["grpc-status"] == ""
 
 
 async def test_a_fault_over_a_redirect_is_not_edited_by_it():

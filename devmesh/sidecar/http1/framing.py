@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import Final
 
@@ -71,6 +72,9 @@ class _Chunk(Enum):
 MAX_LINE: Final = 16 * 1024  # a chunk-size line with extensions, or one trailer line
 
 
+TRAILER: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00\r\n]*")  # a field line; a folded one is none
+
+
 class ChunkedBody:
     """Transfer-Encoding: chunked (RFC 9112 section 7.1), trailers included; bytes are not rewritten.
 
@@ -127,6 +131,8 @@ class ChunkedBody:
             self._state = _Chunk.SIZE
         elif not line:
             self.done = True
+        elif TRAILER.fullmatch(line) is None:
+            raise FramingError("malformed trailer")  # another parser might take it for the start of something else
 
 
 Body = NoBody | LengthBody | CloseBody | ChunkedBody

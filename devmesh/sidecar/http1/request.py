@@ -23,7 +23,10 @@ class BadRequest(Exception):
 
 
 CODEC_ERROR: Final = (400, b"Bad Request", "http1.codec_error")
-READ_HERE: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
+READ_HERE: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"proxy-connection"})
+KEEP: Final = (b"keep-alive", b"close")  # values of Connection that name no header of their own
+NEVER_NAMED: Final = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"})
+MAX_NAMED: Final = 9
 ABSOLUTE: Final = re.compile(rb"(?i:(https?))://(?:[^/?#@]*@)?(\[[0-9a-fA-F:.]+\]|[^/?#@:\[\]]+)(?::([0-9]{1,5}))?([/?][^#]*)?")
 TOO_LARGE: Final = (431, b"Request Header Fields Too Large", "http1.headers_too_large")
 TOO_MANY: Final = (431, b"Request Header Fields Too Large", "http1.too_many_headers")
@@ -66,7 +69,11 @@ def to_origin_form(head: RequestHead) -> Absolute | None:
     Observed on Envoy 1.40: user information is passed over, another scheme, a fragment and `*` of anything but OPTIONS are 400. Other forms
     stay as they are: None. Raises BadRequest.
     """
-    if head.target[:1] == b"/" or head.method == b"CONNECT" or (head.target == b"*" and head.method == b"OPTIONS"):
+    if head.method == b"CONNECT":
+        if b"/" in head.target:
+            raise BadRequest(*CODEC_ERROR)  # an authority (RFC 9112 section 3.2.3) has none
+        return None
+    if head.target[:1] == b"/" or (head.target == b"*" and head.method == b"OPTIONS"):
         return None
     match = ABSOLUTE.fullmatch(head.target)
     if match is None or (match[3] is not None and int(match[3]) > 65_535):
@@ -133,14 +140,17 @@ def _checked(method: bytes, target: bytes, headers: Headers, max_headers: int) -
         else:
             options = value.lower()
             close = close or b"close" in options
-            if b"host" in options:
-                _keep_host(options, method, target, headers)
+            if name == b"connection" and options not in KEEP:
+                _check_named(options, method, target, headers)
     if hosts != 1 or host is None:
         # RFC 9112 section 3.2: a missing or repeated Host must be answered with 400.
         raise _no_host(method, target, headers) if not hosts else BadRequest(*CODEC_ERROR)
     if host not in _known_hosts and not _is_authority(host):
         raise BadRequest(400, b"Bad Request", "http.invalid_authority")
-    return RequestHead(method, target, host, headers, close=close), _request_body(method, length, coding)
+    body = _request_body(method, length, coding)
+    if coding is not None and coding != b"chunked":
+        set_header(headers, b"transfer-encoding", b"chunked")  # in any case here, and in one for those behind us
+    return RequestHead(method, target, host, headers, close=close), body
 
 
 def _is_authority(host: bytes) -> bool:
@@ -190,9 +200,15 @@ def _no_host(method: bytes, target: bytes, headers: Headers) -> BadRequest:
     return BadRequest(400, b"", "missing_host_header", protocol_error=False, head=RequestHead(method, target, b"", headers))
 
 
-def _keep_host(options: bytes, method: bytes, target: bytes, headers: Headers) -> None:
-    """RFC 9110 section 7.6.1: fields that Connection names end here; a request whose Host does has none. Raises BadRequest."""
-    if b"host" in [option.strip() for option in options.split(b",")]:
+def _check_named(options: bytes, method: bytes, target: bytes, headers: Headers) -> None:
+    """RFC 9110 section 7.6.1: fields that Connection names end here; a request whose Host does has none. Raises BadRequest.
+
+    A client that names what tells where a request comes from would hide that; as Envoy, we refuse it, and one that names very many.
+    """
+    named = [option.strip() for option in options.split(b",") if option]
+    if len(named) > MAX_NAMED or not NEVER_NAMED.isdisjoint(named):
+        raise BadRequest(400, b"Bad Request", "http1.connection_header_rejected")
+    if b"host" in named:
         raise _no_host(method, target, [pair for pair in headers if pair[0] != b"host"])
 
 

@@ -6,13 +6,16 @@ import re
 from typing import Final
 
 from devmesh.sidecar.http1.framing import NO_BODY, Body, ChunkedBody, CloseBody, FramingError, LengthBody
-from devmesh.sidecar.message import Headers, ResponseHead
+from devmesh.sidecar.message import Headers, ResponseHead, remove_header, set_header
 
 STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n]*))?")
+CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # RFC 9110 section 5.5 lets a recipient refuse them, as Envoy does
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 MAX_HEAD: Final = 96 * 1024
 MAX_HEADERS: Final = 100  # Envoy's max_headers_count
 NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+MAX_LENGTH: Final = 2**64 - 1  # as everybody else counts
+BODILESS: Final = (204, 304)  # RFC 9110 sections 15.3.5 and 15.4.5
 KNOWN_NAMES: Final = 1024  # an upstream that invents names fills no more
 KNOWN_FIELDS: Final = 512
 KNOWN_LINE: Final = 80  # bytes; longer ones (policies) are not worth their room
@@ -65,6 +68,8 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
         name = _field_name(raw)
     if not colon:
         raise FramingError("malformed header line")
+    if CONTROL.search(value) is not None:
+        raise FramingError("control character")
     field = name, value.strip(b" \t")
     if len(line) <= KNOWN_LINE and name != b"set-cookie":  # a secret is not kept
         if len(_known_fields) >= KNOWN_FIELDS:
@@ -84,8 +89,8 @@ def _field_name(raw: bytes) -> bytes:
 
 
 def response_body(head: ResponseHead, method: bytes) -> Body:
-    """RFC 9112 section 6.3, in its order. Raises FramingError for lengths that contradict each other."""
-    if method == b"HEAD" or head.status < 200 or head.status in (204, 304):
+    """RFC 9112 section 6.3, in its order. Raises FramingError for lengths that contradict each other, or say nothing, of no body too."""
+    if head.status < 200:
         return NO_BODY
     length = coding = None
     for name, value in head.headers:
@@ -94,15 +99,25 @@ def response_body(head: ResponseHead, method: bytes) -> Body:
                 raise FramingError("Content-Length")
             length = value
         elif name == b"transfer-encoding":
-            coding = value.lower()
+            coding = value
     if coding is not None:
-        if length is not None:
-            raise FramingError("Content-Length and Transfer-Encoding")
-        if coding != b"chunked":
-            raise FramingError("Transfer-Encoding")
-        return ChunkedBody()
-    if length is None:
-        return CloseBody()
-    if not length.isdigit():
+        _check_coding(head, length, coding)
+    elif length is not None and not (length.isdigit() and int(length) <= MAX_LENGTH):
         raise FramingError("Content-Length")
-    return LengthBody(int(length))
+    if method == b"HEAD" or head.status in BODILESS:
+        return NO_BODY
+    if coding is not None:
+        return ChunkedBody()
+    return CloseBody() if length is None else LengthBody(int(length))
+
+
+def _check_coding(head: ResponseHead, length: bytes | None, coding: bytes) -> None:
+    """It may be `chunked` alone, and goes on as that; RFC 9112 section 6.1 has none for a 204. Raises FramingError."""
+    if length is not None:
+        raise FramingError("Content-Length and Transfer-Encoding")
+    if coding.lower() != b"chunked" or head.status == 204:
+        raise FramingError("Transfer-Encoding")
+    if head.status == 304:
+        remove_header(head.headers, b"transfer-encoding")
+    elif coding != b"chunked":
+        set_header(head.headers, b"transfer-encoding", b"chunked")

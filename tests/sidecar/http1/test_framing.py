@@ -77,6 +77,9 @@ def test_a_body_of_known_length_takes_that_many_bytes(length, data, cuts):
         b"11111111111111111\r\n",
         b"3;" + b"a" * 17_000,
         b"0\r\nx: y\n\r\n",
+        b"0\r\nGET / HTTP/1.1\r\n",
+        b"0\r\nx: y\r\n z\r\n",
+        b"0\r\nx : y\r\n",
     ],
 )
 def test_what_is_no_chunk_is_refused(data):

@@ -86,6 +86,8 @@ def test_what_was_understood_of_a_request_without_a_host_goes_into_the_log():
         (request(b"x: a\x01b"), 400, "http1.invalid_characters"),
         (request(host=b"host: a/b"), 400, "http.invalid_authority"),
         (request(b"connection: close, Host"), 400, "missing_host_header"),
+        (request(b"connection: close, X-Forwarded-For"), 400, "http1.connection_header_rejected"),
+        (request(b"connection: a,b,c,d,e,f,g,h,i,j"), 400, "http1.connection_header_rejected"),
         (request(*[b"x: y"] * 100), 431, "http1.too_many_headers"),
     ],
 )
@@ -167,6 +169,17 @@ def test_a_target_that_is_no_url_of_ours_is_refused(target):
     assert (caught.value.status, caught.value.details) == (400, "http1.codec_error")
 
 
+def test_a_tunnel_leads_to_an_authority():
+    head, _ = parse_request(b"CONNECT a:1/x HTTP/1.1\r\nhost: bar\r\n\r\n")
+    with pytest.raises(BadRequest):
+        to_origin_form(head)
+
+
+def test_a_coding_goes_on_as_everybody_writes_it():
+    head, _ = parse_request(request(b"transfer-encoding: Chunked"))
+    assert (b"transfer-encoding", b"chunked") in head.headers
+
+
 def test_options_of_everything_stays_as_it_is():
     head, _ = parse_request(b"OPTIONS * HTTP/1.1\r\nhost: bar\r\n\r\n")
     to_origin_form(head)
@@ -189,6 +202,7 @@ ONE_AFTER_ANOTHER = {
     "chunks": request(b"transfer-encoding: chunked"),
     "the last": request(b"connection: close", line=b"GET / HTTP/1.1"),
     "the last in disguise": request(b"connection: x, close", line=b"GET / HTTP/1.1"),
+    "the last for a proxy": request(b"proxy-connection: close", line=b"GET / HTTP/1.1"),
     "an upgrade": request(b"connection: upgrade", b"upgrade: websocket", line=b"GET / HTTP/1.1"),
     "an upgrade with a body": request(b"connection: upgrade", b"upgrade: websocket", b"content-length: 3"),
     "a tunnel": request(line=b"CONNECT a:1 HTTP/1.1"),

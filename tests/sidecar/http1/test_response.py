@@ -45,11 +45,22 @@ def test_the_framing_follows_method_status_and_headers(method, status, headers, 
         [(b"content-length", b"3"), (b"transfer-encoding", b"chunked")],
         [(b"transfer-encoding", b"gzip")],
         [(b"transfer-encoding", b"gzip, chunked")],
+        [(b"content-length", b"18446744073709551616")],
     ],
 )
-def test_lengths_that_contradict_each_other_are_refused(headers):
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_lengths_that_contradict_each_other_are_refused(headers, method):
     with pytest.raises(FramingError):
-        response_body(ResponseHead(200, headers), b"GET")
+        response_body(ResponseHead(200, headers), method)
+
+
+def test_a_coding_goes_on_as_everybody_writes_it_where_there_is_a_body():
+    heads = [ResponseHead(status, [(b"transfer-encoding", b"Chunked")]) for status in (200, 304)]
+    for head in heads:
+        response_body(head, b"GET")
+    assert [head.headers for head in heads] == [[(b"transfer-encoding", b"chunked")], []]
+    with pytest.raises(FramingError):
+        response_body(ResponseHead(204, [(b"transfer-encoding", b"chunked")]), b"GET")
 
 
 @pytest.mark.parametrize(
@@ -66,6 +77,8 @@ def test_lengths_that_contradict_each_other_are_refused(headers):
         response(b"nothing"),
         response(b": y"),
         response(b"x: a\0b"),
+        response(b"x: a\x01b"),
+        response(b"x: a\x7fb"),
         response(b"x: a\rb"),
         response(b"x\n: a"),
         response(line=b"HTTP/1.1 200 OK\n"),
