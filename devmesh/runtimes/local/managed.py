@@ -115,7 +115,7 @@ class Managed:
     @property
     def is_awaited(self) -> bool:
         """Whether it may be ready yet; a job that is done need not."""
-        return not self.ready and not self.refused and not (self.over and self.status == 0)
+        return not self.ready and not self.refused and not self.done
 
     @property
     def awaited(self) -> str:
@@ -128,6 +128,11 @@ class Managed:
     @property
     def runs(self) -> bool:
         return bool(self.pid) and self.status is None and self.wanted
+
+    @property
+    def done(self) -> bool:
+        """Whether it is a job that has ended well."""
+        return self.over and self.status == 0
 
     @property
     def settled(self) -> bool:

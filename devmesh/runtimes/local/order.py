@@ -58,6 +58,23 @@ def to_stop(workloads: Iterable[Workload]) -> list[list[str]]:
     return [[name for name, level in depth.items() if level == wanted] for wanted in range(max(depth.values(), default=-1) + 1)]
 
 
+def to_start(
+    workloads: Iterable[Workload], named: Collection[str], processes: Mapping[str, Managed]
+) -> Iterator[tuple[str, tuple[Dependency, ...]]]:
+    """Who of these, and of whom they depend on, is to be started in this order, each with what it waits for.
+
+    What runs is left alone, and a job that is done unless it is named.
+    """
+    ordered = in_order(workloads)
+    wanted = set(named)
+    for one in reversed(ordered):
+        if one.name in wanted and not processes[one.name].runs:
+            wanted.update(needed.name for needed in one.depends_on if not processes[needed.name].done)
+    for one in ordered:
+        if one.name in wanted and not processes[one.name].runs:
+            yield one.name, one.depends_on
+
+
 def to_restart(workloads: Iterable[Workload], restarted: Collection[str]) -> Iterator[tuple[str, tuple[Dependency, ...]]]:
     """Who is restarted with these (`restart: true`), each with what it then waits for."""
     gone = set(restarted)
