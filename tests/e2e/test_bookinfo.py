@@ -117,7 +117,7 @@ def test_a_delay_counts_its_hits_too(clean_bookinfo):
     assert '"ISBN-10"' in clean_bookinfo.devmesh("curl", "productpage", "http://details:9080/details/0").stdout
     (fault,) = clean_bookinfo.json("fault", "list")["faults"]
     assert fault["hits"] == 1
-    assert "fired 1 times" in clean_bookinfo.devmesh("fault", "clear").stdout
+    assert "fired 1 time" in clean_bookinfo.devmesh("fault", "clear").stdout
 
 
 def test_with_retries_every_attempt_at_a_failing_service_is_seen(clean_bookinfo):
