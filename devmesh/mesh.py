@@ -181,6 +181,7 @@ class Mesh(RunningMesh):
             "ready": bool(sidecar.get("ready")) and (app is None or done or bool(app["ready"] and not app.get("held"))),
             "done": done,
             "held": bool((app or {}).get("held")),
+            "stopped": (app or {}).get("state") == "stopped",
             "healthcheck": (app or {}).get("health"),
             "waits": (app or {}).get("waits", ""),
             "healthy": bool(proxy.get("healthy")),

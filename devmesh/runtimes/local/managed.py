@@ -78,7 +78,7 @@ class Managed:
             "status": self.status,
             "last_status": self.last_status,
             "held": self.held,
-            **({"state": "exited"} if self.over else {}),
+            **({"state": "exited"} if self.over else {"state": "stopped"} if self.is_stopped else {}),
             **({"health": self.health.to_json()} if self.health else {}),
             **({"waits": self.refused or f"waits for {self.waits}"} if self.refused or self.waits else {}),
         }
@@ -128,6 +128,11 @@ class Managed:
     @property
     def runs(self) -> bool:
         return bool(self.pid) and self.status is None and self.wanted
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody has stopped it, and nobody started it since."""
+        return not self.wanted and self.status is not None
 
     @property
     def done(self) -> bool:
