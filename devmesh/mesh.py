@@ -58,6 +58,16 @@ def seen_h2(proxies: Mapping[str, Json]) -> dict[tuple[str, str], set[int]]:
     return out
 
 
+def fault_hits(text: str) -> dict[str, int]:
+    """How often each fault has fired, as a sidecar's metrics tell (Prometheus' text format)."""
+    out: dict[str, int] = {}
+    for line in text.splitlines():
+        if line.startswith("devmesh_fault_hits_total{"):
+            name = line.partition('fault="')[2].partition('"')[0]
+            out[name] = out.get(name, 0) + int(float(line.rpartition(" ")[2]))
+    return out
+
+
 class Mesh(RunningMesh):
     """The mesh of one compose file: its resources and faults, too."""
 
@@ -172,6 +182,7 @@ class Mesh(RunningMesh):
             "done": done,
             "held": bool((app or {}).get("held")),
             "exit_status": (app or {}).get("status"),
+            "stopped": (app or {}).get("state") == "stopped",
             "healthcheck": (app or {}).get("health"),
             "waits": (app or {}).get("waits", ""),
             "healthy": bool(proxy.get("healthy")),
@@ -288,24 +299,23 @@ class Mesh(RunningMesh):
         counted, state = await self._fault_hits(), await self.runtime.state()
         return [self._fault(one.key.name, one.document["spec"], counted, state) for one in stored]
 
-    def _fault(self, identity: str, spec: Json, counted: Mapping[str, int], state: Json) -> Json:
+    def _fault(self, identity: str, spec: Json, counted: Mapping[str, Mapping[str, int] | None], state: Json) -> Json:
         held = {one["name"] for one in state["processes"] if one.get("held")}
         workloads: Mapping[str, Json] = state["workloads"]
         apps = {name: name in held for name, one in workloads.items() if spec["target"] in (name, one["service"]) and not one["gateway"]}
-        hits = sum(apps.values()) if spec.get("pause") else counted.get(identity, 0)
-        return {"id": identity, "hits": hits, **spec, "state": fault_state(spec, apps)}
+        sides = (spec["target"], spec.get("partition"))
+        silent = [name for name, one in workloads.items() if counted[name] is None and (name in sides or one["service"] in sides)]
+        hits: int | None = None if silent else sum(one.get(identity, 0) for one in counted.values() if one is not None)
+        if spec.get("pause") or spec.get("kill"):
+            hits, silent = sum(apps.values()), []
+        return {"id": identity, "hits": hits, "silent": silent, **spec, "state": fault_state(spec, apps)}
 
-    async def _fault_hits(self) -> dict[str, int]:
-        runtime = self.runtime
-        texts = await asyncio.gather(
-            *(runtime.ask_sidecar(name, "prometheus", "/stats/prometheus") for name in self.state()["workloads"]), return_exceptions=True
-        )
-        out: dict[str, int] = {}
-        for line in (line for text in texts if isinstance(text, str) for line in text.splitlines()):
-            if line.startswith("devmesh_fault_hits_total{"):
-                name = line.partition('fault="')[2].partition('"')[0]
-                out[name] = out.get(name, 0) + int(float(line.rpartition(" ")[2]))
-        return out
+    async def _fault_hits(self) -> dict[str, dict[str, int] | None]:
+        """What each workload's sidecar has counted, by fault; None of one that does not answer."""
+        names = list(self.state()["workloads"])
+        asked = (self.runtime.ask_sidecar(name, "prometheus", "/stats/prometheus") for name in names)
+        texts = await asyncio.gather(*asked, return_exceptions=True)
+        return {name: fault_hits(text) if isinstance(text, str) else None for name, text in zip(names, texts, strict=True)}
 
     async def clear_faults(self, identities: Sequence[str]) -> tuple[list[Json], Applied | None]:
         """Remove these, by id or by a side, or all; each as it was. Raises DevmeshError for one that is not there."""

@@ -85,9 +85,9 @@ class RunningMesh:
 
         return generate(self.compose_file, self.files.root / "docker", settings)
 
-    async def act(self, action: str, target: str) -> list[str]:
-        """restart, stop or start the apps of a service or workload; the workloads it did it to."""
-        return await self.runtime.act(action, target)
+    async def act(self, action: str, target: str, *, alone: bool = False) -> list[str]:
+        """restart, stop or start the apps of a service or workload, `alone` without whom they depend on; the workloads it did it to."""
+        return await self.runtime.act(action, target, alone=alone)
 
     def state(self) -> Json:
         """What the runtime last wrote. Raises DevmeshError when nothing is up."""

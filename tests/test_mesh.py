@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from devmesh.errors import DevmeshError
 from devmesh.mesh import Mesh
 
 WEB = {"service": "web", "version": "v1", "namespace": "default", "gateway": False, "spiffe_id": "spiffe://x/web", "url": None}
@@ -82,3 +83,35 @@ async def test_an_app_that_takes_connections_is_waited_for_until_its_callers_kno
     monkeypatch.setattr(Mesh, "control", control)
     assert [str(one) for one in await mesh._apps_lack()] == lacks
     assert asked == ["/v1/status", "/v1/proxies"], "who has acknowledged everything afterwards has these endpoints"
+
+
+COUNTED = 'devmesh_fault_hits_total{fault="f1"} 3\ndevmesh_fault_hits_total{fault="f2"} 1\nistio_requests_total{} 9\n'
+
+
+@pytest.mark.parametrize(
+    ("spec", "counted", "hits", "silent"),
+    [
+        ({"target": "web"}, {"web-v1": COUNTED, "api-v1": ""}, 3, []),
+        ({"target": "web"}, {"web-v1": "", "api-v1": ""}, 0, []),
+        ({"target": "web"}, {"web-v1": None, "api-v1": COUNTED}, None, ["web-v1"]),
+        ({"target": "web"}, {"web-v1": COUNTED, "api-v1": None}, 3, []),
+        ({"target": "web-v1", "partition": "api"}, {"web-v1": COUNTED, "api-v1": None}, None, ["api-v1"]),
+        ({"target": "web", "kill": True, "hits": 1}, {"web-v1": None, "api-v1": None}, 1, []),
+        ({"target": "web", "pause": True}, {"web-v1": None, "api-v1": None}, 1, []),
+    ],
+    ids=["counted", "none", "unknown", "who is silent has no part", "a partition's other side", "a kill", "a pause"],
+)
+async def test_what_a_silent_sidecar_has_counted_is_unknown_and_not_none(tmp_path, monkeypatch, spec, counted, hits, silent):
+    class Counting(Runtime):
+        async def ask_sidecar(self, workload, listener, path):
+            if counted[workload] is None:
+                raise DevmeshError("no answer", "devmesh status")
+            return counted[workload]
+
+    state = {"processes": [{"name": "web-v1", "held": "f1"}], "workloads": {"web-v1": WEB, "api-v1": WEB | {"service": "api"}}}
+    mesh = Mesh(tmp_path / "compose.yaml")
+    mesh.files.root.mkdir(mode=0o700)
+    mesh.files.write_state(state)
+    monkeypatch.setattr(Mesh, "runtime", Counting(state, ""))
+    fault = mesh._fault("f1", spec, await mesh._fault_hits(), state)
+    assert (fault["hits"], fault["silent"]) == (hits, silent)

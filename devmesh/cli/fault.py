@@ -104,7 +104,7 @@ def list_(compose_file: ComposeFile = None, form: Output = Format.table) -> None
     if form is not Format.table:
         output.data({"faults": faults}, form)
         return
-    rows = [(one["id"], target(one), what(one), _scope(one), _state(one), str(one["hits"])) for one in faults]
+    rows = [(one["id"], target(one), what(one), _scope(one), _state(one), _hits(one)) for one in faults]
     output.table(("ID", "TARGET", "WHAT", "WHICH", "STATE", "HITS"), rows)
 
 
@@ -120,6 +120,16 @@ def what(one: Mapping[str, Any]) -> str:
     if isinstance(abort, dict):
         parts.append(f"abort {abort['httpStatus']} {abort['percentage']:g}%")
     return ", ".join(parts)
+
+
+def _hits(one: Mapping[str, Any]) -> str:
+    return "unknown" if one["hits"] is None else str(one["hits"])
+
+
+def _fired(one: Mapping[str, Any]) -> str:
+    if one["hits"] is None:
+        return f"how often it fired is unknown: no answer from the sidecar of {', '.join(one['silent'])}"
+    return f"fired {one['hits']} time{'s' * (one['hits'] != 1)}"
 
 
 def _scope(one: Mapping[str, Any]) -> str:
@@ -146,7 +156,7 @@ def clear(
         output.data({"faults": gone}, form)
         return
     for one in gone:
-        typer.echo(f"{one['id']}: cleared, fired {one['hits']} times")
+        typer.echo(f"{one['id']}: cleared, {_fired(one)}")
     if applied is None:
         output.note("no faults in force")
     elif applied.sidecars:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import webbrowser
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import typer
 from devmesh.cli import output
 from devmesh.cli.options import Compose, ComposeFile, Output
 from devmesh.cli.output import Format
+from devmesh.cli.sources import Sources, config_of
 from devmesh.config.addon_names import ADDONS
 from devmesh.errors import DevmeshError, UsageError
 from devmesh.mesh import Mesh
@@ -77,8 +79,15 @@ def proxy_config(kind: str, service: str, compose_file: ComposeFile = None, form
     if form is not Format.table:
         output.data({kind: found}, form)
         return
-    columns, rows = TABLES[kind](found)
-    output.table(columns, rows)
+    sources = asyncio.run(Sources.of(mesh))
+    workloads = {one["ip"]: workload for workload, one in mesh.state()["workloads"].items() if "ip" in one}
+    tables: dict[str, Callable[[], Rows]] = {
+        "listeners": lambda: _listeners(found),
+        "routes": lambda: routes_table(found, sources),
+        "clusters": lambda: _clusters(found, sources),
+        "endpoints": lambda: endpoints_table(found, workloads),
+    }
+    output.table(*tables[kind]())
 
 
 def _listeners(found: list[dict[str, Any]]) -> Rows:
@@ -97,7 +106,8 @@ def _listeners(found: list[dict[str, Any]]) -> Rows:
     return ("NAME", "ADDRESS", "PORT", "DIRECTION", "CHAINS"), rows
 
 
-def _routes(found: list[dict[str, Any]]) -> Rows:
+def routes_table(found: list[dict[str, Any]], sources: Sources) -> Rows:
+    """Each route with whatever a request must have for it, and the line that says so."""
     rows: list[tuple[str, ...]] = []
     for table in found:
         for host in table["virtual_hosts"]:
@@ -106,35 +116,52 @@ def _routes(found: list[dict[str, Any]]) -> Rows:
                 clusters = action.get("cluster") or ",".join(
                     f"{c['name']}={c['weight']}" for c in action.get("weighted_clusters", {}).get("clusters", ())
                 )
-                match = route["match"].get("path") or route["match"].get("prefix", "") + "*"
-                config = route.get("metadata", {}).get("filter_metadata", {}).get("istio", {}).get("config", "").rpartition("/")[2]
                 rows.append(
                     (
                         table["name"],
                         host["domains"][0],
-                        match,
+                        _match(route["match"]),
                         clusters or next(k for k in ("redirect", "direct_response") if k in route),
-                        config,
+                        config_of(route).rpartition("/")[2],
+                        sources.route(route),
                     )
                 )
-    return ("TABLE", "HOST", "MATCH", "TO", "VIRTUAL SERVICE"), rows
+    return ("TABLE", "HOST", "MATCH", "TO", "VIRTUAL SERVICE", "SOURCE"), rows
 
 
-def _clusters(found: list[dict[str, Any]]) -> Rows:
-    return ("NAME", "TYPE", "POLICY"), [(one["name"], one.get("type", ""), one.get("lb_policy", "")) for one in found]
+def _match(match: dict[str, Any]) -> str:
+    path = match.get("path") or match.get("safe_regex", {}).get("regex") or match.get("prefix", "") + "*"
+    more = [_condition(one, "string_match") for one in match.get("headers", ())]
+    more += [f"?{_condition(one, 'string_match')}" for one in match.get("query_parameters", ())]
+    return " ".join([path, *more])
 
 
-def _endpoints(found: list[dict[str, Any]]) -> Rows:
+def _condition(one: dict[str, Any], key: str) -> str:
+    """`name=value`, `name=value*` of a prefix, `name~regex`, `name` of whatever is there; `!` before what must not be."""
+    value = one.get(key, {})
+    text = "".join(
+        f"={value[kind]}{'*' * (kind == 'prefix')}" if kind != "safe_regex" else f"~{value[kind]['regex']}"
+        for kind in ("exact", "prefix", "safe_regex") if kind in value
+    )  # fmt: skip
+    return f"{'!' * bool(one.get('invert_match'))}{one['name']}{text}"
+
+
+def _clusters(found: list[dict[str, Any]], sources: Sources) -> Rows:
+    return ("NAME", "TYPE", "POLICY", "DESTINATION RULE"), [
+        (one["name"], one.get("type", ""), one.get("lb_policy", ""), sources.cluster(one["name"])) for one in found
+    ]
+
+
+def endpoints_table(found: list[dict[str, Any]], workloads: Mapping[str, str]) -> Rows:
+    """`workloads` by address: those of this folder's mesh."""
     rows: list[tuple[str, ...]] = []
     for one in found:
         for group in one.get("endpoints", ()):
             for host in group["lb_endpoints"]:
                 address = host["endpoint"]["address"]["socket_address"]
-                rows.append((f"{address['address']}:{address['port_value']}", host["health_status"], one["cluster_name"]))
-    return ("ENDPOINT", "STATUS", "CLUSTER"), rows
-
-
-TABLES = {"listeners": _listeners, "routes": _routes, "clusters": _clusters, "endpoints": _endpoints}
+                endpoint = f"{address['address']}:{address['port_value']}"
+                rows.append((endpoint, workloads.get(address["address"], ""), host["health_status"], one["cluster_name"]))
+    return ("ENDPOINT", "WORKLOAD", "STATUS", "CLUSTER"), rows
 
 
 def curl(context: typer.Context, from_service: str, url: str, compose_file: Compose = None) -> None:

@@ -105,8 +105,8 @@ def logs_access(state: Mapping[str, Any]) -> bool:
     return bool(config.get("access_log_file", True))
 
 
-def _action(name: str, target: str, compose_file: Path | None) -> None:
-    workloads = asyncio.run(RunningMesh.of(compose_file).act(name, target))
+def _action(name: str, target: str, compose_file: Path | None, *, alone: bool = False) -> None:
+    workloads = asyncio.run(RunningMesh.of(compose_file).act(name, target, alone=alone))
     output.note(f"{name}: {', '.join(workloads)}")
 
 
@@ -120,9 +120,13 @@ def stop(service: str, compose_file: ComposeFile = None) -> None:
     _action("stop", service, compose_file)
 
 
-def start(service: str, compose_file: ComposeFile = None) -> None:
-    """Start a service's apps again."""
-    _action("start", service, compose_file)
+def start(
+    service: str,
+    compose_file: ComposeFile = None,
+    no_deps: Annotated[bool, typer.Option("--no-deps", help="Neither start nor wait for what it depends on.")] = False,
+) -> None:
+    """Start a service's apps again, after whatever they depend on that does not run."""
+    _action("start", service, compose_file, alone=no_deps)
 
 
 def version(form: Output = Format.table) -> None:

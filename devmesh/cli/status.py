@@ -112,6 +112,8 @@ def _condition(one: dict[str, Any]) -> str:
         return "paused"
     if one["waits"]:
         return "not started"
+    if one["stopped"]:
+        return "stopped"
     wrong = [
         name for name, is_so in (("not ready", one["ready"]), ("unhealthy", one["healthy"]), ("not in sync", one["synced"])) if not is_so
     ]

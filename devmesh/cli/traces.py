@@ -4,16 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
 from devmesh.cli import output
 from devmesh.cli.options import ComposeFile, Output
 from devmesh.cli.output import Format
-from devmesh.collector.client import get_trace, list_traces
+from devmesh.cli.sources import Sources
+from devmesh.collector.client import find_request, get_trace, list_traces
 from devmesh.collector.spans import Span
 from devmesh.mesh import Mesh
 
+# What Envoy's documentation says of them (access log, %RESPONSE_FLAGS%), for the HTTP ones.
+FLAGS = {
+    "UH": "no healthy upstream, nobody there takes connections (devmesh status, devmesh proxy-config endpoints)",
+    "UF": "no connection upstream",
+    "UO": "a circuit breaker is open: too many connections or requests",
+    "NR": "no route is for it",
+    "NC": "the cluster of its route does not exist",
+    "URX": "all retries, or attempts to connect, are used up",
+    "UT": "the route's timeout was over",
+    "UC": "the connection upstream ended before the answer",
+    "UR": "upstream reset it",
+    "LR": "our side reset it",
+    "DC": "the client left",
+    "DT": "it, or its connection, took too long",
+    "DPE": "the client's HTTP is malformed",
+    "UPE": "the answer's HTTP is malformed",
+    "SI": "it stood still too long",
+    "DI": "a fault delayed it",
+    "FI": "a fault answered it (devmesh fault list, or fault: of a VirtualService)",
+}
+OF_THE_CLUSTER = ("UH", "UO", "UF", "NC")
 app = typer.Typer(help="Look at traces without leaving the terminal.", no_args_is_help=True)
 
 
@@ -26,11 +49,12 @@ def list_(
     service: Annotated[str | None, typer.Option(help="Only traces that this service took part in.")] = None,
     errors: Annotated[bool, typer.Option("--errors", help="Only failed ones.")] = False,
     limit: Annotated[int, typer.Option()] = 20,
+    own: Annotated[bool, typer.Option("--own", help="Also those of the mesh's own: control plane and CA.")] = False,
     compose_file: ComposeFile = None,
     form: Output = Format.table,
 ) -> None:
     """The newest traces."""
-    found = asyncio.run(list_traces(_url(Mesh.of(compose_file)), service, limit, errors))
+    found = asyncio.run(list_traces(_url(Mesh.of(compose_file)), service, limit, errors, own=own))
     if form is not Format.table:
         listed = [
             {
@@ -60,19 +84,27 @@ def list_(
 
 
 @app.command()
-def show(trace_id: str, compose_file: ComposeFile = None, form: Output = Format.table) -> None:
-    """One trace as a tree."""
-    spans = asyncio.run(_spans(_url(Mesh.of(compose_file)), trace_id))
+def show(
+    trace_id: Annotated[str, typer.Argument(help="As `traces list` shows it, or the x-request-id of an answer or an access log.")],
+    compose_file: ComposeFile = None,
+    form: Output = Format.table,
+) -> None:
+    """One trace as a tree, with who decided and where that is written."""
+    mesh = Mesh.of(compose_file)
+    spans = asyncio.run(_spans(_url(mesh), trace_id))
     if form is not Format.table:
         output.data({"spans": [_json(span) for span in spans]}, form)
         return
     ids = {span.span_id for span in spans}
     roots = [span for span in spans if span.parent_id not in ids]
+    sources = asyncio.run(Sources.of(mesh))
     for root in sorted(roots, key=lambda span: span.start):
-        _print(root, spans, 0)
+        _print(root, spans, 0, sources)
 
 
 async def _spans(url: str, trace_id: str) -> list[Span]:
+    if "-" in trace_id:
+        return await get_trace(url, await find_request(url, trace_id))
     if len(trace_id) < 32:
         for one in await list_traces(url, None, 200, False):
             if one.trace_id.startswith(trace_id):
@@ -95,9 +127,28 @@ def _json(span: Span) -> dict[str, object]:
     }
 
 
-def _print(span: Span, spans: list[Span], depth: int) -> None:
+def why(span: Span, sources: Sources) -> list[str]:
+    """Who decided, and where that is written: the rule that routed it, and what each of Envoy's response flags means."""
+    said = {key: str(value) for key, value in span.attributes.items()}
+    config, cluster = said.get("istio.config", ""), said.get("upstream_cluster", "")
+    lines = []
+    if place := sources.rules(config, said.get("devmesh.route", ""), cluster, urlsplit(said.get("url.full", "")).path):
+        done = f"sent it to {cluster}" if "|" in cluster else "answered it"
+        lines.append(f"VirtualService {config.rpartition('/')[2]} {done}: {place}")
+    for flag in said.get("response_flags", "-").split(","):
+        if flag in FLAGS:
+            lines.append(f"{flag}: {FLAGS[flag]}")
+            if flag in OF_THE_CLUSTER and (place := sources.cluster(cluster)):
+                lines[-1] += f"; DestinationRule: {place}"
+    return lines
+
+
+def _print(span: Span, spans: list[Span], depth: int, sources: Sources) -> None:
     status = span.attributes.get("http.response.status_code", "")
-    fault = f" fault {span.attributes['devmesh.fault']}" if "devmesh.fault" in span.attributes else ""
+    fault = str(span.attributes.get("devmesh.fault", ""))
+    fault = f" fault {fault}" if fault and not fault.startswith("/apis/") else ""  # a VirtualService's is told below
     typer.echo(f"{'  ' * depth}{span.service}: {span.name} {status} {span.duration * 1000:.1f} ms{' ERROR' if span.error else ''}{fault}")
+    for line in why(span, sources):
+        typer.echo(f"{'  ' * depth}  | {line}")
     for child in sorted((one for one in spans if one.parent_id == span.span_id), key=lambda one: one.start):
-        _print(child, spans, depth + 1)
+        _print(child, spans, depth + 1, sources)

@@ -12,6 +12,8 @@ from devmesh.errors import DevmeshError
 TIMEOUT = aiohttp.ClientTimeout(total=15)
 # Whether a trace failed is known only once it is here.
 ERRORS_DEPTH = 500
+REQUEST_ID = "guid:x-request-id"  # as Envoy names the tag
+OWN_SERVICES = ("devmesh-control", "devmesh-ca")
 
 
 class TraceStoreClient:
@@ -53,18 +55,41 @@ class TraceStoreClient:
             raise DevmeshError(f"no trace store answers at {self._url}: {error}", hint="devmesh status") from error
 
 
-async def list_traces(url: str, service: str | None = None, limit: int = 20, errors_only: bool = False) -> list[TraceSummary]:  # noqa: FBT001, FBT002 - the CLI's contract
-    """The newest traces first; raises DevmeshError when nothing answers at `url`."""
+async def list_traces(
+    url: str,
+    service: str | None = None,
+    limit: int = 20,
+    errors_only: bool = False,  # noqa: FBT001, FBT002 - the CLI's contract
+    *,
+    own: bool = False,
+) -> list[TraceSummary]:
+    """The newest traces first, with `own` those of the mesh's own servers too; raises DevmeshError when nothing answers at `url`."""
     depth = max(limit, ERRORS_DEPTH) if errors_only else limit
+    traces = await _newest(url, service, depth, own=own)
+    found = sorted((summary(list(spans.values())) for spans in traces.values()), key=lambda trace: trace.start, reverse=True)
+    return [trace for trace in found if trace.error or not errors_only][:limit]
+
+
+async def _newest(url: str, service: str | None, depth: int, *, own: bool) -> dict[str, dict[str, Span]]:
+    """Spans by trace and id; `depth` traces of each service."""
     traces: dict[str, dict[str, Span]] = {}
     async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
         client = TraceStoreClient(session, url)
         services, v3 = await client.services()
-        for one in [service] if service else services:
+        for one in [service] if service else [one for one in services if own or one not in OWN_SERVICES]:
             for span in await client.find(one, depth, v3=v3):
                 traces.setdefault(span.trace_id, {})[span.span_id] = span
-    found = sorted((summary(list(spans.values())) for spans in traces.values()), key=lambda trace: trace.start, reverse=True)
-    return [trace for trace in found if trace.error or not errors_only][:limit]
+    return traces
+
+
+async def find_request(url: str, request_id: str) -> str:
+    """The trace of a request by its x-request-id; raises DevmeshError when none of the newest is that."""
+    for trace_id, spans in (await _newest(url, None, ERRORS_DEPTH, own=False)).items():
+        if any(span.attributes.get(REQUEST_ID) == request_id for span in spans.values()):
+            return trace_id
+    raise DevmeshError(
+        f"no trace of request {request_id} among the newest", "devmesh traces list: not every request is sampled (profile demo: all)"
+    )
 
 
 async def get_trace(url: str, trace_id: str) -> list[Span]:

@@ -47,8 +47,8 @@ class Runtime(Protocol):
         """The state with each process as it is now."""
         ...
 
-    async def act(self, action: str, target: str) -> list[str]:
-        """restart, stop or start the apps of a service or workload; the workloads it did it to."""
+    async def act(self, action: str, target: str, *, alone: bool = False) -> list[str]:
+        """restart, stop or start the apps of a service or workload, `alone` without whom they depend on; the workloads it did it to."""
         ...
 
     async def kill(self, target: str) -> list[str]:

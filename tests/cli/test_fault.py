@@ -70,3 +70,27 @@ def test_what_does_not_go_together_never_reaches_the_mesh(asked, arguments, word
 )
 def test_a_fault_is_shown_with_its_sides_and_what_it_does(one, shown):
     assert (fault.target(one), fault.what(one)) == shown
+
+
+@pytest.mark.parametrize(
+    ("hits", "listed", "cleared"),
+    [
+        (1, "1", "f1: cleared, fired 1 time\n"),
+        (0, "0", "f1: cleared, fired 0 times\n"),
+        (None, "unknown", "f1: cleared, how often it fired is unknown: no answer from the sidecar of web-v1\n"),
+    ],
+)
+def test_hits_that_nobody_tells_are_unknown(monkeypatch, hits, listed, cleared):
+    one = {"id": "f1", "target": "web", "state": "in force", "hits": hits, "silent": [] if hits is not None else ["web-v1"]}
+
+    async def faults(_):
+        return [one]
+
+    async def clear(*_):
+        return [one], Applied("g", 0.01, [], [])
+
+    monkeypatch.setattr(Mesh, "of", lambda *_: Mesh.__new__(Mesh))
+    monkeypatch.setattr(Mesh, "faults", faults)
+    monkeypatch.setattr(Mesh, "clear_faults", clear)
+    assert CliRunner().invoke(fault.app, ["list"]).stdout.split()[-1] == listed
+    assert CliRunner().invoke(fault.app, ["clear"]).stdout == cleared

@@ -88,6 +88,7 @@ async def test_a_sidecar_is_asked_why_its_certificate_has_ended(tmp_path, monkey
         ({"done": True}, "done"),
         ({"done": True, "ready": False}, "not ready"),
         ({"held": True}, "paused"),
+        ({"stopped": True, "ready": False, "healthy": False}, "stopped"),
         ({"ready": False, "healthcheck": {"status": "unhealthy"}}, "healthcheck unhealthy"),
         ({"ready": False, "healthcheck": {"status": "starting"}}, "healthcheck starting"),
         ({"healthcheck": {"status": "healthy"}}, "ready"),
@@ -100,6 +101,7 @@ async def test_a_sidecar_is_asked_why_its_certificate_has_ended(tmp_path, monkey
 def test_a_workloads_state_is_what_is_wrong_with_it(changes, shown):
     good = {
         "held": False,
+        "stopped": False,
         "done": False,
         "ready": True,
         "healthy": True,

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from devmesh.collector.client import get_trace, list_traces
+from devmesh.collector.client import find_request, get_trace, list_traces
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.claims import PortClaims
 from tests.collector.sample import TRACE, Urls, attribute, collector, request, span
@@ -444,6 +444,20 @@ async def test_the_client_limits_and_filters(urls):
     assert [trace.trace_id for trace in await list_traces(urls.query, limit=1)] == [OTHER]
     assert [trace.trace_id for trace in await list_traces(urls.query, limit=1, errors_only=True)] == [TRACE]
     assert await list_traces(urls.query, "none") == []
+
+
+async def test_the_client_leaves_out_the_meshs_own_servers_unless_asked(urls, monkeypatch):
+    monkeypatch.setattr("devmesh.collector.client.OWN_SERVICES", ("front", "back"))
+    assert await list_traces(urls.query) == []
+    assert {trace.trace_id for trace in await list_traces(urls.query, own=True)} == {TRACE, OTHER}
+    assert {trace.trace_id for trace in await list_traces(urls.query, "front")} == {TRACE, OTHER}, "by its name"
+
+
+async def test_the_client_finds_a_request_by_its_id(urls, monkeypatch):
+    monkeypatch.setattr("devmesh.collector.client.REQUEST_ID", "x")
+    assert await find_request(urls.query, "y") == TRACE
+    with pytest.raises(DevmeshError, match="no trace of request z among the newest"):
+        await find_request(urls.query, "z")
 
 
 async def test_the_client_gets_a_trace(urls):

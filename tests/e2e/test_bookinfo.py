@@ -117,7 +117,7 @@ def test_a_delay_counts_its_hits_too(clean_bookinfo):
     assert '"ISBN-10"' in clean_bookinfo.devmesh("curl", "productpage", "http://details:9080/details/0").stdout
     (fault,) = clean_bookinfo.json("fault", "list")["faults"]
     assert fault["hits"] == 1
-    assert "fired 1 times" in clean_bookinfo.devmesh("fault", "clear").stdout
+    assert "fired 1 time" in clean_bookinfo.devmesh("fault", "clear").stdout
 
 
 def test_with_retries_every_attempt_at_a_failing_service_is_seen(clean_bookinfo):
@@ -143,6 +143,11 @@ def test_with_retries_every_attempt_at_a_failing_service_is_seen(clean_bookinfo)
 
     # The whole call and its four attempts; at the callee each by the fault's name.
     until(lambda: failed() == {("reviews.default", ""): 5, ("ratings.default", fault["id"]): 4})
+    shown = clean_bookinfo.devmesh("traces", "show", "b" * 32).stdout
+    assert "  | VirtualService ratings sent it to outbound|9080||ratings.default.svc.cluster.local: -:4\n  | URX: " in shown
+    log = clean_bookinfo.devmesh("logs", "reviews-v2", "--access").stdout.splitlines()[-1]
+    request = re.findall(r'"([0-9a-f-]{36})"', log)[-1]
+    assert clean_bookinfo.devmesh("traces", "show", request).stdout == shown
 
 
 def test_a_fault_at_an_unknown_service_is_an_error_with_a_suggestion(bookinfo):

@@ -19,7 +19,7 @@ def test_silence_a_pause_and_a_kill_degrade_the_page_are_shown_and_heal(clean_bo
     assert MISSING in mesh.page()
     access_log = mesh.folder / ".devmesh" / "logs" / "productpage-v1.access.log"
     until(lambda: " 504 UT response_timeout " in access_log.read_text())
-    assert "fired 1 times" in mesh.devmesh("fault", "clear", "details").stdout
+    assert "fired 1 time" in mesh.devmesh("fault", "clear", "details").stdout
     assert MISSING not in mesh.page()
 
     mesh.devmesh("fault", "inject", "details", "--pause")

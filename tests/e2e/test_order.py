@@ -104,10 +104,21 @@ def test_each_starts_when_what_it_waits_for_is_so_and_down_stops_them_the_other_
     assert journal(shop)[len(STARTED) :] == ["stop web", "stop api", "stop db"]
 
 
-def test_a_restart_takes_along_who_asked_for_that(shop):
+def test_a_restart_takes_along_who_asked_for_that_and_a_start_whom_it_depends_on(shop):
     with running(shop.folder, shop.interception) as mesh:
         assert mesh.devmesh("restart", "db").stderr.strip() == "restart: db, api"
         assert journal(mesh)[len(STARTED) :] == ["stop db", "start db", "stop api", "start api"]
+        for name in ("web", "api", "db"):
+            mesh.devmesh("stop", name)
+        done = len(journal(mesh))
+        assert mesh.devmesh("start", "web").stderr.strip() == "start: db, api, web"
+        assert journal(mesh)[done:][:2] == ["start db", "start api"]
+        until(lambda: "start web" in journal(mesh)[done:])
+        supervisor = mesh.state()["supervisor"]
+        os.kill(supervisor["pid"], signal.SIGKILL)
+        until(lambda: start_time(supervisor["pid"]) is None)
+        mesh.devmesh("down")
+        assert journal(mesh)[done + 3 :] == ["stop web", "stop api", "stop db"], "as with a supervisor"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +148,7 @@ def test_a_dependency_that_fails_ends_up_with_its_name_and_last_words_and_the_re
         assert "db" in alive(shop)
         states = {one["name"]: one for one in shop.json("status")["workloads"]}
         assert states["web"]["waits"].startswith("dependency failed to start: ")
-        assert shop.devmesh("start", "web").stderr.strip() == "start: web"
+        assert shop.devmesh("start", "--no-deps", "web").stderr.strip() == "start: web"
         assert "start web" in journal(shop)
     finally:
         shop.devmesh("down")
@@ -165,7 +176,7 @@ def test_down_while_somebody_waits_ends_up_and_leaves_nothing(shop):
 
 def test_stop_start_and_a_killed_supervisor_while_somebody_waits(shop):
     process = waiting(shop, lambda line: "waiting for api (for" in line)
-    assert shop.devmesh("start", "api").stderr.strip() == "start: api"
+    assert shop.devmesh("start", "--no-deps", "api").stderr.strip() == "start: api"
     assert process.wait(60) == 0, "nobody waits any more"
     process.stderr.close()
     assert sorted(journal(shop)[-2:]) == ["start api", "start web"]

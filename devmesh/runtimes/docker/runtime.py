@@ -134,7 +134,8 @@ class DockerRuntime:
 
     # -- acting
 
-    async def act(self, action: str, target: str) -> list[str]:
+    async def act(self, action: str, target: str, *, alone: bool = False) -> list[str]:
+        del alone  # the engine starts what it is told to, nothing else
         return await asyncio.to_thread(self._act, action, target)
 
     def _act(self, action: str, target: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,25 @@ def clean_up(files: MeshFiles) -> bool:
     state = files.read_state()
     if state is None:
         return False
-    left = [(p["pid"], p["started"]) for p in state.get("processes", ()) if p["pid"]]
-    for one in (state.get("launcher"), state.get("pod_launcher"), state.get("supervisor")):
-        if one and one["pid"] != os.getpid():
-            left += [(one["pid"], one["started"]), *_forked(one["pid"], one["started"])]
-    alive = [(pid, started) for pid, started in left if is_same(pid, started)]
-    stop_all(alive, GRACE)
+    ours = [one for one in map(state.get, ("launcher", "pod_launcher", "supervisor")) if one and one["pid"] != os.getpid()]
+    untold = [child for one in ours for child in _forked(one["pid"], one["started"])]
+    found = False
+    for group in (*_in_order(state), [*((one["pid"], one["started"]) for one in ours), *untold]):
+        alive = [(pid, started) for pid, started in group if is_same(pid, started)]
+        stop_all(alive, GRACE)
+        found = found or bool(alive)
     files.state.unlink(missing_ok=True)
     files.control_socket.unlink(missing_ok=True)
-    return bool(alive)
+    return found
+
+
+def _in_order(state: Mapping[str, Any]) -> Iterator[list[tuple[int, int]]]:
+    """Each group is stopped after the one before it, as the supervisor itself would have done (order.py)."""
+    left = {one["name"]: one for one in state.get("processes", ()) if one["pid"]}
+    apps = ([left.pop(name) for name in names if name in left] for names in state.get("stop_order", ()))
+    others = ([left.pop(name) for name, one in list(left.items()) if one.get("kind") == kind] for kind in ("app", "sidecar", "pod"))
+    for group in (*apps, *others, left.values()):
+        yield [(one["pid"], one["started"]) for one in group]
 
 
 def _forked(pid: int, started: int) -> list[tuple[int, int]]:

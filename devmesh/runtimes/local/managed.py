@@ -78,7 +78,7 @@ class Managed:
             "status": self.status,
             "last_status": self.last_status,
             "held": self.held,
-            **({"state": "exited"} if self.over else {}),
+            **({"state": "exited"} if self.over else {"state": "stopped"} if self.is_stopped else {}),
             **({"health": self.health.to_json()} if self.health else {}),
             **({"waits": self.refused or f"waits for {self.waits}"} if self.refused or self.waits else {}),
         }
@@ -115,7 +115,7 @@ class Managed:
     @property
     def is_awaited(self) -> bool:
         """Whether it may be ready yet; a job that is done need not."""
-        return not self.ready and not self.refused and not (self.over and self.status == 0)
+        return not self.ready and not self.refused and not self.done
 
     @property
     def awaited(self) -> str:
@@ -128,6 +128,16 @@ class Managed:
     @property
     def runs(self) -> bool:
         return bool(self.pid) and self.status is None and self.wanted
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody has stopped it, and nobody started it since."""
+        return not self.wanted and self.status is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether it is a job that has ended well."""
+        return self.over and self.status == 0
 
     @property
     def settled(self) -> bool:

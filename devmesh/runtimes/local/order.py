@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from devmesh.config.dependencies import COMPLETED, HEALTHY, STARTED, Dependency
 from devmesh.config.topology_types import Workload
@@ -40,6 +40,23 @@ def to_stop(workloads: Iterable[Workload]) -> list[list[str]]:
         for needed in one.depends_on:
             depth[needed.name] = max(depth.get(needed.name, 0), mine + 1)
     return [[name for name, level in depth.items() if level == wanted] for wanted in range(max(depth.values(), default=-1) + 1)]
+
+
+def to_start(
+    workloads: Iterable[Workload], named: Collection[str], processes: Mapping[str, Managed]
+) -> Iterator[tuple[str, tuple[Dependency, ...]]]:
+    """Who of these, and of whom they depend on, is to be started in this order, each with what it waits for.
+
+    What runs is left alone, and a job that is done unless it is named.
+    """
+    ordered = in_order(workloads)
+    wanted = set(named)
+    for one in reversed(ordered):
+        if one.name in wanted and not processes[one.name].runs:
+            wanted.update(needed.name for needed in one.depends_on if not processes[needed.name].done)
+    for one in ordered:
+        if one.name in wanted and not processes[one.name].runs:
+            yield one.name, one.depends_on
 
 
 def policy(workload: Workload, workloads: Iterable[Workload]) -> str:

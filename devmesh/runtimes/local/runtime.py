@@ -26,7 +26,7 @@ from devmesh.runtimes.runtime import Json, LogQuery, Tell
 
 DOWN_SECONDS = 30.0  # that a supervisor may take to stop everything but the apps, and then itself
 MAX_ANSWER = 1 << 24  # one line, of a mesh of many workloads
-RESTART_SECONDS = 300  # who is restarted with another waits until that one is as it needs it
+RESTART_SECONDS = 300  # who is started or restarted with another waits until that one is as it needs it
 
 
 class LocalRuntime:
@@ -92,7 +92,7 @@ class LocalRuntime:
         finally:
             writer.close()
         if "error" in answer:
-            raise DevmeshError(answer["error"], "devmesh status lists what there is")
+            raise DevmeshError(answer["error"], answer.get("hint") or "devmesh status lists what there is")
         return answer
 
     async def state(self) -> Json:
@@ -101,9 +101,9 @@ class LocalRuntime:
             return await self.command({"command": "status"})
         return self.files.running_state()
 
-    async def act(self, action: str, target: str) -> list[str]:
-        within = RESTART_SECONDS if action == "restart" else 15
-        workloads: list[str] = (await self.command({"command": action, "target": target}, within))["workloads"]
+    async def act(self, action: str, target: str, *, alone: bool = False) -> list[str]:
+        within = 15 if action == "stop" else RESTART_SECONDS
+        workloads: list[str] = (await self.command({"command": action, "target": target, "alone": alone}, within))["workloads"]
         return workloads
 
     async def kill(self, target: str) -> list[str]:

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from devmesh.config.dependencies import HEALTHY, STARTED
+from devmesh.config.dependencies import HEALTHY, STARTED, Dependency
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.bootstrap import Servers
 from devmesh.runtimes.dependents import DEPENDENT_SECONDS, to_restart
 from devmesh.runtimes.local.apps import Apps
 from devmesh.runtimes.local.children import Children
 from devmesh.runtimes.local.managed import Managed
-from devmesh.runtimes.local.order import FAILED, DependencyError, at_once, clear, is_met, policy
+from devmesh.runtimes.local.order import FAILED, DependencyError, at_once, clear, is_met, policy, to_start
 from devmesh.runtimes.local.plan import WorkloadPlan
 from devmesh.runtimes.runtime import Tell
 from devmesh.runtimes.waiting import NotInTimeError
@@ -84,11 +84,30 @@ class Starting:
             process = self._processes[name]
             if not process.wanted or not process.born:
                 continue
-            try:
-                async with asyncio.timeout(DEPENDENT_SECONDS):
-                    await clear(needs, self._processes, process)
-            except (DependencyError, TimeoutError) as error:
-                why = str(error) or f"it waited {DEPENDENT_SECONDS:g} s for {', '.join(map(str, needs))}"
-                raise DevmeshError(f"{', '.join(names)} restarted, {name} not: {why}", f"devmesh logs {names[0]}") from error
+            if why := await self._why_not(needs, process):
+                raise DevmeshError(f"{', '.join(names)} restarted, {name} not: {why}", f"devmesh logs {names[0]}")
             await act("restart", process)
             yield name
+
+    async def start(self, names: Sequence[str], act: Callable[[str, Managed], Awaitable[None]]) -> AsyncIterator[str]:
+        """These, and before them whom they depend on and who does not run, as compose's `start`; who was started. Raises DevmeshError."""
+        for name, needs in to_start((plan.workload for plan in self._plans().values()), names, self._processes):
+            process = self._processes[name]
+            was_wanted, process.wanted = process.wanted, True
+            if why := await self._why_not(needs, process):
+                process.wanted = was_wanted
+                raise DevmeshError(f"{name} was not started: {why}", f"devmesh logs {needs[0].name}, or devmesh start --no-deps {name}")
+            if process.wanted:  # nobody has told it to stop meanwhile
+                await act("start", process)
+                yield name
+
+    async def _why_not(self, needs: Sequence[Dependency], process: Managed) -> str:
+        """Wait until what it depends on is as it needs it; what came between, else ""."""
+        try:
+            async with asyncio.timeout(DEPENDENT_SECONDS):
+                await clear(needs, self._processes, process)
+        except DependencyError as error:
+            return error.why
+        except TimeoutError:
+            return f"it waited {DEPENDENT_SECONDS:g} s for {', '.join(map(str, needs))}"
+        return ""

@@ -378,7 +378,11 @@ class Supervisor:
             "gateway_https_port": gateway.published_port(HTTPS_PORT) if gateway else self._of_primary("gateway_https_port"),
             "workloads": {name: self._workload_state(plan) for name, plan in self.plans.items()},
             "processes": [process.to_json() for process in self.processes.values()],
+            "stop_order": self._stop_order(),
         }
+
+    def _stop_order(self) -> list[list[str]]:
+        return to_stop(plan.workload for plan in self.plans.values())
 
     def _of_primary(self, key: str) -> Any:
         """What a remote mesh has of its first one's."""
@@ -433,7 +437,7 @@ class Supervisor:
             command = json.loads(await reader.readline() or b"{}")
             answer = await self._run_command(command)
         except DevmeshError as error:
-            answer = {"error": error.message}
+            answer = {"error": error.message, "hint": error.hint}
         except (ValueError, KeyError) as error:
             answer = {"error": str(error)}
         with contextlib.suppress(ConnectionError):
@@ -459,6 +463,9 @@ class Supervisor:
         if command["command"] == "kill":
             killed = [name for name in names if await kill_app(self.processes[name], self._pods)]
             return {"workloads": killed} if killed else {"error": f"{', '.join(names)} does not run"}
+        if command["command"] == "start" and not command.get("alone"):
+            started = [name async for name in self._starting.start(names, self._act)]
+            return {"workloads": started + [name for name in names if name not in started]}
         for name in names:
             await self._act(command["command"], self.processes[name])
         if command["command"] == "restart":
@@ -485,9 +492,7 @@ class Supervisor:
             process.wanted = False
         await self._checks.close()
         await self._children.all_known()
-        apps = [
-            [self.processes[name] for name in names if name in self.processes] for names in to_stop(p.workload for p in self.plans.values())
-        ]
+        apps = [[self.processes[name] for name in names if name in self.processes] for names in self._stop_order()]
         for group in (*apps, *(self._children.of_kind(*kinds) for kinds in (("sidecar",), ("pod",), ("ours", *FOREIGN)))):
             await asyncio.to_thread(stop_all, [(one.pid, one.started) for one in group if one.pid], GRACE)
         self._pods.close()

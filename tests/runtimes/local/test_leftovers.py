@@ -8,6 +8,9 @@ from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.leftovers import clean_up
 from devmesh.runtimes.processes import start_time
 
+# Writes its name when it is told to stop.
+STOPPING = "trap 'echo {name} >>{said}; exit' TERM; echo on; sleep 600 & wait"
+
 
 @pytest.fixture
 def files(tmp_path):
@@ -25,7 +28,12 @@ def left():
 
 
 def state(pid: int, started: int | None) -> dict:
-    return {"processes": [{"pid": pid, "started": started}], "launcher": None, "pod_launcher": {"pid": 0, "started": 0}, "supervisor": None}
+    return {
+        "processes": [{"name": "web", "kind": "app", "pid": pid, "started": started}],
+        "launcher": None,
+        "pod_launcher": {"pid": 0, "started": 0},
+        "supervisor": None,
+    }
 
 
 def test_with_no_state_there_is_nothing_to_stop(files):
@@ -37,6 +45,22 @@ def test_what_runs_on_is_stopped_and_the_state_goes(files, left):
     assert clean_up(files) is True
     assert start_time(left.pid) is None
     assert files.read_state() is None
+
+
+def test_what_runs_on_is_stopped_in_order(files, tmp_path):
+    said = tmp_path / "said"
+    programs = {name: subprocess.Popen(["sh", "-c", STOPPING.format(name=name, said=said)], stdout=subprocess.PIPE, text=True,
+                                       start_new_session=True) for name in ("db-sidecar", "db", "ca", "web")}  # fmt: skip
+    assert {one.stdout.readline() for one in programs.values()} == {"on\n"}
+    kinds = {"db-sidecar": "sidecar", "ca": "ours"}
+    left = [
+        {"name": name, "kind": kinds.get(name, "app"), "pid": one.pid, "started": start_time(one.pid)} for name, one in programs.items()
+    ]
+    files.write_state({"processes": left, "stop_order": [["web", "gone"], ["db"]]})
+    assert clean_up(files) is True
+    assert said.read_text().split() == ["web", "db", "db-sidecar", "ca"]
+    for one in programs.values():
+        one.communicate()
 
 
 def test_a_pid_that_somebody_else_has_by_now_is_left_alone(files, left):

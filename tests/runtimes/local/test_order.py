@@ -11,7 +11,7 @@ from devmesh.config.healthcheck import Healthcheck
 from devmesh.config.topology_types import Workload
 from devmesh.pods.check import Outcome
 from devmesh.runtimes.local.managed import Managed
-from devmesh.runtimes.local.order import DependencyError, at_once, clear, policy, to_stop
+from devmesh.runtimes.local.order import DependencyError, at_once, clear, policy, to_start, to_stop
 
 
 def workload(name, *needs, restart=""):
@@ -44,6 +44,24 @@ def test_nobody_is_stopped_before_all_who_depend_on_it():
     assert [sorted(group) for group in to_stop(SHOP)] == [["web"], ["api", "cache"], ["disk", "migrate"], ["db"]]
     assert to_stop([workload("a"), workload("b")]) == [["b", "a"]]
     assert to_stop([]) == []
+
+
+def ran(*names, running=(), done=()):
+    """Apps that have run: stopped now, running or done."""
+    found = {}
+    for name in names:
+        found[name] = Managed(name, "app", pid=1, born=1.0, wanted=name in running or name in done, over=name in done)
+        found[name].status = None if name in running else 0
+    return found
+
+
+def test_who_is_started_comes_after_whom_it_depends_on_and_who_does_not_run():
+    stopped = ran(*names(SHOP))
+    assert [name for name, _ in to_start(SHOP, ["api"], stopped)] == ["db", "migrate", "api"]
+    running = ran(*names(SHOP), running=["db"], done=["migrate"])
+    assert list(to_start(SHOP, ["api"], running)) == [("api", SHOP[1].depends_on)]
+    assert [name for name, _ in to_start(SHOP, ["migrate"], running)] == ["migrate"], "a job is done again when it is named"
+    assert list(to_start(SHOP, ["db"], running)) == []
 
 
 @pytest.mark.parametrize(("given", "policy_"), [("", "no"), ("on-failure:3", "on-failure:3")])

@@ -61,6 +61,27 @@ async def test_a_dependent_that_was_stopped_is_not_restarted(tmp_path):
     await stop_apps(supervisor)
 
 
+async def test_who_is_started_has_whom_it_depends_on_started_before_it(tmp_path):
+    supervisor = supervisor_of(tmp_path)
+    with_apps(supervisor, tmp_path, plan("db"), depending("web", Dependency("db")), plan("other"))
+    assert await supervisor._run_command({"command": "start", "target": "web"}) == {"workloads": ["db", "web"]}
+    await stop_apps(supervisor)
+    assert await supervisor._run_command({"command": "start", "target": "web", "alone": True}) == {"workloads": ["web"]}
+    assert [name for name, one in supervisor.processes.items() if one.runs] == ["web"]
+    await stop_apps(supervisor)
+
+
+async def test_who_cannot_be_started_because_of_another_is_told_and_stays_stopped(tmp_path):
+    supervisor = supervisor_of(tmp_path)
+    with_apps(supervisor, tmp_path, plan("db"), depending("web", Dependency("db", HEALTHY)))
+    await stop_apps(supervisor)
+    with pytest.raises(DevmeshError, match="web was not started: dependency failed to start: db has no healthcheck configured") as caught:
+        await supervisor._run_command({"command": "start", "target": "web"})
+    assert caught.value.hint == "devmesh logs db, or devmesh start --no-deps web"
+    assert (supervisor.processes["web"].wanted, supervisor.processes["db"].runs) == (False, True)
+    await stop_apps(supervisor)
+
+
 async def test_an_app_that_is_stopped_while_it_waits_is_not_started(tmp_path):
     supervisor = supervisor_of(tmp_path)
     with_apps(supervisor, tmp_path, plan("db"), depending("web", Dependency("db")))

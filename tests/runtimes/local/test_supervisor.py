@@ -44,6 +44,18 @@ async def test_an_app_that_runs_is_not_started_a_second_time(tmp_path):
     assert (process.pid, process.status, process.wanted) == (1, None, True)
 
 
+async def test_an_app_that_was_stopped_is_said_to_be_until_it_is_started(tmp_path):
+    supervisor = supervisor_of(tmp_path)
+    supervisor.plans["web"] = plan("web")
+    process = supervisor.processes["web"] = Managed("web", "app", request={"argv": ["sleep", "600"], "environment": {}})
+    await supervisor._children.spawn(process)
+    seen = []
+    for command in ("stop", "start", "stop"):
+        await supervisor._run_command({"command": command, "target": "web"})
+        seen.append(process.to_json().get("state"))
+    assert seen == ["stopped", None, "stopped"]
+
+
 def test_whoever_listened_may_be_gone(tmp_path):
     supervisor = supervisor_of(tmp_path)
     supervisor._report.close()
