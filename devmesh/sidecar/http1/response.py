@@ -3,47 +3,80 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from devmesh.sidecar.http1.framing import NO_BODY, Body, ChunkedBody, CloseBody, FramingError, LengthBody
-from devmesh.sidecar.message import Headers, ResponseHead
+from devmesh.sidecar.message import (
+    HAS_CODING,
+    HAS_CONNECTION,
+    HAS_LENGTH,
+    HAS_LENGTHS,
+    RESPONSE_KINDS,
+    Headers,
+    ResponseHead,
+    get_header,
+)
 
-STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n]*))?")
+STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n\0]*))?")
+BREAKS: Final = re.compile(rb"[\r\n\0]")  # these would begin another line, or end a value, for somebody behind us
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 MAX_HEAD: Final = 96 * 1024
 MAX_HEADERS: Final = 100  # Envoy's max_headers_count
-NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 KNOWN_NAMES: Final = 1024  # an upstream that invents names fills no more
 KNOWN_FIELDS: Final = 512
 KNOWN_LINE: Final = 80  # bytes; longer ones (policies) are not worth their room
 KNOWN_STARTS: Final = 256
-_known_fields: Final[dict[bytes, tuple[bytes, bytes]]] = {}
+
+
+class _Field:
+    """A header line that was read: name and value as one object, which every head that has the line shares, and their kind."""
+
+    __slots__ = ("kind", "length", "pair")
+
+    def __init__(self, name: bytes, value: bytes) -> None:
+        self.pair: Any = (name, value)  # Any: compiled code would take a tuple apart, and make another one
+        self.kind = RESPONSE_KINDS.get(name, 0)
+        self.length = int(value) if self.kind & HAS_LENGTH and value.isdigit() and len(value) < 19 else -1
+
+
+_known_fields: Final[dict[bytes, _Field]] = {}
 _known_names: Final[dict[bytes, bytes]] = {}
 _known_starts: Final[dict[bytes, tuple[int, bool]]] = {}
 
 
 def parse_response(head: bytes) -> tuple[ResponseHead, bool]:
     """The head (with its final empty line) and whether the connection persists afterwards. Raises FramingError."""
-    lines = head[:-4].split(b"\r\n")
-    known = _known_starts.get(lines[0])
-    status, persists = known if known is not None else _start(lines[0])
-    # A CR, LF or NUL elsewhere would begin another line, or end a value, for somebody behind us.
-    if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1 or head.find(b"\0") >= 0:
-        raise FramingError("malformed header line")
+    return parse_lines(head[:-4])
+
+
+def parse_lines(text: bytes) -> tuple[ResponseHead, bool]:
+    """A head without the end of its last line and the empty one behind it, otherwise as `parse_response`."""
+    lines = text.split(b"\r\n")
     if len(lines) - 1 > MAX_HEADERS:
         raise FramingError("too many header lines")
+    start = _known_starts.get(lines[0])
+    status, persists = start if start is not None else _start(lines[0])
     headers: Headers = []
-    options: frozenset[bytes] = NO_OPTIONS
-    for line in lines[1:]:
+    has, length = 0, -1
+    for index in range(1, len(lines)):
+        line = lines[index]
         field = _known_fields.get(line)
         if field is None:
             field = _field(line)
-        headers.append(field)
-        if field[0] == b"connection":
-            options |= {option.strip() for option in field[1].lower().split(b",")}
-    # RFC 9112 section 9.3: `close` wins, on whichever line it stands.
-    keep = b"close" not in options and (persists or b"keep-alive" in options)
-    return ResponseHead(status, headers), keep
+        headers.append(field.pair)
+        kind = field.kind
+        if kind & HAS_LENGTH:
+            length = field.length
+            if has & HAS_LENGTH:
+                has |= HAS_LENGTHS
+        has |= kind
+    return ResponseHead(status, headers, has, length), _persists(headers, persists=persists) if has & HAS_CONNECTION else persists
+
+
+def _persists(headers: Headers, *, persists: bool) -> bool:
+    """RFC 9112 section 9.3: `close` wins, on whichever line it stands."""
+    options = {option.strip() for name, value in headers if name == b"connection" for option in value.lower().split(b",")}
+    return b"close" not in options and (persists or b"keep-alive" in options)
 
 
 def _start(line: bytes) -> tuple[int, bool]:
@@ -57,15 +90,17 @@ def _start(line: bytes) -> tuple[int, bool]:
     return read
 
 
-def _field(line: bytes) -> tuple[bytes, bytes]:
+def _field(line: bytes) -> _Field:
     """The name and value of a header line; lines come again and again, and those that do not (dates) make room by themselves."""
+    if BREAKS.search(line) is not None:
+        raise FramingError("malformed header line")
     raw, colon, value = line.partition(b":")
     name = _known_names.get(raw)
     if name is None:
         name = _field_name(raw)
     if not colon:
         raise FramingError("malformed header line")
-    field = name, value.strip(b" \t")
+    field = _Field(name, value.strip(b" \t"))
     if len(line) <= KNOWN_LINE and name != b"set-cookie":  # a secret is not kept
         if len(_known_fields) >= KNOWN_FIELDS:
             _known_fields.clear()
@@ -87,22 +122,22 @@ def response_body(head: ResponseHead, method: bytes) -> Body:
     """RFC 9112 section 6.3, in its order. Raises FramingError for lengths that contradict each other."""
     if method == b"HEAD" or head.status < 200 or head.status in (204, 304):
         return NO_BODY
-    length = coding = None
-    for name, value in head.headers:
-        if name == b"content-length":
-            if length is not None:
-                raise FramingError("Content-Length")
-            length = value
-        elif name == b"transfer-encoding":
-            coding = value.lower()
-    if coding is not None:
-        if length is not None:
+    if head.has & HAS_LENGTHS:
+        raise FramingError("Content-Length")
+    if head.has & HAS_CODING:
+        if head.has & HAS_LENGTH:
             raise FramingError("Content-Length and Transfer-Encoding")
-        if coding != b"chunked":
+        codings = [value.lower() for name, value in head.headers if name == b"transfer-encoding"]
+        if codings[-1] != b"chunked":
             raise FramingError("Transfer-Encoding")
         return ChunkedBody()
-    if length is None:
+    if not head.has & HAS_LENGTH:
         return CloseBody()
-    if not length.isdigit():
+    return LengthBody(head.length if head.length >= 0 else _length(head.headers))
+
+
+def _length(headers: Headers) -> int:
+    length = get_header(headers, b"content-length")
+    if length is None or not length.isdigit():
         raise FramingError("Content-Length")
-    return LengthBody(int(length))
+    return int(length)
