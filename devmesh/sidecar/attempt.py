@@ -32,7 +32,7 @@ class Attempt(Caller):
 
     def start(self, method: bytes) -> bool:
         """False when a circuit breaker is open."""
-        self.pool.upstreams.began(self.endpoint)
+        self.pool.active.requests += 1
         if self.pool.acquire(self, method):
             return True
         self.finish()
@@ -43,7 +43,7 @@ class Attempt(Caller):
             self.over = True
             if self.wall_ns is not None:
                 self.record.end_ns = self.wall_ns()
-            self.pool.upstreams.ended(self.endpoint)
+            self.pool.active.requests -= 1
 
     def abandon(self) -> None:
         """Stop without a word to the router."""

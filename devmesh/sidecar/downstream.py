@@ -198,14 +198,14 @@ class HttpConnection(Downstream):
         # Whoever asked for a tunnel does not speak HTTP any more, whatever the answer was.
         self._close_after = head.close or head.method == b"CONNECT"
         self._response_done = False
-        manager, stream = self.manager, self.stream
         if self._resolve is not None:
             self._resolving = True
             resolved = self._resolve(self, head, named)
             if resolved is None:
                 return False  # it took the connection over or answers later
-            manager, stream = resolved
-        self.run(head, manager, stream)
+            self.run(head, *resolved)
+        else:
+            self._run(head, self.manager, self.stream)
         return True
 
     def run(self, head: RequestHead, manager: HttpManager, stream: Stream) -> None:
@@ -213,6 +213,9 @@ class HttpConnection(Downstream):
         self._resolving = False
         if self.transport is None or self.transport.is_closing() or self._lingering is not None:
             return  # the client left, or was too slow, while its host was looked up
+        self._run(head, manager, stream)
+
+    def _run(self, head: RequestHead, manager: HttpManager, stream: Stream) -> None:
         complete = self._body.done
         exchange = self._exchange = Exchange(self.proxy, self, manager, stream, head, complete=complete)
         if not complete:

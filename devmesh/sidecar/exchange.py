@@ -14,7 +14,20 @@ from devmesh.sidecar import forwarding, replies
 from devmesh.sidecar.config import NO_EDITS, DirectResponseAction, HeaderEdits, HttpManager, RedirectAction, Route, RouteAction, VirtualHost
 from devmesh.sidecar.filters import cors, fault, headers
 from devmesh.sidecar.http1.framing import Body, CloseBody
-from devmesh.sidecar.message import Headers, RequestHead, ResponseHead, decimal, get_header, remove_header, set_header
+from devmesh.sidecar.message import (
+    BODILESS,
+    HAS_DATE,
+    HAS_OURS,
+    RESPONSE_KINDS,
+    Headers,
+    RequestHead,
+    ResponseHead,
+    decimal,
+    get_header,
+    kinds,
+    remove_header,
+    set_header,
+)
 from devmesh.sidecar.paths import normalized
 from devmesh.sidecar.record import Direction, Flag, Record
 from devmesh.sidecar.replies import LocalReply
@@ -82,7 +95,7 @@ class Downstream(Handler):
 
 def _frame(status: int, pairs: Headers) -> None:
     """An answer to HEAD whose length nobody says: Envoy announces chunks, of which none come."""
-    if status not in replies.BODILESS and get_header(pairs, b"content-length") is None and get_header(pairs, b"transfer-encoding") is None:
+    if status not in BODILESS and get_header(pairs, b"content-length") is None and get_header(pairs, b"transfer-encoding") is None:
         pairs.append((b"transfer-encoding", b"chunked"))
 
 
@@ -187,7 +200,7 @@ class Exchange:
     def _normalize(self) -> bool:
         """Before any rule looks at the path."""
         manager = self.manager
-        if self.head.target.find(b"#") >= 0:  # `in` raises and drops a TypeError first
+        if self.head.target.partition(b"#")[1]:  # `in` raises and drops a TypeError first, `find` makes a tuple of its arguments
             return False
         if not (manager.normalize_path or manager.merge_slashes):
             return True
@@ -319,8 +332,9 @@ class Exchange:
         record, route, pairs = self.record, self.route, head.headers
         record.status = head.status
         record.details = "via_upstream"
-        service_time = record.upstream_service_time = self.proxy.now() - self.started
-        peer = forwarding.clean_response(pairs)
+        now = self.proxy.now()
+        service_time = record.upstream_service_time = now - self.started
+        peer = forwarding.clean_response(head)
         if peer is not None and self.stream.direction is Direction.OUTBOUND:
             record.peer_metadata = peer
         self._edit_response(pairs)
@@ -329,10 +343,10 @@ class Exchange:
         cookie = self.router.set_cookie if self.router is not None else None
         if cookie is not None:
             pairs.append((b"set-cookie", cookie))
-        set_header(pairs, b"x-envoy-upstream-service-time", decimal(int(service_time * 1000)))
-        set_header(pairs, b"server", self.manager.server_name)
-        if get_header(pairs, b"date") is None:
-            pairs.append((b"date", replies.http_date()))
+        has = kinds(pairs, RESPONSE_KINDS) if self.manager.route_table.has_edits else head.has
+        self._add_ours(pairs, decimal(int(service_time * 1000)), given=has & HAS_OURS != 0)
+        if not has & HAS_DATE:
+            pairs.append((b"date", replies.http_date_at(now)))
         if record.peer_metadata and self.stream.direction is Direction.INBOUND:
             pairs += self.proxy.peer_metadata
         if head.status == 204:
@@ -341,6 +355,14 @@ class Exchange:
             _frame(head.status, pairs)
         self.response_body = body
         self.downstream.send_head(head.status, pairs, chunked_from_close=isinstance(body, CloseBody))
+
+    def _add_ours(self, pairs: Headers, service_time: bytes, *, given: bool) -> None:
+        if given:
+            set_header(pairs, b"x-envoy-upstream-service-time", service_time)
+            set_header(pairs, b"server", self.manager.server_name)
+        else:
+            pairs.append((b"x-envoy-upstream-service-time", service_time))
+            pairs.append((b"server", self.manager.server_name))
 
     def tunnel(self, connection: UpstreamConnection, head: ResponseHead) -> None:
         self.record.status, self.record.details = 101, "via_upstream"

@@ -9,64 +9,43 @@ import functools
 import ipaddress
 import random
 import socket
-import struct
 from typing import Final
 
 from devmesh.sidecar.client_certificate import element as certificate_element
 from devmesh.sidecar.config import HttpManager
-from devmesh.sidecar.message import Headers, RequestHead, get_header, remove_header, set_header
+from devmesh.sidecar.message import (
+    HAS_CERTIFICATE,
+    HAS_EXPECT,
+    HAS_FORWARDED,
+    HAS_HOP,
+    HAS_ID,
+    HAS_PEER,
+    HAS_PROTO,
+    HAS_STEERING,
+    HAS_TOLD,
+    HOP_BY_HOP,
+    KEEP,
+    PEER_METADATA,
+    REQUEST_KINDS,
+    RESPONSE_HOPS,
+    STEERING,
+    TOLD,
+    Headers,
+    RequestHead,
+    ResponseHead,
+    get_header,
+    kinds,
+    remove_header,
+    set_header,
+)
 from devmesh.sidecar.record import Direction, Record
 from devmesh.sidecar.tls import Peer
 
-HOP_BY_HOP: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"})
-RESPONSE_HOPS: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade"})
 BODILESS_METHODS: Final = frozenset({b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"})
 IDS_AT_ONCE: Final = 64
-ID_PARTS: Final = struct.Struct("8s4s4s4s12s")
 # Of each 128 bits, what version 4 and its variant leave random, and what they are (RFC 9562 section 5.4).
 RANDOM_BITS: Final = sum(0xFFFFFFFF_FFFF_0FFF_3FFF_FFFFFFFFFFFF << 128 * number for number in range(IDS_AT_ONCE))
 FIXED_BITS: Final = sum(0x00000000_0000_4000_8000_000000000000 << 128 * number for number in range(IDS_AT_ONCE))
-KEEP: Final = (b"keep-alive", b"close")  # values of Connection that name no header of their own
-# By these a client would steer Envoy's router. It drops them from every request that is not "internal", which none is unless
-# internal_address_config says so (observed on Envoy 1.40), and from the edge those that tell what only a proxy knows.
-STEERING: Final = frozenset(
-    b"x-envoy-" + name
-    for name in (
-        b"internal", b"force-trace", b"ip-tags", b"max-retries", b"retry-on", b"retry-grpc-on", b"retriable-header-names", b"retriable-status-codes",
-        b"upstream-alt-stat-name", b"upstream-rq-per-try-timeout-ms", b"upstream-rq-timeout-alt-response", b"upstream-rq-timeout-ms",
-        b"upstream-stream-duration-ms", b"hedge-on-per-try-timeout",
-    )
-)  # fmt: skip
-TOLD: Final = frozenset(
-    b"x-envoy-" + name
-    for name in (
-        b"decorator-operation", b"downstream-service-cluster", b"downstream-service-node", b"expected-rq-timeout-ms", b"original-host",
-        b"original-path", b"attempt-count",
-    )
-)  # fmt: skip
-PEER_METADATA: Final = frozenset({b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id"})
-# What a head has, one bit for each kind.
-HAS_HOP: Final = 1
-HAS_STEERING: Final = 2
-HAS_TOLD: Final = 4
-HAS_PEER: Final = 8
-HAS_EXPECT: Final = 16
-HAS_PROTO: Final = 32
-HAS_FORWARDED: Final = 64
-HAS_ID: Final = 128
-HAS_CERTIFICATE: Final = 256
-KINDS: Final[dict[bytes, int]] = {
-    **dict.fromkeys(HOP_BY_HOP, HAS_HOP),
-    **dict.fromkeys(STEERING, HAS_STEERING),
-    **dict.fromkeys(TOLD, HAS_TOLD),
-    **dict.fromkeys(PEER_METADATA, HAS_PEER),
-    b"expect": HAS_EXPECT,
-    b"x-forwarded-proto": HAS_PROTO,
-    b"x-forwarded-for": HAS_FORWARDED,
-    b"x-request-id": HAS_ID,
-    b"x-forwarded-client-cert": HAS_CERTIFICATE,
-}
-RESPONSE_KINDS: Final[dict[bytes, int]] = {**dict.fromkeys(RESPONSE_HOPS, HAS_HOP), **dict.fromkeys(PEER_METADATA, HAS_PEER)}
 
 
 def prepare(
@@ -78,12 +57,12 @@ def prepare(
     """
     given = head.headers
     record.request_headers = given  # as they go on: Envoy's log and tags speak of the request after its edits, too
-    has = _kinds(given, KINDS)
+    has = head.has
     asked = b""
     if has & HAS_HOP:
         asked = upgrade(given)
         drop_hop_by_hop(given)
-        has = _kinds(given, KINDS)
+        has = head.has = kinds(given, REQUEST_KINDS)
     if has & HAS_EXPECT and not manager.proxy_100_continue:
         head.expects = take_expectation(given)
     if has & HAS_STEERING:
@@ -105,7 +84,6 @@ def prepare(
             set_header(given, b"x-forwarded-for", forwarded)
             record.downstream_remote = last_forwarded(forwarded) or record.downstream_remote
         if has & HAS_TOLD:
-            head.told = True
             record.target = get_header(given, b"x-envoy-original-path") or record.target  # what the proxy before us was asked for
     record.request_id = _request_id(given, ids, given_one=has & HAS_ID != 0, kept=not edge)
     if client is not None or has & HAS_CERTIFICATE:
@@ -135,31 +113,30 @@ def _request_id(pairs: Headers, ids: RequestIds, *, given_one: bool, kept: bool)
     return found
 
 
-def _kinds(pairs: Headers, kinds: dict[bytes, int]) -> int:
-    has = 0
-    for name, _ in pairs:
-        kind = kinds.get(name)
-        if kind is not None:
-            has |= kind
-    return has
-
-
 class RequestIds:
     """Random UUIDs (RFC 9562 section 5.4), from the digits of many at once: the standard library's class takes twenty times the time."""
 
-    __slots__ = ("_made", "_rng")
+    __slots__ = ("_digits", "_rng", "_used")
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._made: list[bytes] = []  # the next one last
+        self._digits = b""
+        self._used = 0  # of them
 
     def next(self) -> bytes:
-        if not self._made:
+        at = self._used
+        if at == len(self._digits):
             bits = self._rng.getrandbits(128 * IDS_AT_ONCE) & RANDOM_BITS | FIXED_BITS
-            digits = b"%0*x" % (32 * IDS_AT_ONCE, bits)
-            self._made = [b"-".join(parts) for parts in ID_PARTS.iter_unpack(digits)]
-            self._made.reverse()
-        return self._made.pop()
+            self._digits, at = b"%0*x" % (32 * IDS_AT_ONCE, bits), 0
+        self._used = at + 32
+        digits = self._digits
+        return b"%b-%b-%b-%b-%b" % (
+            digits[at : at + 8],
+            digits[at + 8 : at + 12],
+            digits[at + 12 : at + 16],
+            digits[at + 16 : at + 20],
+            digits[at + 20 : at + 32],
+        )
 
 
 def upgrade(pairs: Headers) -> bytes:
@@ -181,7 +158,10 @@ def drop_hop_by_hop(pairs: Headers) -> None:
 def needs_length(method: bytes, pairs: Headers) -> bool:
     """Whether a request without a body has to say so (RFC 9110 section 8.6): its method might have one."""
     return (
-        method not in BODILESS_METHODS and get_header(pairs, b"content-length") is None and get_header(pairs, b"transfer-encoding") is None
+        method != b"GET"
+        and method not in BODILESS_METHODS
+        and get_header(pairs, b"content-length") is None
+        and get_header(pairs, b"transfer-encoding") is None
     )
 
 
@@ -193,9 +173,9 @@ def take_expectation(pairs: Headers) -> bool:
     return waits
 
 
-def clean_response(pairs: Headers) -> bytes | None:
+def clean_response(head: ResponseHead) -> bytes | None:
     """Take out of a response head what ends here; the peer's metadata, if it sent some."""
-    has = _kinds(pairs, RESPONSE_KINDS)
+    has, pairs = head.has, head.headers
     if has & HAS_HOP:
         pairs[:] = [pair for pair in pairs if pair[0] not in RESPONSE_HOPS]  # what Connection names stays, as in Envoy
     if not has & HAS_PEER:

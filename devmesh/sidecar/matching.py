@@ -18,18 +18,27 @@ _QUIET = re2.Options()
 _QUIET.log_errors = False  # the mistake is raised, and must not be printed as well
 
 
+# The two that nearly every route has are functions with types, which compiled code calls without asking what their argument is.
 def exactly(text: bytes, *, fold: bool = False) -> Predicate:
     if fold:
         lowered = text.lower()
         return lambda value: value is not None and value.lower() == lowered
-    return lambda value: value == text
+
+    def same(value: bytes | None) -> bool:
+        return value is not None and value == text
+
+    return same
 
 
 def starts_with(text: bytes, *, fold: bool = False) -> Predicate:
     if fold:
         lowered = text.lower()
         return lambda value: value is not None and value.lower().startswith(lowered)
-    return lambda value: value is not None and value.startswith(text)
+
+    def starts(value: bytes | None) -> bool:
+        return value is not None and value.startswith(text)
+
+    return starts
 
 
 def ends_with(text: bytes, *, fold: bool = False) -> Predicate:

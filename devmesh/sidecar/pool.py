@@ -20,11 +20,12 @@ HttpAddress = tuple[str, int, bytes, tuple[str, str] | None]
 class Pool:
     """Connections to one endpoint over one transport."""
 
-    __slots__ = ("address", "connecting", "endpoint", "idle", "load", "mesh", "open", "retired", "target", "upstreams", "waiting")
+    __slots__ = ("active", "address", "connecting", "endpoint", "idle", "load", "mesh", "open", "retired", "target", "upstreams", "waiting")
 
     def __init__(self, upstreams: Upstreams, target: Target) -> None:
         self.upstreams, self.target = upstreams, target
         self.endpoint = key_of(target.endpoint)
+        self.active = upstreams.endpoint_load(self.endpoint)
         self.address: HttpAddress | None = None  # how `http_pool` finds it
         self.load = upstreams.load(target.cluster.name)
         self.mesh = target.tls is not None and any(name.startswith(b"istio") for name in target.alpn)  # the peer is a sidecar

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from devmesh.sidecar.config import Cluster, HttpManager, Listener, ProxyConfig, TcpProxy, WeightedCluster
 from devmesh.sidecar.dialer import Dialer
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 EMPTY = ProxyConfig("", {}, {}, {}, {})
 UNSEEN = TcpProxy("excluded", (WeightedCluster("PassthroughCluster", 1),), 1, recorded=False)
 CALLS_OUT = frozenset({"outbound", "virtual_outbound"})
+HUNDREDS: Final = 10  # a status has three digits, and is 0 where there was no answer
+INBOUND: Final = Direction.INBOUND  # an enum's attribute is a search each time
+OUTBOUND: Final = Direction.OUTBOUND
 REDIRECTED = {"virtual_outbound": Direction.OUTBOUND, "virtual_inbound": Direction.INBOUND}
 
 
@@ -95,7 +98,7 @@ class Proxy:
         self.undecided: set[asyncio.BaseTransport] = set()  # whose filter chain, TLS or inner protocol is not known yet
         self.draining = False
         self.counters: Counter[str] = Counter()
-        self._answered: tuple[dict[int, int], dict[int, int]] = ({}, {})  # outbound, inbound; by the status's hundreds
+        self._answered = [0] * HUNDREDS, [0] * HUNDREDS  # outbound, inbound; by the status's hundreds
         self.h2_ports: set[int] = set()
         self.calls_out = False  # the app has sent something through us
         self.noticed: Callable[[], None] = lambda: None  # told when one of these two changes
@@ -166,7 +169,7 @@ class Proxy:
             self.noticed()
 
     def _notice_call(self, record: Record) -> None:
-        if not self.calls_out and record.direction is Direction.OUTBOUND:
+        if not self.calls_out and record.direction is OUTBOUND:
             self.calls_out = True
             self.noticed()
 
@@ -174,8 +177,8 @@ class Proxy:
         self.counters[name] += 1
 
     def record(self, record: Record, manager: HttpManager) -> None:
-        answered = self._answered[record.direction is Direction.INBOUND]
-        answered[record.status // 100] = answered.get(record.status // 100, 0) + 1
+        answered = self._answered[1] if record.direction is INBOUND else self._answered[0]
+        answered[min(record.status // 100, HUNDREDS - 1)] += 1
         self.telemetry.record(record, manager)
         self._notice_call(record)
 
@@ -193,9 +196,10 @@ class Proxy:
     def _of_requests(self) -> Counter[str]:
         counters: Counter[str] = Counter()
         for direction, answered in zip((Direction.OUTBOUND, Direction.INBOUND), self._answered, strict=True):
-            for hundreds, count in answered.items():
-                counters[f"http.{direction.value}.rq_{hundreds}xx"] += count
-                counters[f"http.{direction.value}.rq_total"] += count
+            for hundreds, count in enumerate(answered):
+                if count:
+                    counters[f"http.{direction.value}.rq_{hundreds}xx"] += count
+                    counters[f"http.{direction.value}.rq_total"] += count
         return counters
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - Envoy's --drain-time-s, spent waiting on purpose

@@ -9,10 +9,9 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
-from devmesh.sidecar.message import Headers, get_header, set_header
+from devmesh.sidecar.message import BODILESS, Headers, get_header, set_header
 from devmesh.sidecar.record import Flag
 
-BODILESS: Final = (204, 304)  # RFC 9110 sections 15.3.5 and 15.4.5
 GRPC_STATUS: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}  # anything else: 2 UNKNOWN
 RESET: Final = "upstream connect error or disconnect/reset before headers. reset reason: "
 RETRIED: Final = "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: "
@@ -120,19 +119,33 @@ def status_line(status: int) -> bytes:
 
 
 class _Date:
-    """The second that it was last asked in, and its text."""
+    """The second that it was last asked in, its text, and how long that holds by a clock that is read anyhow."""
 
-    __slots__ = ("second", "text")
+    __slots__ = ("second", "since", "text", "until")
 
     def __init__(self) -> None:
         self.second, self.text = -1, b""
+        self.since = self.until = 0.0
 
 
 _date: Final = _Date()
 
 
 def http_date() -> bytes:
-    second = time.time_ns() // 1_000_000_000
+    return _written(time.time_ns())
+
+
+def http_date_at(now: float) -> bytes:
+    """The date, for which the wall clock is asked once a second; `now` is a clock that is read anyhow, in seconds, always the same one."""
+    if not _date.since <= now < _date.until:
+        wall = time.time_ns()
+        _written(wall)
+        _date.since, _date.until = now, now + 1 - wall % 1_000_000_000 / 1e9
+    return _date.text
+
+
+def _written(wall_ns: int) -> bytes:
+    second = wall_ns // 1_000_000_000
     if second != _date.second:
         _date.second, _date.text = second, formatdate(second, usegmt=True).encode()
     return _date.text

@@ -125,6 +125,16 @@ class ClusterLoad:
         return self.retries < max(limits.retry_budget_min, int(counted * limits.retry_budget_percent / 100))
 
 
+class EndpointLoad:
+    """The requests under way at one endpoint, of however many clusters; `pools` of it count here."""
+
+    __slots__ = ("key", "pools", "requests")
+
+    def __init__(self, key: str) -> None:
+        self.key = key  # `address:port`
+        self.requests = self.pools = 0
+
+
 @dataclass(slots=True)
 class HostHealth:
     """One endpoint's recent answers."""

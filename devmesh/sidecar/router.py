@@ -12,7 +12,7 @@ from devmesh.sidecar.config import Cluster, Endpoint, Route, RouteAction
 from devmesh.sidecar.filters import headers
 from devmesh.sidecar.forwarding import needs_length
 from devmesh.sidecar.http1.framing import Body
-from devmesh.sidecar.message import ResponseHead, remove_header, set_header
+from devmesh.sidecar.message import HAS_TOLD, ResponseHead, remove_header, set_header
 from devmesh.sidecar.mirror import Mirrored
 from devmesh.sidecar.pool import Pool
 from devmesh.sidecar.record import Direction, Flag
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 REPLAY_LIMIT: Final = 1024 * 1024  # bytes kept for retries: Envoy's per_connection_buffer_limit_bytes
 EARLY_LIMIT: Final = 64 * 1024  # bytes taken before there is a connection; reading stops there
+NONE_TRIED: Final[frozenset[str]] = frozenset()
 EXPECTED_TIMEOUT: Final = b"x-envoy-expected-rq-timeout-ms"
 
 
@@ -62,7 +63,7 @@ class Router:
         self.body: list[bytes] = []  # what an attempt must send that begins now
         self.body_bytes = 0
         self.replayable = True
-        self.tried: frozenset[str] = frozenset()
+        self.tried: frozenset[str] = NONE_TRIED
         self.mirrors: list[Mirrored] = []
         self._hash = None if action.hash_policies else NO_HASH
         self._timer: asyncio.TimerHandle | None = None
@@ -113,7 +114,10 @@ class Router:
             head.authority = exchange.record.authority = new_host
             set_header(head.headers, b"host", new_host)
         if action.timeout is not None:
-            set_header(head.headers, EXPECTED_TIMEOUT, action.timeout_ms)
+            if head.has & HAS_TOLD or exchange.manager.route_table.has_edits:
+                set_header(head.headers, EXPECTED_TIMEOUT, action.timeout_ms)
+            else:
+                head.headers.append((EXPECTED_TIMEOUT, action.timeout_ms))
         elif exchange.stream.direction is Direction.INBOUND:
             remove_header(head.headers, EXPECTED_TIMEOUT)
 
@@ -185,7 +189,7 @@ class Router:
             self._hash = request_hash(self.action.hash_policies, exchange.head, source, exchange.proxy.rng)
         retry = self.action.retry
         tries = retry.host_selection_attempts if retry is not None and retry.previous_hosts else 0
-        endpoint = upstreams.choose(cluster, self._hash.value, self.tried if tries else frozenset(), tries)
+        endpoint = upstreams.choose(cluster, self._hash.value, self.tried if tries else NONE_TRIED, tries)
         if endpoint is None:
             return None
         return upstreams.http_pool(cluster, endpoint, exchange.head.authority, self._source(cluster))
@@ -230,7 +234,7 @@ class Router:
         if attempt.pool.mesh:
             lines += exchange.proxy.peer_lines
         if exchange.host is not None and exchange.host.include_attempt_count:
-            if head.told:
+            if head.has & HAS_TOLD:
                 lines = [line for line in lines if not line.startswith(b"x-envoy-attempt-count:")]
             lines.append(b"x-envoy-attempt-count: %d" % self.attempts)
         if needs_length(head.method, pairs):

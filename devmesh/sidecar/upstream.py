@@ -15,7 +15,7 @@ from devmesh.sidecar.keepalive import keep_alive
 from devmesh.sidecar.partition import Partitions
 from devmesh.sidecar.pool import HttpAddress, Pool
 from devmesh.sidecar.proxy_protocol import Preface
-from devmesh.sidecar.resilience import ClusterLoad, OutlierDetector, Recent
+from devmesh.sidecar.resilience import ClusterLoad, EndpointLoad, OutlierDetector, Recent
 from devmesh.sidecar.routing import without_port
 from devmesh.sidecar.seam import Handler
 from devmesh.sidecar.slow_start import Warming
@@ -24,6 +24,20 @@ from devmesh.sidecar.tls import Contexts, Peer, TlsTransport
 from devmesh.sidecar.upstream_connection import Announce, UpstreamConnection
 
 NOBODY: Final[frozenset[str]] = frozenset()
+
+
+class _HttpPools:
+    """Of one cluster, as it is configured now; `by_endpoint` goes by the identity of endpoints, which are kept, so that no other has it."""
+
+    __slots__ = ("by_address", "by_endpoint", "cluster", "endpoints", "plain")
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.by_address: dict[HttpAddress, Pool] = {}
+        self.by_endpoint: dict[int, Pool] = {}
+        self.endpoints: list[Endpoint] = []
+        named = cluster.auto_sni or cluster.auto_san_validation
+        self.plain = cluster.kind != "ORIGINAL_DST" and not named  # an endpoint has one pool, whatever is asked
 
 
 class Upstreams:
@@ -41,13 +55,13 @@ class Upstreams:
         self._dialer = dialer or Dialer()
         self.now, self._rng = now, rng
         self._pools: dict[tuple[str, tuple[object, ...]], Pool] = {}
-        self._http_pools: dict[str, tuple[Cluster, dict[HttpAddress, Pool]]] = {}
+        self._http_pools: dict[str, _HttpPools] = {}
         self._retired: set[Pool] = set()
         self._loads: dict[str, ClusterLoad] = {}
         self._detectors: dict[str, OutlierDetector] = {}
         self._balancers: dict[str, Balancer] = {}
         self._warming: dict[str, Warming] = {}
-        self._active: dict[str, int] = {}
+        self._active: dict[str, EndpointLoad] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way = self.active  # bound once
         self.draining = False
@@ -124,17 +138,22 @@ class Upstreams:
         return warming
 
     def active(self, key: str) -> int:
-        return self._active.get(key, 0)
+        found = self._active.get(key)
+        return found.requests if found is not None else 0
 
-    def began(self, key: str) -> None:
-        self._active[key] = self._active.get(key, 0) + 1
+    def endpoint_load(self, key: str) -> EndpointLoad:
+        """Where one more pool counts its endpoint's requests."""
+        found = self._active.get(key)
+        if found is None:
+            found = self._active[key] = EndpointLoad(key)
+        found.pools += 1
+        return found
 
-    def ended(self, key: str) -> None:
-        left = self._active.get(key, 1) - 1
-        if left > 0:
-            self._active[key] = left
-        else:
-            self._active.pop(key, None)
+    def _uncounted(self, pool: Pool) -> None:
+        """A pool that is forgotten counts no more."""
+        pool.active.pools -= 1
+        if not pool.active.pools:
+            self._active.pop(pool.active.key, None)
 
     def observe(self, cluster: str, key: str, status: int | None) -> None:
         """Tell the outlier detector of a response (status) or a local failure (None)."""
@@ -153,13 +172,22 @@ class Upstreams:
         nor two of `source`, which is what the PROXY protocol tells.
         """
         known = self._http_pools.get(cluster.name)
-        if known is None or known[0] is not cluster:
-            known = self._http_pools[cluster.name] = (cluster, {})
+        if known is None or known.cluster is not cluster:
+            known = self._http_pools[cluster.name] = _HttpPools(cluster)
+        if not known.plain or source is not None:
+            return self._pool_at(known, cluster, endpoint, authority, source)
+        pool = known.by_endpoint.get(id(endpoint))
+        if pool is None:
+            pool = known.by_endpoint[id(endpoint)] = self._pool_at(known, cluster, endpoint, authority, source)
+            known.endpoints.append(endpoint)
+        return pool
+
+    def _pool_at(self, known: _HttpPools, cluster: Cluster, endpoint: Endpoint, authority: bytes, source: tuple[str, str] | None) -> Pool:
         host = without_port(authority) if cluster.auto_sni or cluster.auto_san_validation else b""
         address = (endpoint.address, endpoint.port, host, source)
-        pool = known[1].get(address)
+        pool = known.by_address.get(address)
         if pool is None:
-            pool = known[1][address] = self.pool(http_target(cluster, endpoint, host.decode("latin-1"), source))
+            pool = known.by_address[address] = self.pool(http_target(cluster, endpoint, host.decode("latin-1"), source))
             pool.address = address
         return pool
 
@@ -169,14 +197,18 @@ class Upstreams:
         Envoy forgets the hosts of ORIGINAL_DST clusters likewise, at the cleanup_interval after their last connection.
         """
         cluster = pool.target.cluster
-        self._retired.discard(pool)
+        if pool in self._retired:
+            self._retired.discard(pool)
+            self._uncounted(pool)
         endless = cluster.kind == "ORIGINAL_DST" or cluster.auto_sni or cluster.auto_san_validation or pool.target.source is not None
-        if pool.retired or not endless:
+        key = (cluster.name, pool.target.pool_key)
+        if pool.retired or not endless or self._pools.get(key) is not pool:
             return
-        self._pools.pop((cluster.name, pool.target.pool_key), None)
+        del self._pools[key]
+        self._uncounted(pool)
         known = self._http_pools.get(cluster.name)
-        if known is not None and pool.address is not None and known[1].get(pool.address) is pool:
-            del known[1][pool.address]
+        if known is not None and pool.address is not None and known.by_address.get(pool.address) is pool:
+            del known.by_address[pool.address]
 
     def pool(self, target: Target) -> Pool:
         key = (target.cluster.name, target.pool_key)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from devmesh.sidecar.http1.framing import NO_BODY, Body, CloseBody, FramingError
-from devmesh.sidecar.http1.response import MAX_HEAD, parse_response, response_body
+from devmesh.sidecar.http1.response import MAX_HEAD, parse_lines, response_body
 from devmesh.sidecar.message import ResponseHead
 from devmesh.sidecar.resilience import Failure
 from devmesh.sidecar.seam import Handler, as_protocol
@@ -147,16 +147,16 @@ class UpstreamConnection(Handler):
         """Parse response heads (1xx are passed on at once): the final one's body and what is here of it, once there is a final one."""
         self._buffer = b""
         while True:
-            end = data.find(b"\r\n\r\n") + 4
-            if end < 4:
+            text, end, rest = data.partition(b"\r\n\r\n")
+            if not end:
                 if len(data) > MAX_HEAD:
                     raise FramingError("response head too large")
                 if b"\n\n" in data or b"\n\r\n" in data:
                     raise FramingError("bare LF")  # a head that never ends
                 self._buffer = data
                 return None, b""
-            head, self._keep = parse_response(data[:end])
-            data = data[end:]
+            head, self._keep = parse_lines(text)
+            data = rest
             caller = self.caller
             if caller is None:
                 return None, b""

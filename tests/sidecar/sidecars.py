@@ -246,7 +246,7 @@ async def sidecar(
     assert not proxy.exchanges
     loads = [(name, load.connections, load.pending, load.requests, load.retries) for name, load in proxy.upstreams._loads.items()]
     assert all(load[1:] == (0, 0, 0, 0) for load in loads), loads
-    assert not any(proxy.upstreams._active.values())
+    assert not any(load.requests for load in proxy.upstreams._active.values())
 
 
 def one_route(

@@ -8,7 +8,7 @@ import pytest
 
 from devmesh.sidecar import forwarding
 from devmesh.sidecar.config import HttpManager, RouteTable
-from devmesh.sidecar.message import RequestHead, get_header
+from devmesh.sidecar.message import RequestHead, ResponseHead, get_header
 from devmesh.sidecar.record import Direction, Record
 from devmesh.sidecar.tls import Peer
 
@@ -162,6 +162,6 @@ def test_a_peers_metadata_ends_at_the_inbound_side_and_is_recorded(given):
 
 def test_a_response_loses_its_hops_and_gives_its_peer():
     pairs = [(b"connection", b"keep-alive, x-hop"), (b"x-hop", b"1"), (b"keep-alive", b"5"), (b"x-envoy-peer-metadata", b"m"), (b"x", b"y")]
-    assert forwarding.clean_response(pairs) == b"m"
+    assert forwarding.clean_response(ResponseHead(200, pairs)) == b"m"
     assert pairs == [(b"x-hop", b"1"), (b"x", b"y")]
-    assert forwarding.clean_response(pairs) is None
+    assert forwarding.clean_response(ResponseHead(200, pairs)) is None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from email.utils import parsedate_to_datetime
+
 import pytest
 
 from devmesh.sidecar import replies
@@ -97,3 +100,11 @@ def test_a_failed_attempt_is_told_by_its_reason_and_never_by_its_tls_text(detail
 )
 def test_reason_phrases(status, phrase):
     assert replies.reason_phrase(status) == phrase
+
+
+def test_the_date_is_the_wall_clocks_and_made_once_a_second():
+    at = 86_400.0 * 365
+    before = time.time_ns() // 1_000_000_000
+    dates = [replies.http_date_at(at + 5 * turn) for turn in range(3)]
+    assert all(before <= parsedate_to_datetime(date.decode()).timestamp() <= time.time_ns() / 1e9 for date in dates)
+    assert replies.http_date_at(at) is replies.http_date_at(at)

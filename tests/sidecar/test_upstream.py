@@ -46,9 +46,34 @@ async def test_pools_of_addresses_that_callers_choose_are_forgotten_with_their_l
     (server, _), (endpoint, _) = servers
     ours = upstreams()
     pool = await used(ours, cluster, endpoint, server)
-    assert len(ours._pools) == len(ours._http_pools[cluster.name][1]) == kept
+    assert len(ours._pools) == len(ours._http_pools[cluster.name].by_address) == kept
+    assert len(ours._active) == kept, "nor are its requests under way counted for ever"
     assert (ours.http_pool(cluster, endpoint, b"a") is pool) is bool(kept)
     assert not pool.load.connections
+
+
+def test_an_endpoint_has_one_pool_whichever_object_names_it_and_its_requests_are_counted_for_all_clusters():
+    ours = upstreams()
+    first, again = Endpoint("192.0.2.1", 80), Endpoint("192.0.2.1", 80)
+    pool = ours.http_pool(FIXED, first)
+    assert ours.http_pool(FIXED, again) is ours.http_pool(FIXED, first) is pool
+    other = ours.http_pool(Cluster("d", "EDS", "RANDOM", ()), first)
+    assert other is not pool
+    other.active.requests += 1
+    assert ours.active("192.0.2.1:80") == pool.active.requests == 1
+    assert ours.active("192.0.2.2:80") == 0
+
+
+def test_a_pool_that_a_new_configuration_takes_away_leaves_the_count_to_the_pools_that_stay():
+    ours = upstreams()
+    endpoint = Endpoint("192.0.2.1", 80)
+    clusters = [Cluster(name, "EDS", "RANDOM", (endpoint,)) for name in ("c", "d")]
+    for cluster in clusters:
+        ours.http_pool(cluster, endpoint)
+    ours.configure({"d": clusters[1]})
+    assert list(ours._active) == ["192.0.2.1:80"]
+    ours.configure({})
+    assert not ours._active
 
 
 @pytest.mark.skipif(not upstream.__file__.endswith(".py"), reason="a test's own caller cannot be below a compiled class")

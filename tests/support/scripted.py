@@ -170,4 +170,4 @@ class Scripted:
         assert not self.proxy.exchanges
         loads = self.proxy.upstreams._loads.values()
         assert all((one.connections, one.pending, one.requests, one.retries) == (0, 0, 0, 0) for one in loads)
-        assert not self.proxy.upstreams._active
+        assert not any(load.requests for load in self.proxy.upstreams._active.values())

@@ -8,7 +8,17 @@ from typing import Any, Final, NamedTuple
 import httptools
 
 from devmesh.sidecar.http1.framing import NO_BODY, Body, ChunkedBody, LengthBody
-from devmesh.sidecar.message import Headers, RequestHead, set_header
+from devmesh.sidecar.message import (
+    HAS_CODING,
+    HAS_CONNECTION,
+    HAS_HOST,
+    HAS_LENGTH,
+    KEEP,
+    REQUEST_KINDS,
+    Headers,
+    RequestHead,
+    set_header,
+)
 
 
 class BadRequest(Exception):
@@ -23,8 +33,7 @@ class BadRequest(Exception):
 
 
 CODEC_ERROR: Final = (400, b"Bad Request", "http1.codec_error")
-READ_HERE: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"proxy-connection"})
-KEEP: Final = (b"keep-alive", b"close")  # values of Connection that name no header of their own
+READ_HERE: Final = HAS_HOST | HAS_LENGTH | HAS_CODING | HAS_CONNECTION
 NEVER_NAMED: Final = frozenset({b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"})
 MAX_NAMED: Final = 9
 ABSOLUTE: Final = re.compile(rb"(?i:(https?))://(?:[^/?#@]*@)?(\[[0-9a-fA-F:.]+\]|[^/?#@:\[\]]+)(?::([0-9]{1,5}))?([/?][^#]*)?")
@@ -41,18 +50,16 @@ AUTHORITY: Final = re.compile(rb"[0-9A-Za-z!$%&'()*+,\-.:;=@\[\]_~]*")  # what E
 
 
 class _Collector:
-    __slots__ = ("complete", "headers")
+    __slots__ = ("headers",)
 
     def __init__(self) -> None:
         self.headers: Headers = []
-        self.complete = False
-
-    def on_message_complete(self) -> None:
-        self.complete = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # RFC 9110 section 5.5: white space around a value is not part of it; llhttp leaves what follows.
-        self.headers.append((name.lower(), value.rstrip(b" \t")))
+        if value.endswith(b" ") or value.endswith(b"\t"):  # noqa: PIE810 - compiled code has no words for several endings
+            value = value.rstrip(b" \t")
+        self.headers.append((name.lower(), value))
 
 
 class Absolute(NamedTuple):
@@ -106,11 +113,11 @@ class RequestHeads:
             collector = self._collector = _Collector()
             parser = httptools.HttpRequestParser(collector)
         else:
-            collector.headers, collector.complete = [], False
+            collector.headers = []
         method, target, tunnel = _read(head, parser)
         headers, collector.headers = collector.headers, []
         request, body = _checked(method, target, headers, max_headers)
-        if collector.complete and not (tunnel or request.close) and body is NO_BODY:
+        if not (tunnel or request.close) and body is NO_BODY:
             self._parser = parser
         return request, body
 
@@ -127,15 +134,20 @@ def _checked(method: bytes, target: bytes, headers: Headers, max_headers: int) -
     host = length = coding = None
     hosts = 0
     close = False
+    has = 0
     for name, value in headers:
-        if name not in READ_HERE:
+        kind = REQUEST_KINDS.get(name)
+        if kind is None:
             continue
-        if name == b"host":
+        has |= kind
+        if not kind & READ_HERE:
+            continue
+        if kind == HAS_HOST:
             host = value
             hosts += 1
-        elif name == b"content-length":
+        elif kind == HAS_LENGTH:
             length = value
-        elif name == b"transfer-encoding":
+        elif kind == HAS_CODING:
             coding = value
         else:
             options = value.lower()
@@ -150,7 +162,7 @@ def _checked(method: bytes, target: bytes, headers: Headers, max_headers: int) -
     body = _request_body(method, length, coding)
     if coding is not None and coding != b"chunked":
         set_header(headers, b"transfer-encoding", b"chunked")  # in any case here, and in one for those behind us
-    return RequestHead(method, target, host, headers, close=close), body
+    return RequestHead(method, target, host, headers, close=close, has=has), body
 
 
 def _is_authority(host: bytes) -> bool:
@@ -162,10 +174,10 @@ def _is_authority(host: bytes) -> bool:
 
 def _read(head: bytes, parser: Any) -> tuple[bytes, bytes, bool]:
     """Method, target, and whether the parser took it for the start of a tunnel; header fields go to its collector. Raises BadRequest."""
-    line_end = head.find(b"\r\n")
-    parts = head[:line_end].split(b" ")
-    if line_end < 0 or len(parts) != 3:
-        raise BadRequest(*(LOW_VERSION if NO_VERSION.fullmatch(head, 0, line_end) else CODEC_ERROR))
+    line, line_end, _ = head.partition(b"\r\n")
+    parts = line.split(b" ")
+    if not line_end or len(parts) != 3:
+        raise BadRequest(*(LOW_VERSION if NO_VERSION.fullmatch(line) else CODEC_ERROR))
     method, target, version = parts
     tunnel = False
     try:

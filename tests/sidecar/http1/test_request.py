@@ -224,3 +224,11 @@ def test_a_head_is_read_alike_whatever_came_before_it_on_its_connection(first, s
     for _ in range(2):
         outcome(heads.parse, ONE_AFTER_ANOTHER[first])
         assert outcome(heads.parse, ONE_AFTER_ANOTHER[second]) == outcome(parse_request, ONE_AFTER_ANOTHER[second])
+
+
+@pytest.mark.parametrize(("value", "closes"), [(b"close", True), (b"x, Close", True), (b"keep-alive", False)])
+def test_proxy_connection_ends_a_connection_as_connection_does(value, closes):
+    """Observed on Envoy 1.40."""
+    heads = RequestHeads()
+    raw = b"GET / HTTP/1.1\r\nHost: a\r\nProxy-Connection: " + value + b"\r\n\r\n"
+    assert [heads.parse(raw)[0].close for _ in range(3)] == [closes] * 3

@@ -6,7 +6,7 @@ import pytest
 from devmesh.sidecar.config import Cluster
 from devmesh.sidecar.record import Flag
 from devmesh.sidecar.telemetry import metrics
-from devmesh.sidecar.telemetry.metrics import AT_ONCE, BUCKETS, Histogram, Metrics, Service
+from devmesh.sidecar.telemetry.metrics import BUCKETS, Histogram, Metrics, Service
 from devmesh.sidecar.telemetry.peer import PeerLabels, encode
 from tests.sidecar.telemetry.records import CLUSTER, inbound, outbound
 
@@ -198,7 +198,27 @@ def test_one_cluster_name_may_become_a_service_later():
     assert services == {"reviews", "reviews.default.svc.cluster.local"}
 
 
-@pytest.mark.parametrize("many", [0, 1, AT_ONCE - 1, AT_ONCE, 3 * AT_ONCE + 5])
+OTHERS = [
+    {"status": 503},
+    {"flags": Flag.UH},
+    {"mtls": True},
+    {"peer_metadata": PEER},
+    {"peer_principal": "spiffe://cluster.local/ns/default/sa/reviews", "mtls": True},
+    {"request_headers": [(b"content-type", b"application/grpc")]},
+    {"authority": b"elsewhere"},
+]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=lambda other: next(iter(other)))
+def test_requests_of_one_cluster_that_differ_in_one_thing_are_counted_apart_in_any_order(other):
+    found = fresh()
+    for different in (False, False, True, True, False, True, False):
+        found.request(outbound(**other) if different else outbound(), None)
+    counts = [value for (name, _), value in samples(found).items() if name == "istio_requests_total"]
+    assert sorted(counts) == [3, 4]
+
+
+@pytest.mark.parametrize("many", [0, 1, 2, 200])
 def test_a_histogram_has_each_value_in_the_first_bucket_that_holds_it_whenever_it_is_read(many):
     rng = random.Random(many)
     values = [rng.choice([0, 0.5, 1, 24.9, 25, 25.1, 3_600_000, 3_600_001, rng.uniform(0, 5000)]) for _ in range(many)]
