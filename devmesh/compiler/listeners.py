@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 from devmesh.compiler.downstream_tls import server_tls
@@ -34,29 +35,36 @@ class Listeners:
     # -- outbound --------------------------------------------------------------------------------------------------
 
     def outbound(self) -> list[Json]:
-        out: dict[str, Json] = {}
+        chains: dict[str, list[Json]] = {}
         for service in self.world.services(self.proxy.namespace):
             for port in service.ports:
                 if port.protocol in ("http", "http2"):
-                    if f"0.0.0.0_{port.port}" not in out:
-                        out[f"0.0.0.0_{port.port}"] = self._by_port(port.port)
+                    name = f"0.0.0.0_{port.port}"
+                    built = [self._sniffed_chain(f"outbound_{name};", str(port.port))]
                 else:
-                    listener = self._by_address(service, port)
-                    known = out.setdefault(listener["name"], listener)
-                    if known is not listener and _both_by_sni(known, listener):
-                        known["filter_chains"] += listener["filter_chains"]
-        http = [item for item in out.values() if item["name"].startswith("0.0.0.0_")]
-        tcp = [item for item in out.values() if not item["name"].startswith("0.0.0.0_")]
+                    # What has no address of its own, or a range of them, is told apart by SNI or by range, or is alone at its port.
+                    address = service.cluster_ip if service.cluster_ip and "/" not in service.cluster_ip else "0.0.0.0"
+                    name, built = f"{address}_{port.port}", self._chains_by_address(service, port)
+                _merge(chains.setdefault(name, []), built)
+        listeners = [self._outbound_listener(name, found) for name, found in chains.items()]
+        http = [item for item in listeners if item["name"].startswith("0.0.0.0_")]
+        tcp = [item for item in listeners if not item["name"].startswith("0.0.0.0_")]
         return [*http, *tcp, self._virtual_outbound()]
 
-    def _by_port(self, port: int) -> Json:
-        chain = self._sniffed_chain(f"outbound_0.0.0.0_{port};", str(port))
+    def _outbound_listener(self, name: str, chains: list[Json]) -> Json:
+        """A chain for everything becomes the default one where there are others (istiod's buildListenerFromEntry)."""
+        address, _, port = name.rpartition("_")
+        narrow = [one for one in chains if "filter_chain_match" in one]
+        wide = [one for one in chains if "filter_chain_match" not in one]
+        sniffed = any("application_protocols" in one["filter_chain_match"] for one in narrow)
+        named = any("server_names" in one["filter_chain_match"] for one in narrow)
+        inspected = [*([TLS_INSPECTOR] if named else []), *([HTTP_INSPECTOR] if sniffed else [])]
         return {
-            "name": f"0.0.0.0_{port}",
-            "address": socket_address("0.0.0.0", port),
-            "filter_chains": [chain],
-            "default_filter_chain": self._passthrough_chain(),
-            "listener_filters": [HTTP_INSPECTOR],
+            "name": name,
+            "address": socket_address(address, int(port)),
+            "filter_chains": narrow or wide,
+            **({"default_filter_chain": wide[0] if wide else self._passthrough_chain()} if narrow else {}),
+            **({"listener_filters": inspected} if inspected else {}),
             **SNIFFED,
             "traffic_direction": "OUTBOUND",
             "bind_to_port": False,
@@ -77,27 +85,11 @@ class Listeners:
         name = self._passthrough_cluster()
         return {"filter_chain_match": {}, "filters": [tcp_proxy(name, name)], "name": "PassthroughFilterChain"}
 
-    def _by_address(self, service: Service, port: ServicePort) -> Json:
-        """Of what has no address of its own, at every address: told apart by SNI, or alone at its port."""
+    def _chains_by_address(self, service: Service, port: ServicePort) -> list[Json]:
         chains = outbound_chains(self.world, self.proxy, service, port)
-        address = service.cluster_ip or "0.0.0.0"
-        listener: Json = {
-            "name": f"{address}_{port.port}",
-            "address": socket_address(address, port.port),
-            "filter_chains": chains,
-            **SNIFFED,
-            "traffic_direction": "OUTBOUND",
-            "bind_to_port": False,
-        }
-        if port.protocol == "auto":
-            chain = self._sniffed_chain(f"outbound_{service.cluster_ip}_{port.port};", f"{service.hostname}:{port.port}")
-            listener["filter_chains"] = [chain]
-            listener["default_filter_chain"] = chains[0]
-            listener["listener_filters"] = [HTTP_INSPECTOR]
-        elif any("filter_chain_match" in one for one in chains):
-            listener["listener_filters"] = [TLS_INSPECTOR]
-            listener["default_filter_chain"] = self._passthrough_chain()
-        return listener
+        if port.protocol != "auto":
+            return chains
+        return [*chains, self._sniffed_chain(f"outbound_{service.cluster_ip}_{port.port};", f"{service.hostname}:{port.port}")]
 
     def _virtual_outbound(self) -> Json:
         name = self._passthrough_cluster()
@@ -121,7 +113,8 @@ class Listeners:
     # -- inbound ---------------------------------------------------------------------------------------------------
 
     def inbound(self) -> Json:
-        ports = sorted(self.world.ports_of(self.proxy), key=lambda served: served[1].target_port)
+        first = {port.target_port: (service, port) for service, port in reversed(self.world.ports_of(self.proxy))}
+        ports = [first[number] for number in sorted(first)]
         chains = [
             {
                 "filter_chain_match": {"destination_port": 15006},
@@ -279,9 +272,20 @@ class Listeners:
         return [_server_chain(one, found)] if found is not None else []
 
 
-def _both_by_sni(known: Json, other: Json) -> bool:
-    """Whether two services of one port may share its listener: every chain of both names server names."""
-    return all("server_names" in chain.get("filter_chain_match", {}) for one in (known, other) for chain in one["filter_chains"])
+def _merge(known: list[Json], more: list[Json]) -> None:
+    """The chains of another service at the same address, but for those that ask for what a known one does (istiod's mergeTCPFilterChains)."""
+    if not known:
+        known += more
+        return
+    for one in more:
+        if not any(_asks(one) == _asks(other) for other in known):
+            known.append(one)
+
+
+def _asks(chain: Json) -> tuple[object, ...]:
+    match = chain.get("filter_chain_match", {})
+    ranges = {ip_network(f"{one['address_prefix']}/{one['prefix_len']}", strict=False) for one in match.get("prefix_ranges", ())}
+    return match.get("transport_protocol"), match.get("application_protocols"), set(match.get("server_names", ())), ranges
 
 
 def _server_chain(one: GatewayServer, network: Json) -> Json:
