@@ -73,7 +73,7 @@ def _cluster(
 ) -> Json:
     """`direct`: it goes where the client addressed it, whatever the policy merged for a subset says; `by_client`: so istiod thinks for mTLS."""
     name = cluster_name(service.hostname, port.port, subset)
-    istio: Json = {"services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]}
+    istio: Json = {"services": [service_metadata(service)]}
     if rule is not None:
         istio["config"] = _config(rule.resource)
     if subset:
@@ -459,7 +459,7 @@ def inbound(world: World, service: Service, port: ServicePort) -> Json:
         "upstream_bind_config": {"source_address": {"address": "127.0.0.6", "port_value": 0}},
         "common_lb_config": {},
     }
-    istio: Json = {"services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]}
+    istio: Json = {"services": [service_metadata(service)]}
     _protocol(cluster, port)
     rule = rule_for(world, service, Client(service.namespace))
     if rule is not None and rule.spec.traffic_policy is not None:
@@ -470,6 +470,10 @@ def inbound(world: World, service: Service, port: ServicePort) -> Json:
     if not (isinstance(service, EntryService) and service.is_external):
         cluster["metadata"] = {"filter_metadata": {"istio": istio}}
     return cluster
+
+
+def service_metadata(service: Service) -> Json:
+    return {"host": service.hostname, "name": service.name, "namespace": service.namespace}
 
 
 def _config(resource: Resource) -> str:

@@ -45,17 +45,22 @@ def compile_proxy(world: World, workload: str) -> Compiled:
 def _sidecar(world: World, proxy: Workload, listeners: Listeners) -> Compiled:
     shared = outbound(world, neighbour(world, proxy))
     found = [*shared.clusters, clusters.black_hole(world.settings, cut_off(world, proxy)), clusters.passthrough(world.settings)]
-    seen: dict[str, Json] = {}
-    for service, port in world.ports_of(proxy):
-        cluster = clusters.inbound(world, service, port)
-        known = seen.setdefault(cluster["name"], cluster)
-        if known is not cluster:
-            named = known["metadata"]["filter_metadata"]["istio"]["services"]
-            named += [one for one in cluster["metadata"]["filter_metadata"]["istio"]["services"] if one not in named]
-    found += [*seen.values(), clusters.passthrough(world.settings, inbound=True)]
+    found += [*_inbound_clusters(world, proxy), clusters.passthrough(world.settings, inbound=True)]
     everything = [*shared.listeners, *with_access_logs([listeners.inbound()], world.settings)]
     snapshot = Snapshot.of(everything, shared.routes, found, shared.assignments, shared.names, encode=partial(encoded, world))
     return Compiled(snapshot, (), shared.origins)
+
+
+def _inbound_clusters(world: World, proxy: Workload) -> list[Json]:
+    """One for each port of the workload; services that come to it by the same port of theirs are named together."""
+    found: dict[int, tuple[int, Json]] = {}
+    for service, port in world.ports_of(proxy):
+        number, first = found.setdefault(port.target_port, (port.port, clusters.inbound(world, service, port)))
+        named = first.get("metadata", {}).get("filter_metadata", {}).get("istio", {}).get("services", [])
+        own = clusters.service_metadata(service)
+        if number == port.port and named and own not in named:
+            named.append(own)
+    return [cluster for _, cluster in found.values()]
 
 
 def _gateway(world: World, proxy: Workload, tables: Tables, listeners: Listeners) -> Compiled:

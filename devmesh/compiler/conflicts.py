@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from devmesh.compiler.shared import HTTP_INSPECTOR, TLS_INSPECTOR, Json, socket_address
 from devmesh.config.topology_types import ServicePort
@@ -65,4 +66,5 @@ def _same(one: Json, other: Json) -> bool:
 
 def _asked(chain: Json) -> tuple[object, ...]:
     match = chain.get("filter_chain_match", {})
-    return match.get("transport_protocol"), tuple(match.get("application_protocols", ())), frozenset(match.get("server_names", ()))
+    ranges = {ip_network(f"{one['address_prefix']}/{one['prefix_len']}", strict=False) for one in match.get("prefix_ranges", ())}
+    return match.get("transport_protocol"), tuple(match.get("application_protocols", ())), set(match.get("server_names", ())), ranges

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 
 from devmesh.compiler.shared import Json
 from devmesh.config.istio_service_entry import EntryPort, ServiceEntry
 from devmesh.config.model import Resource
-from devmesh.config.syntax import is_address
 from devmesh.config.topology_types import Protocol, Service, ServicePort
 
 PROTOCOLS: Mapping[str, Protocol] = {"HTTP": "http", "HTTP_PROXY": "http", "GRPC-WEB": "http2", "HTTP2": "http2", "GRPC": "http2"}
@@ -17,7 +17,7 @@ RESOLVED = {"DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryService(Service):
-    """One host of a ServiceEntry at one of its addresses; `cluster_ip` is empty where it has none."""
+    """One host of a ServiceEntry at one of its addresses or ranges of addresses; `cluster_ip` is empty where it has none."""
 
     resource: Resource
     entry: ServiceEntry
@@ -42,11 +42,17 @@ def entry_services(resources: Iterable[Resource]) -> Iterator[EntryService]:
         if not isinstance(spec, ServiceEntry) or spec.resolution == "DYNAMIC_DNS":
             continue
         ports = tuple(_port(port) for port in spec.ports)
-        addresses = [one for one in spec.addresses if is_address(one)] or [""]
+        addresses = [_address(one) for one in spec.addresses] or [""]
         selector = _selector(spec)
         for host in spec.hosts:
             for address in dict.fromkeys(addresses):
                 yield EntryService(host, resource.key.namespace, address, selector, ports, resource=resource, entry=spec)
+
+
+def _address(address: str) -> str:
+    """A range of one address is that address."""
+    host, _, bits = address.partition("/")
+    return host if bits and int(bits) == ip_address(host).max_prefixlen else address
 
 
 def _selector(spec: ServiceEntry) -> Mapping[str, str]:
@@ -110,7 +116,7 @@ def entry_names(entries: Iterable[EntryService], taken: Iterable[str]) -> Json:
     free = (address for number in range(254, 0, -1) if (address := f"{prefix}.{number}") not in busy)
     out: Json = {}
     for one in entries:
-        if one.name.startswith("*") or (not one.cluster_ip and one.entry.resolution == "NONE"):
+        if one.name.startswith("*") or "/" in one.cluster_ip or (not one.cluster_ip and one.entry.resolution == "NONE"):
             continue
         found = out.setdefault(one.name, {"ips": [], "registry": "External"})
         address = one.cluster_ip or next(free, "")

@@ -158,6 +158,18 @@ def gateway_tls_chains(world: World, proxy: Workload, one: GatewayServer, known:
 
 def outbound_chains(world: World, proxy: Workload, service: Service, port: ServicePort) -> list[Json]:
     """A sidecar's chains for one port below HTTP: what VirtualServices for the mesh say of it, else its own cluster."""
+    chains = _outbound_chains(world, proxy, service, port)
+    return [_within(service.cluster_ip, chain) for chain in chains] if "/" in service.cluster_ip else chains
+
+
+def _within(network: str, chain: Json) -> Json:
+    """Only for destinations in a range of addresses."""
+    address, _, bits = network.partition("/")
+    match = {**chain.get("filter_chain_match", {}), "prefix_ranges": [{"address_prefix": address, "prefix_len": int(bits)}]}
+    return {**chain, "filter_chain_match": match}
+
+
+def _outbound_chains(world: World, proxy: Workload, service: Service, port: ServicePort) -> list[Json]:
     naming = _naming(world, proxy.namespace, service)
     if not port.is_tls:
         return [_outbound_tcp(world, proxy, service, port, naming)]
@@ -202,6 +214,6 @@ def _routed(resource: Resource, network: Json) -> Json:
 def _own_chain(world: World, proxy: Workload, service: Service, port: ServicePort) -> Json:
     """TLS to a service without an address is told by its host's name."""
     name = cluster_name(service.hostname, port.port, "")
-    match = server_names([service.hostname]) if port.is_tls and not service.cluster_ip else {}
+    match = server_names([service.hostname]) if port.is_tls and (not service.cluster_ip or "/" in service.cluster_ip) else {}
     network = _governed(tcp_proxy(name, name), rule_for(world, service, client_of(world, proxy)), "")
     return {**match, "filters": [network], "transport_socket_connect_timeout": "15s"}

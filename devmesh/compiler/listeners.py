@@ -43,10 +43,10 @@ class Listeners:
         return [*(one.listener(self._passthrough_chain()) for one in (*by_port, *by_address)), self._virtual_outbound()]
 
     def _entry(self, service: Service, port: ServicePort) -> Entry:
-        """HTTP is told apart by its names, so at every address; so is of the rest what has no address of its own, by SNI or alone at its port."""
+        """HTTP is told apart by its names, so at every address; so is of the rest what has no single address, by range, by SNI or alone at its port."""
         if port.protocol in ("http", "http2"):
             return Entry(EVERY_ADDRESS, port.port, "http" if port.is_http_proxy else "auto", self._http_chains_out(port))
-        address = service.cluster_ip or EVERY_ADDRESS
+        address = service.cluster_ip if service.cluster_ip and "/" not in service.cluster_ip else EVERY_ADDRESS
         chains = outbound_chains(self.world, self.proxy, service, port)
         if port.protocol == "auto":
             chains.append(self._sniffed_chain(f"outbound_{address}_{port.port};", f"{service.hostname}:{port.port}"))

@@ -155,13 +155,9 @@ class World:
 
     @per_world
     def ports_of(self, workload: Workload) -> list[tuple[Service, ServicePort]]:
-        """What it serves; of ServiceEntries that select it the ports that no service before them has there."""
-        found = [(service, port) for service in self.services_of(workload) for port in service.ports]
-        for one in self.entries:
-            if one.namespace == workload.namespace and matches(one.selector, workload.labels):
-                served = {port.target_port for _, port in found}
-                found += [(one, port) for port in one.ports if port.target_port not in served]
-        return found
+        """What it serves; ServiceEntries that select it come last."""
+        selecting = [one for one in self.entries if one.namespace == workload.namespace and matches(one.selector, workload.labels)]
+        return [(service, port) for service in (*self.services_of(workload), *selecting) for port in service.ports]
 
 
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:

@@ -71,10 +71,8 @@ def _check_address(check: Checker, path: str, address: str, resolution: str) -> 
     check.at_most(path, address, MAX_ADDRESS)
     if problem := subnet_problem(address):
         check.error(path, problem)
-    elif "/" in address:
-        if resolution not in ("NONE", "STATIC"):
-            check.error(path, "CIDR addresses are allowed only for NONE/STATIC resolution types")
-        check.no_effect(path, "ranges of addresses are not matched: name single addresses")
+    elif "/" in address and resolution not in ("NONE", "STATIC"):
+        check.error(path, "CIDR addresses are allowed only for NONE/STATIC resolution types")
 
 
 def _check_selector(check: Checker, spec: ServiceEntry) -> None:

@@ -1,6 +1,6 @@
 """Which filter chain takes a connection, by its first bytes.
 
-Follows Envoy's FilterChainManagerImpl: destination port, server name, transport protocol, application protocols. Each narrows the chains to
+Follows Envoy's FilterChainManagerImpl: destination port, destination address, server name, transport protocol, application protocols. Each narrows the chains to
 those that name the most specific value; a chain that the next one then rules out is not replaced by a less specific one.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from devmesh.sidecar.clienthello import ClientHello, NotTls, read_client_hello
 from devmesh.sidecar.config import FilterChain, FilterChainMatch, Listener
@@ -45,12 +46,15 @@ def _unknown_method(data: bytes) -> str:
     return "http/1.1" if line.endswith((b" HTTP/1.1", b" HTTP/1.0")) else ""
 
 
-def select_chain(listener: Listener, port: int, first: First) -> FilterChain | None:
-    """The chain for a connection to `port`, else the default one."""
+def select_chain(listener: Listener, destination: tuple[str, int], first: First) -> FilterChain | None:
+    """The chain for a connection to an address and port, else the default one."""
+    ip, port = destination
     hello = first.tls if listener.inspects_tls(port) else None
     transport = "raw_buffer" if hello is None else "tls"
     protocols = hello.application_protocols if hello is not None else _http_protocols(listener, port, first)
     found = _narrowed(listener.chains, [lambda match: match.destination_port == port, lambda match: match.destination_port is None])
+    if listener.by_address:
+        found = _by_address(found, ip)
     found = _narrowed(found, _by_server_name(hello.server_name if hello is not None else ""))
     found = _narrowed(found, [lambda match: match.transport_protocol == transport, lambda match: not match.transport_protocol])
     found = _narrowed(found, _by_application_protocol(protocols))
@@ -66,6 +70,16 @@ def _narrowed(chains: tuple[FilterChain, ...], by_specificity: Iterable[Fits]) -
         if found:
             return found
     return ()
+
+
+def _by_address(chains: tuple[FilterChain, ...], ip: str) -> tuple[FilterChain, ...]:
+    """Those of the longest range that the address is in, else those without ranges."""
+    address = ip_address(ip)
+    containing = [[n.prefixlen for n in chain.match.prefix_ranges if address in n] for chain in chains]
+    longest = max((length for lengths in containing for length in lengths), default=None)
+    if longest is None:
+        return tuple(chain for chain in chains if not chain.match.prefix_ranges)
+    return tuple(chain for chain, lengths in zip(chains, containing, strict=True) if longest in lengths)
 
 
 def _http_protocols(listener: Listener, port: int, first: First) -> tuple[str, ...]:

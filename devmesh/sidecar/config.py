@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final, Protocol
 
 
@@ -264,7 +265,7 @@ class TcpProxy:
 @dataclass(frozen=True, slots=True)
 class FilterChainMatch:
     destination_port: int | None = None
-    prefix_ranges: tuple[str, ...] = ()
+    prefix_ranges: tuple[IPv4Network | IPv6Network, ...] = ()  # of destination addresses
     server_names: tuple[str, ...] = ()
     transport_protocol: str = ""  # "" | tls | raw_buffer
     application_protocols: frozenset[str] = frozenset()
@@ -294,6 +295,7 @@ class Listener:
     inspector_timeout: float = 15.0
     tls_uninspected: tuple[tuple[int, int], ...] = ()  # destination ports [start, end) where the inspector is switched off
     http_uninspected: tuple[tuple[int, int], ...] = ()
+    by_address: bool = False  # some chain names ranges of destination addresses
 
     def inspects(self, port: int) -> bool:
         """Whether the first bytes must be seen before a chain is chosen; where not, a server may speak first."""

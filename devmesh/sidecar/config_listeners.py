@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from devmesh.sidecar.config import (
     ConfigError,
@@ -51,11 +52,12 @@ def parse_listener(listener: Json, tables: Mapping[str, RouteTable]) -> Listener
     if inspectors - LISTENER_FILTERS:
         raise ConfigError(name, f"listener filter {min(inspectors - LISTENER_FILTERS)} is not supported")
     default = listener.get("default_filter_chain")
+    chains = tuple(_chain(listener, chain, tables) for chain in listener.get("filter_chains", ()))
     return Listener(
         name=name,
         address=address["address"],
         port=int(address["port_value"]),
-        chains=tuple(_chain(listener, chain, tables) for chain in listener.get("filter_chains", ())),
+        chains=chains,
         default_chain=_chain(listener, default, tables) if default else None,
         bind_to_port=bool(listener.get("bind_to_port", True)),
         use_original_dst=bool(listener.get("use_original_dst")),
@@ -66,6 +68,7 @@ def parse_listener(listener: Json, tables: Mapping[str, RouteTable]) -> Listener
         inspector_timeout=seconds(listener.get("listener_filters_timeout"), 15.0) or 0.0,
         tls_uninspected=_switched_off(listener, "tls_inspector"),
         http_uninspected=_switched_off(listener, "http_inspector"),
+        by_address=any(chain.match.prefix_ranges for chain in chains),
     )
 
 
@@ -110,13 +113,11 @@ def _chain(owner: Json, chain: Json, tables: Mapping[str, RouteTable]) -> Filter
     if tls is not None and isinstance(network, HttpManager) and owner.get("traffic_direction") == "OUTBOUND":
         tls = replace(tls, alpn=tuple(name for name in tls.alpn if name != b"h2"))  # a gateway reads requests, and HTTP/2 is only carried
     refuse(listener, match, UNREAD_CHAIN_MATCHES, "filter_chain_match.")
-    if any(r.get("prefix_len") for r in match.get("prefix_ranges", ())):
-        raise ConfigError(listener, "filter_chain_match.prefix_ranges of less than every address is not supported")
     return FilterChain(
         name=chain.get("name", ""),
         match=FilterChainMatch(
             destination_port=optional_number(match.get("destination_port")),
-            prefix_ranges=tuple(f"{r['address_prefix']}/{r.get('prefix_len', 0)}" for r in match.get("prefix_ranges", ())),
+            prefix_ranges=tuple(_range(listener, one) for one in match.get("prefix_ranges", ())),
             server_names=tuple(match.get("server_names", ())),
             transport_protocol=match.get("transport_protocol", ""),
             application_protocols=frozenset(match.get("application_protocols", ())),
@@ -124,6 +125,14 @@ def _chain(owner: Json, chain: Json, tables: Mapping[str, RouteTable]) -> Filter
         network=network,
         tls=tls,
     )
+
+
+def _range(listener: str, given: Json) -> IPv4Network | IPv6Network:
+    """Bits beyond its length mean nothing (Envoy's CidrRange)."""
+    try:
+        return ip_network(f"{given['address_prefix']}/{given.get('prefix_len', 0)}", strict=False)
+    except ValueError as error:
+        raise ConfigError(listener, f"filter_chain_match.prefix_ranges: {error}") from error
 
 
 def _tls(listener: str, socket: Json | None) -> TlsContext | None:

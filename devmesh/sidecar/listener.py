@@ -63,10 +63,9 @@ class Accepted(Handler):
 
     def _server_may_speak_first(self) -> bool:
         """A plain TCP chain that nothing has to be read for, as MySQL or SMTP need it."""
-        port = self._original[1]
-        if self._listener.inspects(port):
+        if self._listener.inspects(self._original[1]):
             return False
-        chain = select_chain(self._listener, port, First())
+        chain = select_chain(self._listener, self._original, First())
         return chain is not None and chain.tls is None and isinstance(chain.network, TcpProxy)
 
     def data_received(self, data: bytes) -> None:
@@ -109,7 +108,7 @@ class Accepted(Handler):
             return
         if first.protocol == "h2c" or (first.tls is not None and {"h2", "istio-h2"} & set(first.tls.application_protocols)):
             self._saw_h2()
-        chain = select_chain(self._listener, self._original[1], first)
+        chain = select_chain(self._listener, self._original, first)
         if chain is None:
             log.info("%s: no filter chain for a connection to port %s", self._listener.name, self._original[1])
             transport.close()
@@ -169,7 +168,7 @@ class Accepted(Handler):
     def _relocate(self, first: First, peer: Peer | None) -> HttpManager | None:
         """The same connection's chain in the configuration that is in force now."""
         listener = self._proxy.config.listeners.get(self._listener.name)
-        chain = select_chain(listener, self._original[1], first) if listener is not None else None
+        chain = select_chain(listener, self._original, first) if listener is not None else None
         if chain is None or not isinstance(chain.network, HttpManager) or (chain.tls is None) != (peer is None):
             return None
         return chain.network

@@ -78,9 +78,10 @@ class ProxyRequests:
         return None
 
     def _is_told_by_name(self, host: str, port: int) -> bool:
-        """A ServiceEntry's host whose cluster finds its endpoints itself: by Host or SNI it is known at any address."""
+        """A ServiceEntry's host whose cluster finds its endpoints itself: by Host or SNI it is known at any address, unless ranges of them tell."""
         cluster = self._proxy.config.clusters.get(f"outbound|{port}||{host}")
-        return cluster is not None and cluster.kind != "ORIGINAL_DST"
+        listener = self._proxy.outbound_listener(ANY, port)
+        return cluster is not None and cluster.kind != "ORIGINAL_DST" and not (listener is not None and listener.by_address)
 
     async def _outside(self, connection: HttpConnection, head: RequestHead, host: str, port: int) -> None:
         """A destination that the mesh does not know: resolve it, refuse what is this machine's own."""
@@ -125,7 +126,7 @@ class ProxyRequests:
     def _http_manager(self, ip: str, port: int) -> HttpManager:
         """The HTTP chain that a redirected plaintext request to (ip, port) would meet; a TCP chain's cluster gets a manager of its own."""
         listener = self._proxy.outbound_listener(ip, port)
-        chain: FilterChain | None = select_chain(listener, port, HTTP1) if listener is not None else None
+        chain: FilterChain | None = select_chain(listener, (ip, port), HTTP1) if listener is not None else None
         if chain is None:
             return self._manager("BlackHoleCluster")
         if isinstance(chain.network, TcpProxy):

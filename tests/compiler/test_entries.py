@@ -133,3 +133,16 @@ def test_names_of_an_entry_are_those_that_a_server_outside_must_prove_unless_the
         config = compiled("web-v1", yaml, rule)["clusters"]["outbound|80||ext.example"]["transport_socket"]["typed_config"]
         context = config["common_tls_context"]["combined_validation_context"]["default_validation_context"]
         assert context == {"match_subject_alt_names": [{"exact": expected}]}
+
+
+def test_ranges_of_one_port_share_its_listener_and_name_no_address_for_a_resolver():
+    tcp = "ports: [{number: 6000, name: tcp, protocol: TCP}], resolution: NONE"
+    near = document("ServiceEntry", "near", f"{{hosts: [near.example], {tcp}, addresses: [10.7.1.0/24, 10.8.0.1/32]}}")
+    wide = document("ServiceEntry", "wide", f"{{hosts: [wide.example], {tcp}, addresses: [10.7.0.0/16]}}")
+    listeners = compiled("web-v1", near, wide)["listeners"]
+    ranges = [one["filter_chain_match"]["prefix_ranges"] for one in listeners["0.0.0.0_6000"]["filter_chains"]]
+    assert ranges == [[{"address_prefix": "10.7.1.0", "prefix_len": 24}], [{"address_prefix": "10.7.0.0", "prefix_len": 16}]]
+    assert "filter_chain_match" not in listeners["10.8.0.1_6000"]["filter_chains"][0]
+    whole = world(near, wide)
+    table = names(whole, whole.topology.workload("web-v1"))["table"]
+    assert (table["near.example"]["ips"], "wide.example" in table) == (["10.8.0.1"], False)

@@ -25,7 +25,6 @@ def test_an_entry_that_istio_takes_is_clean():
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        (f"hosts: [a.example], addresses: [10.7.0.0/16], {HTTP}, {STATIC}", "ranges of addresses"),
         ("hosts: [a.example], ports: [{number: 80, name: a}], resolution: DNS", "plain TCP"),
         (f"hosts: ['*.example'], {HTTP}, resolution: DYNAMIC_DNS", "left out"),
         ("hosts: [a.example], resolution: DNS", "never called"),

@@ -54,9 +54,9 @@ def chain(name: str, **match):
     return {**snapshots.http_chain(), "name": name, "filter_chain_match": match}
 
 
-def chosen(first: First, *chains, port: int = 80, **fields) -> str:
+def chosen(first: First, *chains, port: int = 80, ip: str = "10.0.0.1", **fields) -> str:
     listener = snapshots.parsed(listeners=[snapshots.listener(*chains, **{"listener_filters": INSPECTORS, **fields})]).listeners["l"]
-    found = select_chain(listener, port, first)
+    found = select_chain(listener, (ip, port), first)
     return found.name if found is not None else ""
 
 
@@ -164,3 +164,38 @@ def test_what_no_inspector_looks_for_on_a_port_is_not_seen_there(first, inspecto
 def test_a_chain_that_only_tls_can_match_brings_the_inspector_with_it():
     assert chosen(ISTIO, chain("tls", transport_protocol="tls"), listener_filters=[]) == "tls"
     assert chosen(ISTIO, chain("named", server_names=["outbound_.80_._.a.b"]), listener_filters=[]) == "named"
+
+
+def ranges(*networks):
+    return [{"address_prefix": address, "prefix_len": int(bits)} for address, _, bits in (one.partition("/") for one in networks)]
+
+
+@pytest.mark.parametrize(
+    ("ip", "name"),
+    [
+        ("10.77.1.2", "near"),
+        ("10.78.1.2", "wide"),
+        ("172.16.0.1", "wide"),
+        ("192.0.2.1", "any"),
+        ("2001:db8::5", "v6"),
+        ("2001:db9::5", "any"),
+    ],
+)
+def test_the_longest_range_of_the_destination_comes_before_what_is_asked_for(ip, name):
+    chains = [
+        chain("any"),
+        chain("wide", prefix_ranges=ranges("10.0.0.0/8", "172.16.0.1/12")),
+        chain("near", prefix_ranges=ranges("10.77.0.0/16")),
+        chain("v6", prefix_ranges=ranges("2001:db8::/64")),
+    ]
+    assert chosen(RAW, *chains, ip=ip) == name
+
+
+def test_a_range_whose_chains_ask_for_another_name_leaves_the_connection_to_the_default_chain():
+    chains = [
+        chain("here", prefix_ranges=ranges("10.0.0.0/8"), server_names=["a.example"]),
+        chain("named", server_names=["www.example.org"]),
+    ]
+    fields = {"default_filter_chain": chain("default")}
+    assert chosen(OTHER, *chains, ip="10.1.1.1", **fields) == "default"
+    assert chosen(OTHER, *chains, ip="192.0.2.1", **fields) == "named"

@@ -1,3 +1,5 @@
+from ipaddress import IPv4Network
+
 import pytest
 
 from devmesh.sidecar.config import FilterChainMatch, TcpProxy, WeightedCluster
@@ -67,7 +69,7 @@ def test_a_filter_chain_is_read():
         "typed_config": {"require_client_certificate": True, "common_tls_context": {"alpn_protocols": ["h2"]}},
     }
     chain = parsed(listeners=[listener({**http_chain(), "filter_chain_match": match, "transport_socket": socket})]).listeners["l"].chains[0]
-    assert chain.match == FilterChainMatch(9080, ("0.0.0.0/0",), ("a.x",), "tls", frozenset({"istio", "h2"}))
+    assert chain.match == FilterChainMatch(9080, (IPv4Network("0.0.0.0/0"),), ("a.x",), "tls", frozenset({"istio", "h2"}))
     assert chain.tls.require_client_certificate
     assert chain.tls.alpn == (b"h2",)
 
@@ -160,8 +162,8 @@ def test_without_inspectors_nothing_is_inspected():
             "a chain for some callers would be everybody's",
         ),
         (
-            [listener({**http_chain(), "filter_chain_match": {"prefix_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]}})],
-            "prefix_ranges of less than every address",
+            [listener({**http_chain(), "filter_chain_match": {"prefix_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 33}]}})],
+            "filter_chain_match.prefix_ranges",
             "a chain for some addresses would be everybody's",
         ),
         (

@@ -445,5 +445,6 @@ class Inputs:
             endpoint |= self._with(serviceAccount=(0.3, lambda: "there"))
             spec["endpoints"] = [{"address": "10.9.0.1" if resolution == "STATIC" else "eu.example.net", **endpoint}]
         if protocol == "TCP" or self._maybe(0.3):
-            spec["addresses"] = [f"240.0.0.{number + 1}"]
+            ranged = resolution in ("NONE", "STATIC") and self._maybe(0.3)
+            spec["addresses"] = [f"240.{self._any(0, number)}.0.0/16" if ranged else f"240.0.0.{number + 1}"]
         return self._resource(NETWORKING, "ServiceEntry", f"se{number}", spec, "default")

@@ -70,3 +70,10 @@ async def test_several_entries_have_one_host_and_workloads_that_an_entry_selects
     for answer, (reached, over_tls) in zip(found, IN_THE_MESH.values(), strict=True):
         assert (answer.status == 200, answer.reached) == (bool(reached), reached)
         assert not reached or bool(answer.app_saw["tls"]) is over_tls
+
+
+@pytest.mark.parametrize("row", ["ours", "Envoy"])
+async def test_an_address_in_several_ranges_belongs_to_the_longest(row, certificates, tmp_path):
+    table = [Request("GET", f"http://203.0.113.7:{port}/a") for port in (6000, 7777)]
+    found = await answers(row, "productpage-v1", certificates, tmp_path, "se-range-reached", table)
+    assert [one.reached for one in found] == ["httpbin-vip", "store-vip"]
