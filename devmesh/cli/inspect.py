@@ -115,13 +115,22 @@ def _routes(found: list[dict[str, Any]]) -> Rows:
                         match,
                         clusters or next(k for k in ("redirect", "direct_response") if k in route),
                         config,
+                        _source(route),
                     )
                 )
-    return ("TABLE", "HOST", "MATCH", "TO", "VIRTUAL SERVICE"), rows
+    return ("TABLE", "HOST", "MATCH", "TO", "VIRTUAL SERVICE", "SOURCE"), rows
 
 
 def _clusters(found: list[dict[str, Any]]) -> Rows:
-    return ("NAME", "TYPE", "POLICY"), [(one["name"], one.get("type", ""), one.get("lb_policy", "")) for one in found]
+    return ("NAME", "TYPE", "POLICY", "SOURCE"), [
+        (one["name"], one.get("type", ""), one.get("lb_policy", ""), _source(one)) for one in found
+    ]
+
+
+def _source(value: dict[str, Any]) -> str:
+    """The line of YAML that a route or a cluster follows from; "" for those that every mesh has."""
+    source: str = value.get("metadata", {}).get("filter_metadata", {}).get("devmesh", {}).get("source", "")
+    return source
 
 
 def _endpoints(found: list[dict[str, Any]]) -> Rows:

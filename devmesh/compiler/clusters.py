@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from devmesh.compiler.destination_rules import Client, Policy, policy_for, rule_for, subset_labels, subset_policy
+from devmesh.compiler.destination_rules import Client, Policy, Rule, policy_for, rule_for, subset_labels, subset_policy
 from devmesh.compiler.downstream_tls import CA_SUFFIX, credential
 from devmesh.compiler.entries import EntryService, as_addressed, is_empty, resolve
 from devmesh.compiler.policies import leaves_endpoints_to_clients, passes_through
 from devmesh.compiler.security import has_sidecar, namespace_mode
-from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, file_secret, secret
+from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, file_secret, said_at, secret
 from devmesh.compiler.world import MeshSettings, World, per_world
 from devmesh.config.durations import format_duration
 from devmesh.config.istio_destination import (
@@ -48,9 +48,7 @@ def service_clusters(world: World, service: Service, port: ServicePort, client: 
         direct, by_client = passes_through(spec, name, port.port), leaves_endpoints_to_clients(spec, name)
         if direct or not is_empty(service, labels):
             built.append(
-                _cluster(
-                    world, service, port, name, policy, rule.resource, labels, at_gateway=at_gateway, direct=direct, by_client=by_client
-                )
+                _cluster(world, service, port, name, policy, rule, labels, at_gateway=at_gateway, direct=direct, by_client=by_client)
             )
     return built
 
@@ -65,7 +63,7 @@ def _cluster(
     port: ServicePort,
     subset: str,
     policy: Policy,
-    resource: Resource | None,
+    rule: Rule | None,
     labels: dict[str, str],
     *,
     at_gateway: bool,
@@ -75,8 +73,12 @@ def _cluster(
     """`direct`: it goes where the client addressed it, whatever the policy merged for a subset says; `by_client`: so istiod thinks for mTLS."""
     name = cluster_name(service.hostname, port.port, subset)
     istio: Json = {"services": [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]}
-    if resource is not None:
-        istio["config"] = _config(resource)
+    source: Json = {}
+    if rule is not None:
+        istio["config"] = _config(rule.resource)
+        source = said_at(rule.sources[subset])
+    elif isinstance(service, EntryService):
+        source = said_at(service.resource.position("spec.hosts"))
     if subset:
         istio["subset"] = subset
     elif isinstance(service, EntryService) and service.is_external:
@@ -90,7 +92,7 @@ def _cluster(
         "lb_policy": "LEAST_REQUEST",
         "circuit_breakers": {"thresholds": [_thresholds()]},
         "common_lb_config": {"healthy_panic_threshold": {}},
-        "metadata": {"filter_metadata": {"istio": istio}},
+        "metadata": {"filter_metadata": {"istio": istio, **source}},
     }
     _protocol(cluster, port, at_gateway=at_gateway)
     if direct and subset:
@@ -462,6 +464,7 @@ def inbound(world: World, service: Service, port: ServicePort) -> Json:
     rule = rule_for(world, service, Client(service.namespace))
     if rule is not None and rule.spec.traffic_policy is not None:
         cluster["metadata"]["filter_metadata"]["istio"]["config"] = _config(rule.resource)
+        cluster["metadata"]["filter_metadata"] |= said_at(rule.sources[""])
         policy = policy_for(rule.spec.traffic_policy, port.port)
         _connection_pool(cluster, policy.connection_pool)
         _retry_budget(cluster, policy.retry_budget)
