@@ -13,7 +13,7 @@ import typer
 from devmesh.cli import output
 from devmesh.cli.options import Compose, ComposeFile, Output
 from devmesh.cli.output import Format
-from devmesh.cli.sources import Sources, config_of
+from devmesh.cli.sources import config_of, source_of
 from devmesh.config.addon_names import ADDONS
 from devmesh.errors import DevmeshError, UsageError
 from devmesh.mesh import Mesh
@@ -79,12 +79,11 @@ def proxy_config(kind: str, service: str, compose_file: ComposeFile = None, form
     if form is not Format.table:
         output.data({kind: found}, form)
         return
-    sources = asyncio.run(Sources.of(mesh))
     workloads = {one["ip"]: workload for workload, one in mesh.state()["workloads"].items() if "ip" in one}
     tables: dict[str, Callable[[], Rows]] = {
         "listeners": lambda: _listeners(found),
-        "routes": lambda: routes_table(found, sources),
-        "clusters": lambda: _clusters(found, sources),
+        "routes": lambda: routes_table(found),
+        "clusters": lambda: _clusters(found),
         "endpoints": lambda: endpoints_table(found, workloads),
     }
     output.table(*tables[kind]())
@@ -106,7 +105,7 @@ def _listeners(found: list[dict[str, Any]]) -> Rows:
     return ("NAME", "ADDRESS", "PORT", "DIRECTION", "CHAINS"), rows
 
 
-def routes_table(found: list[dict[str, Any]], sources: Sources) -> Rows:
+def routes_table(found: list[dict[str, Any]]) -> Rows:
     """Each route with whatever a request must have for it, and the line that says so."""
     rows: list[tuple[str, ...]] = []
     for table in found:
@@ -123,7 +122,7 @@ def routes_table(found: list[dict[str, Any]], sources: Sources) -> Rows:
                         _match(route["match"]),
                         clusters or next(k for k in ("redirect", "direct_response") if k in route),
                         config_of(route).rpartition("/")[2],
-                        sources.route(route),
+                        source_of(route),
                     )
                 )
     return ("TABLE", "HOST", "MATCH", "TO", "VIRTUAL SERVICE", "SOURCE"), rows
@@ -146,9 +145,9 @@ def _condition(one: dict[str, Any], key: str) -> str:
     return f"{'!' * bool(one.get('invert_match'))}{one['name']}{text}"
 
 
-def _clusters(found: list[dict[str, Any]], sources: Sources) -> Rows:
-    return ("NAME", "TYPE", "POLICY", "DESTINATION RULE"), [
-        (one["name"], one.get("type", ""), one.get("lb_policy", ""), sources.cluster(one["name"])) for one in found
+def _clusters(found: list[dict[str, Any]]) -> Rows:
+    return ("NAME", "TYPE", "POLICY", "SOURCE"), [
+        (one["name"], one.get("type", ""), one.get("lb_policy", ""), source_of(one)) for one in found
     ]
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
 from devmesh.cli import output
 from devmesh.cli.options import ComposeFile, Output
 from devmesh.cli.output import Format
-from devmesh.cli.sources import Sources
+from devmesh.cli.sources import DestinationRules
 from devmesh.collector.client import find_request, get_trace, list_traces
 from devmesh.collector.spans import Span
 from devmesh.mesh import Mesh
@@ -97,9 +96,9 @@ def show(
         return
     ids = {span.span_id for span in spans}
     roots = [span for span in spans if span.parent_id not in ids]
-    sources = asyncio.run(Sources.of(mesh))
+    rules = asyncio.run(DestinationRules.of(mesh))
     for root in sorted(roots, key=lambda span: span.start):
-        _print(root, spans, 0, sources)
+        _print(root, spans, 0, rules)
 
 
 async def _spans(url: str, trace_id: str) -> list[Span]:
@@ -127,28 +126,28 @@ def _json(span: Span) -> dict[str, object]:
     }
 
 
-def why(span: Span, sources: Sources) -> list[str]:
+def why(span: Span, rules: DestinationRules) -> list[str]:
     """Who decided, and where that is written: the rule that routed it, and what each of Envoy's response flags means."""
     said = {key: str(value) for key, value in span.attributes.items()}
     config, cluster = said.get("istio.config", ""), said.get("upstream_cluster", "")
     lines = []
-    if place := sources.rules(config, said.get("devmesh.route", ""), cluster, urlsplit(said.get("url.full", "")).path):
+    if place := said.get("devmesh.source"):
         done = f"sent it to {cluster}" if "|" in cluster else "answered it"
         lines.append(f"VirtualService {config.rpartition('/')[2]} {done}: {place}")
     for flag in said.get("response_flags", "-").split(","):
         if flag in FLAGS:
             lines.append(f"{flag}: {FLAGS[flag]}")
-            if flag in OF_THE_CLUSTER and (place := sources.cluster(cluster)):
+            if flag in OF_THE_CLUSTER and (place := rules.place(cluster)):
                 lines[-1] += f"; DestinationRule: {place}"
     return lines
 
 
-def _print(span: Span, spans: list[Span], depth: int, sources: Sources) -> None:
+def _print(span: Span, spans: list[Span], depth: int, rules: DestinationRules) -> None:
     status = span.attributes.get("http.response.status_code", "")
     fault = str(span.attributes.get("devmesh.fault", ""))
     fault = f" fault {fault}" if fault and not fault.startswith("/apis/") else ""  # a VirtualService's is told below
     typer.echo(f"{'  ' * depth}{span.service}: {span.name} {status} {span.duration * 1000:.1f} ms{' ERROR' if span.error else ''}{fault}")
-    for line in why(span, sources):
+    for line in why(span, rules):
         typer.echo(f"{'  ' * depth}  | {line}")
     for child in sorted((one for one in spans if one.parent_id == span.span_id), key=lambda one: one.start):
-        _print(child, spans, depth + 1, sources)
+        _print(child, spans, depth + 1, rules)

@@ -10,7 +10,7 @@ from devmesh.compiler.entries import EntryService, as_addressed
 from devmesh.compiler.entry_endpoints import accounts, all_have_sidecars, is_empty, resolve
 from devmesh.compiler.policies import leaves_endpoints_to_clients, passes_through, tls_mode
 from devmesh.compiler.security import has_sidecar, namespace_mode
-from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, file_secret, secret
+from devmesh.compiler.shared import HTTP_OPTIONS, TYPE, UNLIMITED, Json, ads, config_path, file_secret, said_at, secret
 from devmesh.compiler.world import MeshSettings, World, per_world
 from devmesh.config.durations import format_duration
 from devmesh.config.istio_destination import (
@@ -74,8 +74,12 @@ def _cluster(
     """`direct`: it goes where the client addressed it, whatever the policy merged for a subset says; `by_client`: so istiod thinks for mTLS."""
     name = cluster_name(service.hostname, port.port, subset)
     istio: Json = {"services": [service_metadata(service)]}
+    source: Json = {}
     if rule is not None:
         istio["config"] = _config(rule.resource)
+        source = said_at(rule.sources[subset])
+    elif isinstance(service, EntryService):
+        source = said_at(service.resource.position("spec.hosts"))
     if subset:
         istio["subset"] = subset
     elif isinstance(service, EntryService) and service.is_external:
@@ -89,7 +93,7 @@ def _cluster(
         "lb_policy": "LEAST_REQUEST",
         "circuit_breakers": {"thresholds": [_thresholds()]},
         "common_lb_config": {"healthy_panic_threshold": {}},
-        "metadata": {"filter_metadata": {"istio": istio}},
+        "metadata": {"filter_metadata": {"istio": istio, **source}},
     }
     _protocol(cluster, port, at_gateway=at_gateway)
     if direct and subset:
@@ -460,15 +464,17 @@ def inbound(world: World, service: Service, port: ServicePort) -> Json:
         "common_lb_config": {},
     }
     istio: Json = {"services": [service_metadata(service)]}
+    source: Json = {}
     _protocol(cluster, port)
     rule = rule_for(world, service, Client(service.namespace))
     if rule is not None and rule.spec.traffic_policy is not None:
         istio["config"] = _config(rule.resource)
+        source = said_at(rule.sources[""])
         policy = policy_for(rule.spec.traffic_policy, port.port)
         _connection_pool(cluster, policy.connection_pool)
         _retry_budget(cluster, policy.retry_budget)
     if not (isinstance(service, EntryService) and service.is_external):
-        cluster["metadata"] = {"filter_metadata": {"istio": istio}}
+        cluster["metadata"] = {"filter_metadata": {"istio": istio, **source}}
     return cluster
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from devmesh.compiler import clusters
@@ -24,11 +23,8 @@ from devmesh.xds.snapshot import Encoded, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """`origins` maps a rule (`<istio config path>#<http index>`) to file:line."""
-
     snapshot: Snapshot
     diagnostics: tuple[Diagnostic, ...] = ()
-    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 def compile_proxy(world: World, workload: str) -> Compiled:
@@ -48,7 +44,7 @@ def _sidecar(world: World, proxy: Workload, listeners: Listeners) -> Compiled:
     found += [*_inbound_clusters(world, proxy), clusters.passthrough(world.settings, inbound=True)]
     everything = [*shared.listeners, *with_access_logs([listeners.inbound()], world.settings)]
     snapshot = Snapshot.of(everything, shared.routes, found, shared.assignments, shared.names, encode=partial(encoded, world))
-    return Compiled(snapshot, (), shared.origins)
+    return Compiled(snapshot)
 
 
 def _inbound_clusters(world: World, proxy: Workload) -> list[Json]:
@@ -71,7 +67,7 @@ def _gateway(world: World, proxy: Workload, tables: Tables, listeners: Listeners
     found = [*shared.clusters, clusters.black_hole(world.settings, cut_off(world, proxy))]
     secrets = gateway_secrets(world, proxy, built, found)
     snapshot = Snapshot.of(built, routes, found, shared.assignments, shared.names, secrets, encode=partial(encoded, world))
-    return Compiled(snapshot, (), tables.origins)
+    return Compiled(snapshot)
 
 
 @per_world

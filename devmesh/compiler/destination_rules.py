@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from devmesh.config.istio_destination import (
     TrafficPolicy,
     TunnelSettings,
 )
-from devmesh.config.model import Resource
+from devmesh.config.model import Resource, SourcePosition
 from devmesh.config.names import expand_host, host_matches
 from devmesh.config.topology_types import Service, Workload
 
@@ -40,6 +40,7 @@ class Rule:
     resource: Resource
     spec: DestinationRule
     export_to: frozenset[str]  # empty: everywhere
+    sources: Mapping[str, SourcePosition]  # where each subset is written, and under "" the host's own policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +122,18 @@ def _private(rule: Rule) -> bool:
 def _of(world: World, namespace: str) -> list[Rule]:
     """By age, those with a workloadSelector first; these are never exported."""
     rules = [
-        Rule(resource, spec, frozenset({HERE}) if spec.workload_selector is not None else frozenset(spec.export_to))
+        Rule(
+            resource, spec, frozenset({HERE}) if spec.workload_selector is not None else frozenset(spec.export_to), _sources(resource, spec)
+        )
         for resource, spec in world.destination_rules()
         if resource.key.namespace == namespace
     ]
     return sorted(rules, key=lambda rule: rule.spec.workload_selector is None)
+
+
+def _sources(resource: Resource, spec: DestinationRule) -> dict[str, SourcePosition]:
+    subsets = {subset.name: resource.position(f"spec.subsets[{index}]") for index, subset in enumerate(spec.subsets)}
+    return {"": resource.position("spec.trafficPolicy"), **subsets}
 
 
 def _merged(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
@@ -163,7 +171,12 @@ def _joined(known: Rule, new: Rule) -> Rule:
     names = {subset.name for subset in known.spec.subsets}
     more = tuple(subset for subset in new.spec.subsets if subset.name not in names)
     policy = known.spec.traffic_policy or new.spec.traffic_policy
-    return replace(known, spec=known.spec.model_copy(update={"subsets": (*known.spec.subsets, *more), "traffic_policy": policy}))
+    sources = {**new.sources, **known.sources}
+    if known.spec.traffic_policy is None and policy is not None:
+        sources[""] = new.sources[""]
+    return replace(
+        known, sources=sources, spec=known.spec.model_copy(update={"subsets": (*known.spec.subsets, *more), "traffic_policy": policy})
+    )
 
 
 def policy_for(policy: TrafficPolicy | None, port: int) -> Policy:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from devmesh.compiler.world import World, matches
 from devmesh.config.istio_networking import Server
-from devmesh.config.model import Resource
+from devmesh.config.model import Resource, SourcePosition
 from devmesh.config.names import host_matches
 from devmesh.config.topology_types import Workload
 
@@ -25,6 +25,7 @@ class GatewayServer:
     port: int
     number: int
     protocol: str
+    source: SourcePosition
 
     @property
     def gateway(self) -> str:
@@ -132,10 +133,17 @@ def _taken(one: GatewayServer, known: set[str]) -> bool:
 def gateway_servers(world: World, proxy: Workload) -> list[GatewayServer]:
     """Servers of the Gateways that select this workload, oldest Gateway first."""
     return [
-        GatewayServer(resource, server, target_port(world, proxy, server.port.number), server.port.number, server.port.protocol.upper())
+        GatewayServer(
+            resource,
+            server,
+            target_port(world, proxy, server.port.number),
+            server.port.number,
+            server.port.protocol.upper(),
+            resource.position(f"spec.servers[{index}]"),
+        )
         for resource, spec in world.gateways()
         if not spec.selector or matches(spec.selector, proxy.labels)
-        for server in spec.servers
+        for index, server in enumerate(spec.servers)
         if server.port is not None
     ]
 

@@ -8,12 +8,12 @@ from devmesh.compiler.clusters import cluster_name
 from devmesh.compiler.destination_rules import Rule, client_of, policy_of_subset, rule_for
 from devmesh.compiler.gateways import GatewayServer, intersection
 from devmesh.compiler.scope import MESH, gateway_name, gateways_of, mesh_services, seen_services, service_called
-from devmesh.compiler.shared import Json, config_path, server_names, tcp_proxy
+from devmesh.compiler.shared import Json, config_path, metadata, said_at, server_names, tcp_proxy
 from devmesh.compiler.world import World, matches, per_world
 from devmesh.config.durations import format_duration
 from devmesh.config.istio_destination import DestinationRule
 from devmesh.config.istio_networking import Destination, L4MatchAttributes, RouteDestination, TCPRoute, TLSMatchAttributes, VirtualService
-from devmesh.config.model import Resource
+from devmesh.config.model import Resource, SourcePosition
 from devmesh.config.names import expand_host, host_matches
 from devmesh.config.topology_types import Service, ServicePort, Workload
 
@@ -123,12 +123,12 @@ def bound_services(world: World, one: GatewayServer, proxy: Workload) -> list[tu
     return out
 
 
-def gateway_tcp_filter(world: World, proxy: Workload, one: GatewayServer) -> Json | None:
-    """The first `tcp` route for what a server lets through; None leaves the server without a filter chain."""
+def gateway_tcp_filter(world: World, proxy: Workload, one: GatewayServer) -> tuple[Json, SourcePosition] | None:
+    """The first `tcp` route for what a server lets through, and its line; None leaves the server without a filter chain."""
     for resource, spec in bound_services(world, one, proxy):
-        for tcp in spec.tcp:
+        for index, tcp in enumerate(spec.tcp):
             if _fits(tcp, one, proxy, resource.key.namespace):
-                return tcp_filter(world, proxy, resource, tcp.route, one.number)
+                return tcp_filter(world, proxy, resource, tcp.route, one.number), resource.position(f"spec.tcp[{index}]")
     return None
 
 
@@ -140,7 +140,7 @@ def gateway_tls_chains(world: World, proxy: Workload, one: GatewayServer, known:
     """A chain for each `tls` match of a PASSTHROUGH server: Envoy takes a server name once, so the first has it. `known` is extended."""
     chains = []
     for resource, spec in bound_services(world, one, proxy):
-        for tls in spec.tls:
+        for index, tls in enumerate(spec.tls):
             for match in tls.match:
                 names = {name.lower() for name in match.sni_hosts}
                 if not applies(match, one.number, proxy, frozenset({one.gateway}), resource.key.namespace) or names & known:
@@ -150,6 +150,7 @@ def gateway_tls_chains(world: World, proxy: Workload, one: GatewayServer, known:
                     {
                         **server_names(match.sni_hosts),
                         "filters": [tcp_filter(world, proxy, resource, tls.route, one.number)],
+                        "metadata": {"filter_metadata": said_at(resource.position(f"spec.tls[{index}]"))},
                         "transport_socket_connect_timeout": "15s",
                     }
                 )
@@ -176,11 +177,11 @@ def _outbound_chains(world: World, proxy: Workload, service: Service, port: Serv
     chains: list[Json] = []
     seen: set[tuple[str, ...]] = set()
     for resource, spec in naming:
-        for tls in spec.tls:
+        for index, tls in enumerate(spec.tls):
             for match in tls.match:
                 if applies(match, port.port, proxy, MESH, resource.key.namespace) and match.sni_hosts not in seen:
                     seen.add(match.sni_hosts)
-                    chain = _routed(resource, tcp_filter(world, proxy, resource, tls.route, port.port))
+                    chain = _routed(resource, f"spec.tls[{index}]", tcp_filter(world, proxy, resource, tls.route, port.port))
                     chains.append({**server_names(match.sni_hosts), **chain})
     return chains or [_own_chain(world, proxy, service, port)]
 
@@ -199,16 +200,15 @@ def _outbound_tcp(
     world: World, proxy: Workload, service: Service, port: ServicePort, naming: list[tuple[Resource, VirtualService]]
 ) -> Json:
     for resource, spec in naming:
-        for tcp in spec.tcp:
+        for index, tcp in enumerate(spec.tcp):
             if not tcp.match or any(applies(match, port.port, proxy, MESH, resource.key.namespace) for match in tcp.match):
-                return _routed(resource, tcp_filter(world, proxy, resource, tcp.route, port.port))
+                return _routed(resource, f"spec.tcp[{index}]", tcp_filter(world, proxy, resource, tcp.route, port.port))
     return _own_chain(world, proxy, service, port)
 
 
-def _routed(resource: Resource, network: Json) -> Json:
+def _routed(resource: Resource, path: str, network: Json) -> Json:
     config = config_path("networking.istio.io", "v1", resource.key.namespace, "virtual-service", resource.key.name)
-    metadata = {"filter_metadata": {"istio": {"config": config}}}
-    return {"filters": [network], "metadata": metadata, "transport_socket_connect_timeout": "15s"}
+    return {"filters": [network], "metadata": metadata(config, resource.position(path)), "transport_socket_connect_timeout": "15s"}
 
 
 def _own_chain(world: World, proxy: Workload, service: Service, port: ServicePort) -> Json:

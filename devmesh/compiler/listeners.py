@@ -10,9 +10,10 @@ from devmesh.compiler.gateways import GatewayServer, MergedServers
 from devmesh.compiler.inspectors import inspectors
 from devmesh.compiler.l4 import gateway_tcp_filter, gateway_tls_chains, outbound_chains
 from devmesh.compiler.security import downstream_tls, mtls_mode, ports_of_their_own
-from devmesh.compiler.shared import TLS_INSPECTOR, TYPE, Json, ads, http_manager, server_names, socket_address, tcp_proxy
+from devmesh.compiler.shared import TLS_INSPECTOR, TYPE, Json, ads, http_manager, said_at, server_names, socket_address, tcp_proxy
 from devmesh.compiler.tables import Tables
 from devmesh.compiler.world import World
+from devmesh.config.model import SourcePosition
 from devmesh.config.topology_types import Service, ServicePort, Workload
 
 ISTIO_HTTP_ALPN = ["istio-http/1.0", "istio-http/1.1", "istio-h2"]
@@ -248,15 +249,15 @@ class Listeners:
             forward_client_cert_details="SANITIZE_SET",
             set_current_client_cert_details={"subject": True, "cert": True, "dns": True, "uri": True},
         )
-        return _server_chain(one, manager)
+        return _server_chain(one, manager, one.source)
 
     def _gateway_tcp_chain(self, one: GatewayServer) -> list[Json]:
         found = gateway_tcp_filter(self.world, self.proxy, one)
-        return [_server_chain(one, found)] if found is not None else []
+        return [_server_chain(one, *found)] if found is not None else []
 
 
-def _server_chain(one: GatewayServer, network: Json) -> Json:
-    chain: Json = {"filters": [network], "transport_socket_connect_timeout": "15s"}
+def _server_chain(one: GatewayServer, network: Json, source: SourcePosition) -> Json:
+    chain: Json = {"filters": [network], "metadata": {"filter_metadata": said_at(source)}, "transport_socket_connect_timeout": "15s"}
     if one.terminates_tls and one.server.tls is not None:
         chain["transport_socket"] = server_tls(one.server.tls, http=one.is_http)
         chain |= server_names(one.hosts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from devmesh.compiler import clusters, endpoints, entry_endpoints
@@ -30,11 +29,10 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Outbound(Upstream):
-    """With the way that a sidecar's calls go. `origins` as in Compiled."""
+    """With the way that a sidecar's calls go."""
 
     listeners: list[Json]
     routes: list[Json]
-    origins: Mapping[str, str]
 
 
 def neighbour(world: World, proxy: Workload) -> Workload:
@@ -83,7 +81,7 @@ def outbound(world: World, proxy: Workload) -> Outbound:
     routes = [tables.outbound(port) for port in _http_ports(listeners)]
     routes += [tables.auto(s, p) for s in world.topology.services for p in s.ports if p.protocol == "auto"]
     called = upstream(world, proxy)
-    return Outbound(called.clusters, called.assignments, called.names, listeners, routes, tables.origins)
+    return Outbound(called.clusters, called.assignments, called.names, listeners, routes)
 
 
 def _http_ports(listeners: list[Json]) -> list[int]:

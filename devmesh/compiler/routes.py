@@ -10,7 +10,7 @@ from devmesh.compiler.clusters import cluster_name
 from devmesh.compiler.destination_rules import Client, client_of, rule_for
 from devmesh.compiler.policies import destination_hash, service_hash
 from devmesh.compiler.scope import gateway_name, service_called
-from devmesh.compiler.shared import TYPE, Json, config_path, million
+from devmesh.compiler.shared import TYPE, Json, config_path, metadata, million
 from devmesh.compiler.world import World, matches, per_world
 from devmesh.config.durations import format_duration
 from devmesh.config.istio_networking import (
@@ -69,8 +69,8 @@ def default_retry() -> Json:
 
 def routes_of(
     world: World, proxy: Workload, resource: Resource, spec: VirtualService, port: int, gateways: frozenset[str], *, tls: bool = False
-) -> tuple[list[Json], Mapping[str, str]]:
-    """Routes of one VirtualService as one proxy sees them at one listener port, and the origin of each rule."""
+) -> list[Json]:
+    """Routes of one VirtualService as one proxy sees them at one listener port, each with its line."""
     seen = Seen(client_of(world, proxy), proxy.gateway, port, gateways, tls)
     return _built(world, resource, spec, seen, tuple(_chosen(spec, seen, proxy, resource.key.namespace)))
 
@@ -113,21 +113,18 @@ def _applies(match: HTTPMatchRequest, seen: Seen, proxy: Workload, namespace: st
 
 
 @per_world
-def _built(
-    world: World, resource: Resource, spec: VirtualService, seen: Seen, chosen: tuple[Chosen, ...]
-) -> tuple[list[Json], Mapping[str, str]]:
+def _built(world: World, resource: Resource, spec: VirtualService, seen: Seen, chosen: tuple[Chosen, ...]) -> list[Json]:
     builder = RouteBuilder(world, resource, spec, seen)
-    return [builder.route(index, position) for index, position in chosen], builder.origins
+    return [builder.route(index, position) for index, position in chosen]
 
 
 class RouteBuilder:
-    """Makes routes of one VirtualService; collects the origin of every rule."""
+    """Makes routes of one VirtualService."""
 
     def __init__(self, world: World, resource: Resource, spec: VirtualService, seen: Seen) -> None:
         self.world, self.resource, self.spec, self.seen = world, resource, spec, seen
         self.port = seen.port
         self.namespace = resource.key.namespace
-        self.origins: dict[str, str] = {}
 
     def route(self, index: int, position: int) -> Json:
         http = self.spec.http[index]
@@ -141,8 +138,7 @@ class RouteBuilder:
         if name:
             out["name"] = name
         config = config_path("networking.istio.io", "v1", self.namespace, "virtual-service", self.resource.key.name)
-        out["metadata"] = {"filter_metadata": {"istio": {"config": config}}}
-        self.origins.setdefault(f"{config}#{index}", str(self.world.http_position(self.resource, index)))
+        out["metadata"] = metadata(config, self.world.http_position(self.resource, index))
         if http.redirect is not None:
             out["redirect"] = self._redirect(http.redirect)
         elif http.direct_response is not None:

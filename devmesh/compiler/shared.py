@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from devmesh.config.model import SourcePosition
+
 Json = dict[str, Any]
 UNLIMITED = 4294967295
 TYPE = "type.googleapis.com/"
@@ -51,6 +53,15 @@ def million(percent: float) -> Json:
 
 def config_path(group: str, version: str, namespace: str, kind: str, name: str) -> str:
     return f"/apis/{group}/{version}/namespaces/{namespace}/{kind}/{name}"
+
+
+def metadata(config: str, source: SourcePosition) -> Json:
+    """What a proxy is told of a rule: `config` names the resource, as istiod does; `source` is its line, which only we know."""
+    return {"filter_metadata": {"istio": {"config": config}, **said_at(source)}}
+
+
+def said_at(source: SourcePosition) -> Json:
+    return {"devmesh": {"source": str(source)}}
 
 
 def tcp_proxy(stat_prefix: str, cluster: str) -> Json:

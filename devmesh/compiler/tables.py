@@ -47,11 +47,10 @@ def _names_of(hostname: str, own: str) -> list[str]:
 
 
 class Tables:
-    """Builds tables for one proxy; collects the origin of every rule."""
+    """Builds tables for one proxy."""
 
     def __init__(self, world: World, proxy: Workload) -> None:
         self.world, self.proxy = world, proxy
-        self.origins: dict[str, str] = {}
         self._built_hosts: dict[int, list[Json]] = {}
 
     def outbound(self, port: int) -> Json:
@@ -95,9 +94,7 @@ class Tables:
         return route
 
     def _build(self, resource: Resource, spec: VirtualService, port: int, gateways: frozenset[str], *, tls: bool = False) -> list[Json]:
-        routes, origins = routes_of(self.world, self.proxy, resource, spec, port, gateways, tls=tls)
-        self.origins.update(origins)
-        return routes
+        return routes_of(self.world, self.proxy, resource, spec, port, gateways, tls=tls)
 
     def _catch_all(self) -> Json:
         if self.world.settings.outbound_traffic_policy == "REGISTRY_ONLY":

@@ -8,6 +8,7 @@ PROTOCOLS = ("HTTP", "HTTPS", "HTTP2", "HTTP_PROXY", "GRPC", "GRPC-WEB", "MONGO"
 SHARED = ("HTTP", "HTTP2", "HTTP_PROXY", "GRPC", "GRPC-WEB", "HTTPS", "TLS")
 _FORWARDED = ("HTTP", "HTTP2", "GRPC", "TLS")  # what a host that only the request tells can be called by
 MAX_ITEMS, MAX_ENDPOINTS, MAX_PORTS, MAX_ADDRESS, MAX_TEXT = 256, 4096, 128, 64, 2048
+AUTO_ALLOCATE = "networking.istio.io/enable-autoallocate-ip"
 _DNS = ("DNS", "DNS_ROUND_ROBIN")
 
 
@@ -40,6 +41,7 @@ def _check_hosts(check: Checker, spec: ServiceEntry) -> None:
 def _check_ports(check: Checker, spec: ServiceEntry) -> None:
     if not spec.ports:
         check.no_effect("spec", "an entry without ports is never called")
+    has_address = bool(spec.addresses) or _is_given_one(check, spec)
     numbers: set[int] = set()
     names: set[str] = set()
     for index, port in enumerate(spec.ports):
@@ -49,10 +51,19 @@ def _check_ports(check: Checker, spec: ServiceEntry) -> None:
         if port.name in names:
             check.error(f"{path}.name", f'service entry port name "{port.name}" already defined')
         _check_port(check, path, port)
+        if not has_address and port.protocol in ("", "TCP"):
+            check.warn(
+                f"{path}.protocol", "addresses are required for ports serving TCP (or unset) protocol when IP Autoallocation is not enabled"
+            )
         if len(spec.hosts) > 1 and spec.resolution != "NONE" and port.protocol.upper() not in SHARED:
             check.error(f"{path}.protocol", "multiple hosts provided with non-HTTP, non-TLS ports")
         numbers.add(port.number)
         names.add(port.name)
+
+
+def _is_given_one(check: Checker, spec: ServiceEntry) -> bool:
+    """Whether istiod allocates an address by itself (ShouldV2AutoAllocateIPFromConfig)."""
+    return spec.resolution != "NONE" and check.resource.meta.labels.get(AUTO_ALLOCATE, "").lower() != "false"
 
 
 def _check_port(check: Checker, path: str, port: EntryPort) -> None:

@@ -170,6 +170,7 @@ class Route:
     fault: FaultPolicy | None = None
     cors: CorsPolicy | None = None
     origin: str = ""  # metadata istio.config
+    source: str = ""  # metadata devmesh.source: the line of YAML
     operation: str = ""  # decorator.operation
 
 

@@ -144,6 +144,7 @@ def _route(owner: str, route: Json, shared_retry: Json | None, filters: Json) ->
         fault=parse_fault(where, per_filter[FAULT], fault_id) if FAULT in per_filter else None,
         cors=_cors(where, per_filter[CORS]) if CORS in per_filter else None,
         origin=metadata.get("istio", {}).get("config", ""),
+        source=metadata.get("devmesh", {}).get("source", ""),
         operation=route.get("decorator", {}).get("operation", ""),
     )
 

@@ -170,7 +170,7 @@ class Exchange:
         if route is None:
             self.reply(replies.ROUTE_NOT_FOUND)
             return
-        self.record.route_name, self.record.route_origin = route.name, route.origin
+        self.record.route_name, self.record.route_origin, self.record.route_source = route.name, route.origin, route.source
         if isinstance(route.action, RouteAction):
             self.router = Router(self, route.action)
         if self.upgrade and not self._may_upgrade(route):

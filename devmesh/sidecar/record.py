@@ -108,6 +108,7 @@ class Record:
     requested_server_name: str
     route_name: str
     route_origin: str  # metadata istio.config of the route
+    route_source: str  # file:line:column of the rule that it is
     fault_id: str  # devmesh Fault that fired
     request_id: bytes
     mtls: bool
@@ -134,10 +135,8 @@ class Record:
         self.details = self.termination_details = self.transport_failure = self.upstream_host = self.upstream_cluster = (
             self.upstream_local
         ) = ""
-        self.downstream_local = self.downstream_remote = self.requested_server_name = self.route_name = self.route_origin = (
-            self.fault_id
-        ) = ""
-        self.peer_principal = ""
+        self.downstream_local = self.downstream_remote = self.requested_server_name = self.fault_id = self.peer_principal = ""
+        self.route_name = self.route_origin = self.route_source = ""
         self.duration = 0.0
         self.upstream_service_time = self.trace = None
         self.request_id = self.peer_metadata = b""

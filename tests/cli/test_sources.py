@@ -3,7 +3,7 @@
 import pytest
 
 from devmesh.cli.inspect import endpoints_table, routes_table
-from devmesh.cli.sources import Sources
+from devmesh.cli.sources import DestinationRules
 from devmesh.cli.traces import why
 from devmesh.collector.spans import Span
 from devmesh.compiler.compile import compile_proxy
@@ -55,46 +55,20 @@ def resources():
 def test_each_route_shows_what_it_asks_for_and_its_line_be_it_a_delegates(tmp_path, resources):
     snapshot = compile_proxy(World.from_topology(topology(tmp_path), resources), "reviews-v1").snapshot
     table = [one for one in snapshot.resources["routes"] if one["name"] == "9080"]
-    _, rows = routes_table(table, Sources(resources))
+    _, rows = routes_table(table)
     assert [row[2:] for row in rows if row[1].startswith("ratings")] == [
-        ("/* end-user=jason", V1, "ratings", "r.yaml:7"),
-        ("/x !a=b*", V1, "ratings", "r.yaml:7"),
-        ("/ratings/1* ?q~[0-9]", V1, "ratings", "r.yaml:9"),
-        ("/gone*", "direct_response", "ratings", "r.yaml:12"),
-        ("/*", ALL, "ratings", "r.yaml:21"),
+        ("/* end-user=jason", V1, "ratings", "r.yaml:7:7"),
+        ("/x !a=b*", V1, "ratings", "r.yaml:7:7"),
+        ("/ratings/1* ?q~[0-9]", V1, "ratings", "r.yaml:9:7"),
+        ("/gone*", "direct_response", "ratings", "r.yaml:12:7"),
+        ("/*", ALL, "ratings", "r.yaml:21:7"),
     ]
     assert {row[5] for row in rows if not row[1].startswith("ratings")} == {""}
 
 
-@pytest.mark.parametrize(
-    ("name", "cluster", "path", "places"),
-    [
-        ("", V1, "/ratings/0", "r.yaml:7"),
-        ("retried", V1, "/ratings/1", "r.yaml:9"),
-        ("", "-", "/gone", "r.yaml:12"),
-        ("", ALL, "/ratings/0", "r.yaml:21"),
-        ("", "outbound|9080|v9|ratings.default.svc.cluster.local", "/", "r.yaml:3"),
-    ],
-    ids=["by header", "by name", "by path", "by destination", "another one by now"],
-)
-def test_a_request_leads_to_the_rule_that_routed_it(resources, name, cluster, path, places):
-    assert Sources(resources).rules(CONFIG, name, cluster, path) == places
-
-
-def test_what_two_rules_may_have_done_is_said_so_and_never_one_behind_a_rule_that_takes_all():
-    text = YAML.partition("http:")[0] + "http:\n" + 3 * "    - route: [{destination: {host: ratings}}]\n"
-    text = text.replace("- route", "- match: [{headers: {a: {exact: b}}}]\n      route", 1)
-    assert Sources(load_text(text, "r.yaml").resources).rules(CONFIG, "", ALL, "/") == "r.yaml:7 or r.yaml:9"
-
-
-@pytest.mark.parametrize(("cluster", "place"), [(V1, "r.yaml:29"), (ALL, "r.yaml:26"), ("inbound|9080||", ""), ("PassthroughCluster", "")])
+@pytest.mark.parametrize(("cluster", "place"), [(V1, "r.yaml:29:7"), (ALL, "r.yaml:26:1"), ("inbound|9080||", ""), ("PassthroughCluster", "")])
 def test_a_cluster_leads_to_its_subset_or_its_rule(resources, cluster, place):
-    assert Sources(resources).cluster(cluster) == place
-
-
-def test_what_nobody_wrote_has_no_line():
-    assert Sources(()).route({"match": {"prefix": "/"}}) == ""
-    assert Sources(()).rules(CONFIG, "", ALL, "/") == ""
+    assert DestinationRules(resources).place(cluster) == place
 
 
 def test_an_endpoint_is_called_by_its_workload():
@@ -108,13 +82,13 @@ def span(**attributes):
 
 
 def test_a_503_leads_to_the_rule_and_to_the_subset_that_selects_nobody(resources):
-    attributes = {"istio.config": CONFIG, "upstream_cluster": V1, "response_flags": "UH,URX", "url.full": "http://ratings:9080/ratings/0"}
-    assert why(span(**attributes), Sources(resources)) == [
-        f"VirtualService ratings sent it to {V1}: r.yaml:7",
-        "UH: no healthy upstream, nobody there takes connections (devmesh status, devmesh proxy-config endpoints); DestinationRule: r.yaml:29",
+    attributes = {"istio.config": CONFIG, "devmesh.source": "r.yaml:7:7", "upstream_cluster": V1, "response_flags": "UH,URX"}
+    assert why(span(**attributes), DestinationRules(resources)) == [
+        f"VirtualService ratings sent it to {V1}: r.yaml:7:7",
+        "UH: no healthy upstream, nobody there takes connections (devmesh status, devmesh proxy-config endpoints); DestinationRule: r.yaml:29:7",
         "URX: all retries, or attempts to connect, are used up",
     ]
 
 
 def test_a_request_that_met_no_rule_and_no_trouble_has_nothing_to_explain(resources):
-    assert why(span(response_flags="-", upstream_cluster=ALL), Sources(resources)) == []
+    assert why(span(response_flags="-", upstream_cluster=ALL), DestinationRules(resources)) == []

@@ -29,9 +29,10 @@ def test_the_origin_of_a_delegates_route_is_in_the_delegates_file():
         *load_text(virtual_service(ROOT), "root.yaml").resources,
         *load_text(virtual_service(TEAM, "team"), "team.yaml").resources,
     ]
-    found = compile_proxy(World.from_topology(Topology.from_json(TOPOLOGY), resources), "web-v1").origins
-    path = "/apis/networking.istio.io/v1/namespaces/default/virtual-service/api"
-    assert [found[f"{path}#{index}"] for index in range(3)] == ["root.yaml:7:5", "team.yaml:6:5", "team.yaml:8:5"]
+    found = compile_proxy(World.from_topology(Topology.from_json(TOPOLOGY), resources), "web-v1").snapshot.to_json()
+    hosts = [host for table in found["routes"] for host in table["virtual_hosts"] if host["name"].startswith("api.")]
+    sources = [route["metadata"]["filter_metadata"]["devmesh"]["source"] for host in hosts for route in host["routes"]]
+    assert sources == ["root.yaml:7:5", "team.yaml:6:5", "team.yaml:8:5"]
 
 
 @pytest.mark.parametrize(

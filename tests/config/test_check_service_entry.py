@@ -23,6 +23,22 @@ def test_an_entry_that_istio_takes_is_clean():
 
 
 @pytest.mark.parametrize(
+    ("labels", "spec", "warned"),
+    [
+        ("{}", "resolution: NONE, ports: [{number: 6000, name: a, protocol: TCP}]", True),
+        ("{}", "resolution: DNS, ports: [{number: 6000, name: a, protocol: TCP}]", False),
+        ("{}", "resolution: NONE, ports: [{number: 6000, name: a, protocol: TLS}]", False),
+        ("{}", "resolution: NONE, addresses: [10.7.0.1], ports: [{number: 6000, name: a, protocol: TCP}]", False),
+        ("{networking.istio.io/enable-autoallocate-ip: 'False'}", "resolution: DNS, ports: [{number: 6000, name: a, protocol: TCP}]", True),
+    ],
+)
+def test_tcp_that_nothing_but_its_port_tells_is_warned_of_as_by_istio(labels, spec, warned):
+    head = f"{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {{name: a, labels: {labels}}}, spec: "
+    found = [one.message for one in diagnose(f"{head}{{hosts: [a.example], {spec}}}}}\n") if "addresses are required" in one.message]
+    assert bool(found) is warned
+
+
+@pytest.mark.parametrize(
     ("spec", "says"),
     [
         ("hosts: [a.example], ports: [{number: 80, name: a}], resolution: DNS", "plain TCP"),

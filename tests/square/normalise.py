@@ -23,6 +23,15 @@ def normalise(xds: Json) -> Json:
     return out
 
 
+def _without_sources(value: Json) -> None:
+    """Lines of YAML, which istiod does not name."""
+    found = value["metadata"]["filter_metadata"]
+    found.get("devmesh", {}).pop("source", None)
+    value["metadata"]["filter_metadata"] = {name: one for name, one in found.items() if one}
+    if not value["metadata"]["filter_metadata"]:
+        del value["metadata"]
+
+
 def _walk(value: Any) -> None:
     if isinstance(value, list):
         for one in value:
@@ -31,6 +40,8 @@ def _walk(value: Any) -> None:
         return
     # Custom tags carry Istio's build and node metadata; the spans' tags are tested on their own.
     value.pop("custom_tags", None)
+    if "filter_metadata" in value.get("metadata", ()):
+        _without_sources(value)
     for key in ("http_filters", "filters"):
         if isinstance(value.get(key), list):
             value[key] = [one for one in value[key] if not one.get("name", "").startswith(ISTIO_FILTERS)]

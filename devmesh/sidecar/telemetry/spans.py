@@ -174,6 +174,7 @@ class SpanEncoder:
             record.upstream_cluster,
             record.route_name,
             record.route_origin,
+            record.route_source,
             record.fault_id,
             record.peer_principal,
             record.mtls,
@@ -250,6 +251,8 @@ def _response_attributes(record: Record, *, failed: bool) -> list[tuple[str, str
         pairs.append(("devmesh.route", record.route_name))
     if record.route_origin:
         pairs.append(("istio.config", record.route_origin))
+    if record.route_source:
+        pairs.append(("devmesh.source", record.route_source))
     if record.peer_principal:
         pairs.append(("devmesh.peer", record.peer_principal))
     if record.fault_id or record.flags & (Flag.FI | Flag.DI):

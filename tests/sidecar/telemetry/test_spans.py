@@ -47,7 +47,7 @@ def test_a_request_out_is_a_client_span_with_one_below_it_per_attempt():
 
 
 def test_a_client_spans_attributes_are_otels_and_istios():
-    _, (request, one) = exported(outbound(route_origin="/apis/x", peer_principal="spiffe://p"))
+    _, (request, one) = exported(outbound(route_origin="/apis/x", route_source="mesh/r.yaml:7:5", peer_principal="spiffe://p"))
     assert attributes(request) == {
         "http.request.method": "GET",
         "server.address": "reviews",
@@ -65,6 +65,7 @@ def test_a_client_spans_attributes_are_otels_and_istios():
         "devmesh.route": "default",
         "devmesh.peer": "spiffe://p",
         "istio.config": "/apis/x",
+        "devmesh.source": "mesh/r.yaml:7:5",
         "component": "proxy",
         "node_id": PRODUCTPAGE.node_id,
         "istio.canonical_service": "productpage",
