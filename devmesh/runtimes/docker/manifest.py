@@ -11,7 +11,7 @@ from devmesh.config.topology import Gateways, load_topology
 from devmesh.errors import DevmeshError
 from devmesh.runtimes.docker.build import build_context
 from devmesh.runtimes.docker.compose import Compose
-from devmesh.runtimes.docker.engine import Engine
+from devmesh.runtimes.docker.engine import Engine, ExistingNetwork
 from devmesh.runtimes.docker.images import FOREIGN_ROLES, image, image_names
 from devmesh.runtimes.docker.prepare import Surroundings, lay_out
 from devmesh.runtimes.docker.project import as_yaml, render
@@ -31,8 +31,14 @@ def generate(compose_file: Path, folder: Path, settings: Mapping[str, Any], envi
     topology = load_topology(compose_file, profiles=profiles, exposed=_exposed(config), merged=whole, gateways=Gateways.of(settings))
     addons = settings.get("addons", ())
     images = {role: image(role, environ).reference for role in (*FOREIGN_ROLES, *addons)} | {"devmesh": _devmesh(environ)}
-    layout = lay_out(config, topology, folder, images, NO_MESH_ID, Surroundings(), addons=addons)
+    layout = lay_out(config, topology, folder, images, NO_MESH_ID, Surroundings(existing=external_networks(config)), addons=addons)
     return as_yaml(render(layout), compose_file.name)
+
+
+def external_networks(config: Mapping[str, Any]) -> list[ExistingNetwork]:
+    """The networks that the file says are there already, as the engine knows them. Raises DevmeshError when that is needed and away."""
+    names = {(one or {}).get("name") or key for key, one in (config.get("networks") or {}).items() if (one or {}).get("external")}
+    return [one for one in Engine.connect().networks() if one.name in names] if names else []
 
 
 def _devmesh(environ: Mapping[str, str]) -> str:

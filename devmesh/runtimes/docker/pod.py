@@ -110,8 +110,10 @@ class Rules:
         yield "-o lo -j RETURN"
         if ipaddress.ip_network(self.control).version == version:
             yield f"-d {self.control} -j RETURN"  # refused below: redirected, it would come from the sidecar
+        # A service's own address leads nowhere but to the sidecar; in Kubernetes kube-proxy would take it from here.
+        own = f"! -d {self.vips} " if version == 4 else ""
         for text in self.exclude_outbound_ports:
-            yield f"-p tcp --dport {text} -j RETURN"
+            yield f"{own}-p tcp --dport {text} -j RETURN"
         for text in _of_version(self.exclude_outbound_ranges, version):
             yield f"-d {text} -j RETURN"
         redirect = f"-p tcp -j REDIRECT --to-ports {OUTBOUND}"

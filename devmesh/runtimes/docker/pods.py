@@ -153,12 +153,13 @@ def _networks(layout: Layout, service: Mapping[str, Any], workload: Workload, in
 def _ports(layout: Layout, service: Mapping[str, Any], workload: Workload, index: int) -> list[Any]:
     """A host port belongs to one container: the first replica has it; any free one each replica gets, also of a range.
 
-    What publishes nothing gets a port on loopback, as in the local runtime, for a browser or curl on this machine.
+    What publishes no TCP port gets one on loopback, as in the local runtime, for a browser or curl on this machine.
     """
-    ports: list[Any] = list(service.get("ports") or ())
-    if not ports and workload.name in layout.loopback:
-        return [f"127.0.0.1:{layout.loopback[workload.name] or ''}:{workload.ports[0]}"]
-    return ports if index == 0 else [port for port in ports if not _is_one(str(port.get("published") or "0"))]
+    given = service.get("ports") or ()
+    ports: list[Any] = [port for port in given if index == 0 or not _is_one(str(port.get("published") or "0"))]
+    if workload.name in layout.loopback:
+        ports.append(f"127.0.0.1:{layout.loopback[workload.name] or ''}:{workload.ports[0]}")
+    return ports
 
 
 def _is_one(published: str) -> bool:

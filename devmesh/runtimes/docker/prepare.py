@@ -135,11 +135,15 @@ def lay_out(
         loopback={
             one.name: surroundings.prefer(0)
             for one in placed.workloads
-            if one.ports and not one.gateway and not services[one.compose_service].get("ports")
+            if one.ports and not one.gateway and not _publishes_tcp(services[one.compose_service])
         },
         addons=joining.addons() if joining else tuple(addons),
         joins=joining.joins() if joining else None,
     )
+
+
+def _publishes_tcp(service: Mapping[str, Any]) -> bool:
+    return any(str(port.get("protocol") or "tcp") == "tcp" for port in service.get("ports") or ())
 
 
 def check_services(config: Mapping[str, Any], topology: Topology) -> None:

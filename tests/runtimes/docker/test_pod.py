@@ -77,6 +77,12 @@ def test_ranges_that_are_included_leave_the_rest_alone_and_keep_the_services():
     ]
 
 
+def test_an_excluded_port_stays_the_sidecars_at_services_own_addresses_which_lead_nowhere_else():
+    rules = Rules("10.0.0.0/24", "240.240.0.0/16", exclude_outbound_ports=("3306",))
+    assert chain(rules, "DEVMESH_OUT")[-2:] == ["! -d 240.240.0.0/16 -p tcp --dport 3306 -j RETURN", "-p tcp -j REDIRECT --to-ports 15001"]
+    assert "-p tcp --dport 3306 -j RETURN" in chain(rules, "DEVMESH_OUT", 6), "services have IPv4 addresses"
+
+
 def test_nothing_is_intercepted_with_no_range_and_all_ports_excluded():
     rules = Rules("10.0.0.0/24", "240.240.0.0/16", exclude_inbound_ports=("*",), include_outbound_ranges=())
     assert "REDIRECT --to-ports 15001" not in rules.restore(4)

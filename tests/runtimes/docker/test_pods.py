@@ -106,6 +106,12 @@ def test_a_service_that_publishes_nothing_gets_a_port_on_loopback(tmp_path):
     assert services(tmp_path, "restart: always", prefer=lambda port: port or 40001)["web-pod"]["ports"] == ["127.0.0.1:40001:80"]
 
 
+def test_so_does_one_that_publishes_udp_only(tmp_path):
+    udp = {"target": 53, "published": "5353", "protocol": "udp"}
+    made = services(tmp_path, "ports: [{target: 53, published: '5353', protocol: udp}]", prefer=lambda port: port or 40001)
+    assert made["web-pod"]["ports"] == [udp, "127.0.0.1:40001:80"]
+
+
 def test_a_service_without_a_port_is_meshed_all_the_same(tmp_path):
     made = render(layout_from(tmp_path, "name: a\nservices: {worker: {image: x}}\n"))["services"]
     assert {"worker", "worker-pod", "worker-sidecar"} <= made.keys()
