@@ -150,7 +150,7 @@ class Admin:
             f"{cluster.name}::added_via_api::true\n",
             f"{cluster.name}::default_priority::max_requests::{cluster.breakers.max_requests}\n",
         ]
-        for endpoint in cluster.endpoints:
+        for endpoint in self._running.proxy.upstreams.endpoints(cluster):
             unhealthy, ejected = self._health_flags(cluster, endpoint)
             flags = "".join([*(["/failed_eds_health"] if unhealthy else []), *(["/failed_outlier_check"] if ejected else [])])
             head = f"{cluster.name}::{endpoint.address}:{endpoint.port}"
@@ -162,7 +162,7 @@ class Admin:
         return self._running.proxy.upstreams.active(key_of(endpoint))
 
     def _cluster_status(self, cluster: Cluster) -> dict[str, Any]:
-        hosts = [self._host_status(cluster, endpoint) for endpoint in cluster.endpoints]
+        hosts = [self._host_status(cluster, endpoint) for endpoint in self._running.proxy.upstreams.endpoints(cluster)]
         return {"name": cluster.name, "added_via_api": True, "host_statuses": hosts, "observability_name": cluster.name}
 
     def _host_status(self, cluster: Cluster, endpoint: Endpoint) -> dict[str, Any]:

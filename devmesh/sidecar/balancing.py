@@ -9,7 +9,7 @@ import bisect
 import functools
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import xxhash
@@ -91,13 +91,20 @@ def _set_cookie(policy: HashPolicy, ttl: float, value: bytes) -> bytes:
 
 
 class Balancer:
-    """Chooses for one cluster; rebuilt when its endpoints or ejections change."""
+    """Chooses for one cluster; rebuilt when its endpoints or ejections change. `endpoints` take the place of the cluster's own, which are names."""
 
     __slots__ = ("_levels", "cluster", "ejected")
 
-    def __init__(self, cluster: Cluster, ejected: frozenset[str] = frozenset(), warming: Warming | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        ejected: frozenset[str] = frozenset(),
+        warming: Warming | None = None,
+        endpoints: tuple[Endpoint, ...] | None = None,
+    ) -> None:
         self.cluster, self.ejected = cluster, ejected
-        self._levels = [(load, _Picker(cluster, hosts, warming)) for load, hosts in priority_loads(cluster, ejected)]
+        resolved = cluster if endpoints is None or endpoints is cluster.endpoints else replace(cluster, endpoints=endpoints)
+        self._levels = [(load, _Picker(resolved, hosts, warming)) for load, hosts in priority_loads(resolved, ejected)]
 
     def choose(
         self, hash_value: int | None, active: Active, rng: random.Random, tried: frozenset[str] = frozenset(), tries: int = 1

@@ -400,6 +400,7 @@ class Cluster:
     maglev_table_size: int = 65537
     overprovisioning: int = 140  # percent; ClusterLoadAssignment.policy
     original_dst_port: int | None = None  # upstream_port_override
+    dns_refresh_rate: float = 5.0
     bind_address: str | None = None
     protocol: str = "http1"  # http1 | http2 | auto | downstream
     metadata: tuple[tuple[str, str], ...] = ()  # filter_metadata.istio services' host/name/namespace, default_original_port

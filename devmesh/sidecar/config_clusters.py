@@ -68,6 +68,7 @@ def parse_cluster(cluster: Json, assignments: Mapping[str, Json]) -> Cluster:
         maglev_table_size=int(cluster.get("maglev_lb_config", {}).get("table_size", 65537)),
         overprovisioning=int(assignment.get("policy", {}).get("overprovisioning_factor", 140)),
         original_dst_port=optional_number(cluster.get("original_dst_lb_config", {}).get("upstream_port_override")),
+        dns_refresh_rate=seconds(cluster.get("dns_refresh_rate"), 5.0) or 5.0,
         bind_address=cluster.get("upstream_bind_config", {}).get("source_address", {}).get("address"),
         protocol=_protocol(http),
         auto_sni=bool(upstream_http.get("auto_sni")),

@@ -24,6 +24,7 @@ from devmesh.sidecar.message import Headers
 from devmesh.sidecar.original_dst import original_destination
 from devmesh.sidecar.outbound import ProxyRequests
 from devmesh.sidecar.record import Direction, Record
+from devmesh.sidecar.resolving import Lookup, machine_lookup
 from devmesh.sidecar.seam import Handler, as_protocol, factory
 from devmesh.sidecar.tcp import TcpConnection
 from devmesh.sidecar.timers import Sweep
@@ -79,6 +80,7 @@ class Proxy:
         now: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
         rng: random.Random | None = None,
+        lookup: Lookup = machine_lookup,
     ) -> None:
         self.spiffe_id, self.gateway = spiffe_id, gateway
         self.telemetry: Recorder = telemetry or NoTelemetry()
@@ -89,7 +91,7 @@ class Proxy:
         self.peer_lines = [name + b": " + value for name, value in self.peer_metadata]
         self.config = EMPTY
         self.contexts = Contexts(identity, self._secret, files)
-        self.upstreams = Upstreams(self.contexts, dial or {}, now, self.rng, dialer)
+        self.upstreams = Upstreams(self.contexts, dial or {}, now, self.rng, dialer, lookup)
         self.upstreams.partitions.met = self.telemetry.fault_met
         self.excluded = excluded
         self.sweep = Sweep(now)

@@ -16,6 +16,7 @@ from devmesh.sidecar.partition import Partitions
 from devmesh.sidecar.pool import HttpAddress, Pool
 from devmesh.sidecar.proxy_protocol import Preface
 from devmesh.sidecar.resilience import ClusterLoad, EndpointLoad, OutlierDetector, Recent
+from devmesh.sidecar.resolving import Lookup, Resolving, Sleep, machine_lookup, names_of
 from devmesh.sidecar.routing import without_port
 from devmesh.sidecar.seam import Handler
 from devmesh.sidecar.slow_start import Warming
@@ -50,6 +51,8 @@ class Upstreams:
         now: Callable[[], float],
         rng: random.Random,
         dialer: Dialer | None = None,
+        lookup: Lookup = machine_lookup,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._contexts, self._dial = contexts, dial
         self._dialer = dialer or Dialer()
@@ -65,6 +68,9 @@ class Upstreams:
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way = self.active  # bound once
         self.draining = False
+        self._clusters: dict[str, Cluster] = {}
+        self._resolving = Resolving(self._readdressed, lookup, sleep)
+        self.endpoints = self._resolving.endpoints
         self.partitions = Partitions()
 
     def load(self, cluster: str) -> ClusterLoad:
@@ -75,12 +81,14 @@ class Upstreams:
 
     def configure(self, clusters: dict[str, Cluster]) -> None:
         """Keep what stays the same; idle connections of pools that are gone close."""
+        self._clusters = clusters
+        self._resolving.configure(clusters)
         self._warming = {name: warming for name, warming in self._warming.items() if name in clusters}
         for name, cluster in clusters.items():
             if cluster.outlier is not None:
                 detector = self._detectors.setdefault(name, OutlierDetector(cluster.outlier))
                 detector.settings = cluster.outlier
-                detector.keep(key_of(e) for e in cluster.endpoints)
+                detector.keep(key_of(e) for e in self.endpoints(cluster))
             else:
                 self._detectors.pop(name, None)
             interval = cluster.breakers.retry_budget_interval
@@ -90,8 +98,11 @@ class Upstreams:
                     load.recent = Recent(interval) if interval is not None else None
             known = self._balancers.get(name)
             if known is None or (known.cluster is not cluster and known.cluster != cluster):
-                self._balancers[name] = Balancer(cluster, self.ejected(name), self._warm(cluster))
-        keys = {name: {key_of(e) for e in cluster.endpoints} for name, cluster in clusters.items() if cluster.kind != "ORIGINAL_DST"}
+                self._balancers[name] = self._balancer(cluster, self.ejected(name))
+        self._retire_gone(clusters)
+
+    def _retire_gone(self, clusters: dict[str, Cluster]) -> None:
+        keys = {name: {key_of(e) for e in self.endpoints(one)} for name, one in clusters.items() if one.kind != "ORIGINAL_DST"}
         for key, pool in list(self._pools.items()):
             current = clusters.get(key[0])
             if current is not None:
@@ -100,6 +111,18 @@ class Upstreams:
                 del self._pools[key]
                 self._http_pools.pop(key[0], None)
                 self._retire(pool)
+
+    def _readdressed(self, host: str) -> None:
+        """A name has other addresses."""
+        for name, cluster in self._clusters.items():
+            if host in names_of(cluster):
+                if (detector := self._detectors.get(name)) is not None:
+                    detector.keep(key_of(e) for e in self.endpoints(cluster))
+                self._balancers[name] = self._balancer(cluster, self.ejected(name))
+        self._retire_gone(self._clusters)
+
+    def _balancer(self, cluster: Cluster, ejected: frozenset[str]) -> Balancer:
+        return Balancer(cluster, ejected, self._warm(cluster), self.endpoints(cluster))
 
     def _retire(self, pool: Pool) -> None:
         pool.retired = True
@@ -124,7 +147,7 @@ class Upstreams:
             or (balancer.ejected is not ejected and balancer.ejected != ejected)
             or (balancer.cluster is not cluster and balancer.cluster != cluster)
         ):
-            balancer = self._balancers[cluster.name] = Balancer(cluster, ejected, self._warm(cluster))
+            balancer = self._balancers[cluster.name] = self._balancer(cluster, ejected)
         return balancer.choose(hash_value, self._under_way, self._rng, tried, tries)
 
     def _warm(self, cluster: Cluster) -> Warming | None:
@@ -134,7 +157,7 @@ class Upstreams:
             return None
         warming = self._warming.setdefault(cluster.name, Warming(cluster.slow_start, self.now))
         warming.settings = cluster.slow_start
-        warming.keep(key_of(e) for e in cluster.endpoints if e.healthy)
+        warming.keep(key_of(e) for e in self.endpoints(cluster) if e.healthy)
         return warming
 
     def active(self, key: str) -> int:
@@ -293,6 +316,7 @@ class Upstreams:
             for connection in list(pool.open):
                 connection.abandon()
         self.partitions.close()
+        await self._resolving.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

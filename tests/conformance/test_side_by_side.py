@@ -144,11 +144,11 @@ async def our_sidecar(port: int, mirror: int) -> AsyncIterator[OurCaller]:
 
 
 @contextlib.asynccontextmanager
-async def our_sidecar_with(resources: Callable[[int], Json]) -> AsyncIterator[OurCaller]:
+async def our_sidecar_with(resources: Callable[[int], Json], **settings: Any) -> AsyncIterator[OurCaller]:
     """`resources` gives a listener at the port that it is told, and clusters."""
     sock = free_socket()
     records = _Records()
-    proxy = Proxy(telemetry=records, gateway=True)
+    proxy = Proxy(telemetry=records, gateway=True, **settings)
     proxy.apply(parse_snapshot({"version": "1", **resources(port_of(sock))}))
     await proxy.listen([SocketSpec("inbound", "127.0.0.1", port_of(sock), sock)])
     try:

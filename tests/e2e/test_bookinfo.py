@@ -144,7 +144,7 @@ def test_with_retries_every_attempt_at_a_failing_service_is_seen(clean_bookinfo)
     # The whole call and its four attempts; at the callee each by the fault's name.
     until(lambda: failed() == {("reviews.default", ""): 5, ("ratings.default", fault["id"]): 4})
     shown = clean_bookinfo.devmesh("traces", "show", "b" * 32).stdout
-    assert "  | VirtualService ratings sent it to outbound|9080||ratings.default.svc.cluster.local: -:4\n  | URX: " in shown
+    assert "  | VirtualService ratings sent it to outbound|9080||ratings.default.svc.cluster.local: -:4:33\n  | URX: " in shown
     log = clean_bookinfo.devmesh("logs", "reviews-v2", "--access").stdout.splitlines()[-1]
     request = re.findall(r'"([0-9a-f-]{36})"', log)[-1]
     assert clean_bookinfo.devmesh("traces", "show", request).stdout == shown
