@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import webbrowser
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,21 @@ def proxy_status(compose_file: ComposeFile = None, form: Output = Format.table) 
             output.mark(one["connected"]),
             "SYNCED" if one["synced"] else "NOT SYNCED",
             one["version_acked"] or "-",
-            one["error"] or "",
+            lag(one),
         )
         for one in answer["proxies"]
     ]
     output.table(("WORKLOAD", "CONNECTED", "STATE", "VERSION", "ERROR"), rows)
+
+
+def lag(one: Mapping[str, Any]) -> str:
+    """Why a sidecar does not run what it should: its own words, or what it has not said."""
+    if one["error"] or (one["synced"] and one["connected"]):
+        return one["error"] or ""
+    if not one["connected"]:
+        seen = f"silent since {datetime.fromisoformat(one['last_seen']).astimezone():%H:%M:%S}" if one["last_seen"] else "never heard of"
+        return f"{seen}: devmesh logs {one['workload']}-sidecar"
+    return f"was sent {one['version_sent']}, has not answered yet"
 
 
 def _workload(mesh: Mesh, name: str) -> str:
@@ -86,7 +97,7 @@ def proxy_config(kind: str, service: str, compose_file: ComposeFile = None, form
         "clusters": lambda: _clusters(found),
         "endpoints": lambda: endpoints_table(found, workloads),
     }
-    output.table(*tables[kind]())
+    output.table(*tables[kind](), wide=True)
 
 
 def _listeners(found: list[dict[str, Any]]) -> Rows:

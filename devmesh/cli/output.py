@@ -37,9 +37,9 @@ def data(value: Any, form: Format) -> None:
         sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table that fits the terminal; plain lines where it is no terminal."""
-    if not out.is_terminal:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wide: bool = False) -> None:
+    """A table that fits the terminal; plain lines where it is no terminal, and of `wide` ones, whose names and places are copied whole."""
+    if wide or not out.is_terminal:
         widths = [max(len(str(cell)) for cell in column) for column in zip(columns, *rows, strict=True)]
         for row in (columns, *rows):
             sys.stdout.write("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")

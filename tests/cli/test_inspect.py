@@ -2,7 +2,7 @@
 
 import pytest
 
-from devmesh.cli.inspect import _workload
+from devmesh.cli.inspect import _workload, lag
 from devmesh.errors import DevmeshError
 
 
@@ -30,3 +30,20 @@ def test_nobody_is_an_error_that_names_who_there_is():
     with pytest.raises(DevmeshError, match="no workload or service 'nobody'") as caught:
         _workload(ScriptedMesh(), "nobody")
     assert caught.value.hint == "one of: web-v1, reviews-v1, reviews-v2, web"
+
+
+WELL = {"workload": "web-v1", "error": None, "synced": True, "connected": True, "last_seen": None, "version_sent": "b"}
+
+
+@pytest.mark.parametrize(
+    ("news", "words"),
+    [
+        ({}, ""),
+        ({"error": "no such cluster", "synced": False}, "no such cluster"),
+        ({"synced": False}, "was sent b, has not answered yet"),
+        ({"connected": False}, "never heard of: devmesh logs web-v1-sidecar"),
+        ({"connected": False, "last_seen": "2026-01-02T03:04:05Z"}, ":05: devmesh logs web-v1-sidecar"),
+    ],
+)
+def test_a_sidecar_that_is_not_in_sync_says_why(news, words):
+    assert lag(WELL | news).endswith(words)

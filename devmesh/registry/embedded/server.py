@@ -148,6 +148,8 @@ class EmbeddedRegistry:
     async def _syncing(self) -> None:
         while True:
             await asyncio.sleep(SYNC_SECONDS)
+            if self._journal.is_behind:
+                self._journal.compact(self._store.records())
             self._journal.sync()
 
     async def _probing(self, session: aiohttp.ClientSession) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import signal
 import socket
@@ -21,6 +22,8 @@ from devmesh.runtimes.local.launchers import Launchers
 from devmesh.runtimes.local.leftovers import clean_up
 from devmesh.runtimes.local.preload import Preload
 from devmesh.runtimes.local.supervisor import Supervisor
+
+FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def live(compose_file: Path, report: socket.socket, launchers: list[tuple[int, socket.socket]], began: float) -> int:
@@ -78,8 +81,9 @@ async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
         started = bool(supervisor.processes) and "The rest of the mesh runs." in error.message
         supervisor.say(event="error", message=error.message, hint=error.hint, status=error.exit_status, runs=started)
     except Exception as error:  # noqa: BLE001 - `up` must hear of it, whatever it is
-        traceback.print_exc()
-        supervisor.say(event="error", message=f"{type(error).__name__}: {error}", hint=f"see {files.log('supervisor')}", status=70)
+        supervisor.say(event="error", **_unexpected(error, files))
+        with contextlib.suppress(OSError):  # the log may be what there is no room for
+            traceback.print_exc()
     if started:
         supervisor.save()
         registry_url = f"http://127.0.0.1:{supervisor.ports['registry']}"
@@ -93,6 +97,12 @@ async def _live(supervisor: Supervisor, number: int, files: MeshFiles) -> int:
     server.close()
     await supervisor.answered()
     return 0 if started else 1
+
+
+def _unexpected(error: Exception, files: MeshFiles) -> dict[str, object]:
+    if isinstance(error, OSError) and error.errno in FULL_OR_READ_ONLY:
+        return {"message": f"{files.root} cannot be written to: {error.strerror}", "hint": f"df -h {files.root}", "status": 1}
+    return {"message": f"{type(error).__name__}: {error}", "hint": f"see {files.log('supervisor')}", "status": 70}
 
 
 async def _up(supervisor: Supervisor, number: int) -> None:

@@ -26,6 +26,7 @@ from devmesh.runtimes.runtime import Json, LogQuery, Tell
 
 DOWN_SECONDS = 30.0  # that a supervisor may take to stop everything but the apps, and then itself
 MAX_ANSWER = 1 << 24  # one line, of a mesh of many workloads
+UNNAMED = (".access.log", "-pod.log")  # shown with their workload's, or seldom wanted
 RESTART_SECONDS = 300  # who is started or restarted with another waits until that one is as it needs it
 
 
@@ -123,7 +124,9 @@ class LocalRuntime:
     def logs(self, query: LogQuery) -> Iterator[tuple[str, str]]:
         files = self._log_files(query)
         if not files:
-            known = ", ".join(sorted(path.name.removesuffix(".log") for path in self.files.logs.glob("*.log")))
+            known = ", ".join(
+                sorted(path.name.removesuffix(".log") for path in self.files.logs.glob("*.log") if not path.name.endswith(UNNAMED))
+            )
             raise DevmeshError(f"no logs of {query.service!r}", f"there are: {known}" if known else "devmesh up")
         if query.follow:
             yield from _followed(files, query.tail)

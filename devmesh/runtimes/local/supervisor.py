@@ -440,6 +440,8 @@ class Supervisor:
             answer = {"error": error.message, "hint": error.hint}
         except (ValueError, KeyError) as error:
             answer = {"error": str(error)}
+        except OSError as error:
+            answer = {"error": f"{self.files.root}: {error.strerror or error}", "hint": f"df -h {self.files.root}"}
         with contextlib.suppress(ConnectionError):
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()

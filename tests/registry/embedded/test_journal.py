@@ -1,5 +1,8 @@
 """What was written is there again, whatever the end of the file looks like."""
 
+import errno
+import os
+
 import pytest
 
 from devmesh.errors import DevmeshError
@@ -63,6 +66,38 @@ def test_compaction_keeps_what_it_is_given_and_appends_after_it(written, monkeyp
     journal.append(RECORDS[1])
     journal.close()
     assert replayed(written) == [[RECORDS[0][0]], [RECORDS[0][1]], RECORDS[1]]
+
+
+@pytest.mark.parametrize("taken", [0, 5], ids=["no room at all", "for half a line"])
+def test_what_a_full_disk_did_not_take_is_there_after_the_next_rewrite(written, monkeypatch, taken):
+    journal = Journal(written)
+    list(journal.replay())
+    really = os.write
+
+    def write(fd, data):
+        if not taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return really(fd, data[:taken])
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", write)
+        journal.append([KvGone("devmesh/z", 8)])
+    assert journal.is_behind
+    journal.append([KvGone("devmesh/zz", 9)])
+    assert replayed(written) == RECORDS, "no torn line, nothing that follows what is missing"
+    with monkeypatch.context() as full:
+        full.setattr(Journal, "_rewrite", _no_room)
+        journal.compact(RECORDS[0])
+    assert journal.is_behind
+    journal.compact(RECORDS[0])
+    assert not journal.is_behind
+    journal.append(RECORDS[1])
+    journal.close()
+    assert replayed(written) == [[RECORDS[0][0]], [RECORDS[0][1]], RECORDS[1]]
+
+
+def _no_room(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_the_file_is_its_owners_alone(written):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import subprocess
 import sys
 
 import pytest
 
 from devmesh.errors import DevmeshError
-from devmesh.runtimes.local.life import _up
+from devmesh.runtimes.files import MeshFiles
+from devmesh.runtimes.local.life import _unexpected, _up
 from tests.support.virtual_time import in_virtual_time, now, settled
 
 
@@ -79,3 +81,18 @@ def test_a_supervisor_whom_nobody_hears_any_more_ends_with_its_status_and_no_tra
         [sys.executable, "-c", PROGRAM, str(tmp_path / "compose.yaml")], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "state.json"), ("{root} cannot be written to: No space left on device", "df -h {root}", 1)),
+        (OSError(errno.EPIPE, "Broken pipe"), ("BrokenPipeError: [Errno 32] Broken pipe", "see {root}/logs/supervisor.log", 70)),
+    ],
+    ids=["a full disk", "anything else"],
+)  # fmt: skip
+def test_a_disk_that_is_full_is_the_users_to_mend_and_what_nobody_expected_is_ours(tmp_path, error, said):
+    files = MeshFiles.of(tmp_path / "compose.yaml")
+    told = _unexpected(error, files)
+    message, hint, status = said
+    assert told == {"message": message.format(root=files.root), "hint": hint.format(root=files.root), "status": status}
