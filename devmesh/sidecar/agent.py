@@ -16,7 +16,7 @@ import orjson
 
 from devmesh.sidecar.config import ConfigError, ProxyConfig
 from devmesh.sidecar.dialer import Dialer
-from devmesh.sidecar.health import AppProbe
+from devmesh.sidecar.health import AppProbe, spread
 from devmesh.xds.rest import AGGREGATED, GATEWAY_TYPES, SIDECAR_TYPES, AggregatedResponse, Conversation
 
 log = logging.getLogger(__name__)
@@ -29,11 +29,6 @@ REPORT_SECONDS = 5.0
 # After a report that did not arrive.
 UNANSWERED_SECONDS = 0.5
 Json = Mapping[str, Any]
-
-
-def until_next_report(rng: random.Random) -> float:
-    """Seconds, a little fewer by chance: sidecars that `up` starts at one moment would ever after report at one moment, and who applies then waits."""
-    return REPORT_SECONDS * rng.uniform(0.8, 1.0)
 
 
 class ControlPlaneError(Exception):
@@ -73,7 +68,7 @@ class Agent:
         self._conversation = Conversation(GATEWAY_TYPES if str(node["id"]).startswith("router~") else SIDECAR_TYPES)
         self._report_due = asyncio.Event()
         self._reported_serving = False
-        self._probe = AppProbe(probe_targets, self._report_due.set, dialer)
+        self._probe = AppProbe(probe_targets, self._report_due.set, dialer, self._rng)
         self.version = ""
         self.connected = False
         self.last_error = ""
@@ -167,7 +162,7 @@ class Agent:
             self._report_due.clear()
             try:
                 status, answer = await self._post(session, "/v1/health", self._report(), {}, 0.0)
-                pause = until_next_report(self._rng) if status == 200 else UNANSWERED_SECONDS
+                pause = spread(REPORT_SECONDS, self._rng) if status == 200 else UNANSWERED_SECONDS
                 if status not in {200, 503}:
                     log.warning("health report: %d %s", status, answer[:200].decode(errors="replace").strip())
             except ControlPlaneError:

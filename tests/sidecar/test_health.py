@@ -1,9 +1,10 @@
 import asyncio
+import random
 
 import pytest
 
 from devmesh.sidecar.dialer import Dialer
-from devmesh.sidecar.health import FIRST_INTERVAL, HEALTHY_INTERVAL, SILENT_LOOKS, AppProbe, Health, Miss, look, next_interval
+from devmesh.sidecar.health import FIRST_INTERVAL, HEALTHY_INTERVAL, SILENT_LOOKS, AppProbe, Health, Miss, look, next_interval, spread
 from tests.sidecar.sidecars import refusing_port
 from tests.support.waiting import until
 
@@ -100,3 +101,11 @@ def test_an_app_that_was_there_is_gone_when_it_refuses_or_stays_silent(misses, h
 
 def test_an_app_that_never_answered_is_not_there():
     assert not AppProbe([("127.0.0.1", 1)], lambda: None)._judged([Miss("silence", silent=True)]).healthy
+
+
+def test_what_sidecars_do_at_one_moment_they_do_not_do_so_again():
+    rng = random.Random(1)
+    pauses = [spread(HEALTHY_INTERVAL, rng) for _ in range(20)]
+    assert len(set(pauses)) == 20
+    assert max(pauses) - min(pauses) > 0.5
+    assert all(0 < pause <= HEALTHY_INTERVAL for pause in pauses), "never later than is promised"

@@ -45,6 +45,7 @@ class SpanExporter:
         self.dropped = 0  # spans, or records that never became spans
         self.sent = 0
         self._stopping = False
+        self._something = asyncio.Event()  # there is a record, or the sidecar stops: until then nothing wakes up
         self._due = asyncio.Event()  # a batch is full, or the sidecar stops
         self._task: asyncio.Task[None] | None = None
 
@@ -59,6 +60,7 @@ class SpanExporter:
 
     def _turn(self) -> None:
         self._turn_handle = None
+        self._something.set()
         self._encode()
         if self._records:
             self._turn_handle = asyncio.get_running_loop().call_soon(self._turn)
@@ -83,6 +85,9 @@ class SpanExporter:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=POST_TIMEOUT)) as session:
             stopping = False
             while not stopping:
+                if not self._kept and self._unsent is None and not self._stopping:
+                    self._something.clear()
+                await self._something.wait()
                 waited = False
                 try:
                     async with asyncio.timeout(INTERVAL):
@@ -126,6 +131,7 @@ class SpanExporter:
     async def stop(self) -> None:
         """Send what is left, for a while."""
         self._stopping = True
+        self._something.set()
         self._due.set()
         if self._task is None:
             return

@@ -1,3 +1,4 @@
+import asyncio
 import socket
 
 import pytest
@@ -7,6 +8,7 @@ from devmesh.sidecar.telemetry.exporter import BATCH, QUEUE, SpanExporter
 from devmesh.sidecar.telemetry.spans import SpanEncoder
 from tests.sidecar.telemetry.collector import collector
 from tests.sidecar.telemetry.records import PRODUCTPAGE, inbound, outbound
+from tests.support.virtual_time import in_virtual_time, settled
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +18,10 @@ def often(monkeypatch):
 
 def made(url):
     return SpanExporter(SpanEncoder(PRODUCTPAGE), url)
+
+
+def timers():
+    return [handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()]
 
 
 async def test_spans_arrive_as_otlp():
@@ -28,6 +34,18 @@ async def test_spans_arrive_as_otlp():
         await spans.stop()
     assert found.types == {"application/x-protobuf"}
     assert (spans.sent, spans.dropped) == (3, 0)
+
+
+@in_virtual_time
+async def test_nothing_wakes_up_while_there_is_no_span():
+    spans = made("http://127.0.0.1:1/v1/traces")
+    spans.start()
+    await asyncio.sleep(60)
+    assert not timers()
+    spans.offer(inbound())
+    await settled()
+    assert timers(), "it waits for more"
+    await spans.stop()
 
 
 async def test_many_spans_go_in_batches():
