@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from devmesh.config.checks import NO_EFFECT, Checker
-from devmesh.config.istio_networking import Destination, DestinationRule, Gateway, TCPRoute, TLSRoute, VirtualService
+from devmesh.config.istio_networking import ClientTLSSettings, Destination, DestinationRule, Gateway, TCPRoute, TLSRoute, VirtualService
 from devmesh.config.istio_security import PeerAuthentication
 from devmesh.config.istio_service_entry import ServiceEntry
 from devmesh.config.kubernetes import Secret
@@ -16,6 +16,7 @@ from devmesh.config.topology_types import Service, ServicePort, Topology, Worklo
 
 NOT_FOUND, CONFLICTING_HOSTS, PORT_REQUIRED, HOST_NOT_IN_GATEWAY, NO_WORKLOADS = "IST0101", "IST0109", "IST0112", "IST0132", "IST0127"
 CONFLICTING_GATEWAYS, GATEWAY_PORT, EMPTY_SUBSET, NO_VERIFICATION = "IST0145", "IST0162", "IST0173", "IST0128"
+NO_PORT_VERIFICATION = "IST0129"
 SWITCHED_GATEWAYS = {"ingressgateway": "ingressGateways", "egressgateway": "egressGateways"}
 WRONG_PROTOCOL, SHADOWED = "DM0008", "DM0012"
 MESH = "mesh"
@@ -255,20 +256,28 @@ def _check_subset(check: Checker, world: World, path: str, destination: Destinat
         check.add("error", NOT_FOUND, f"{path}.subset", message, hint)
 
 
+def _check_verification(check: Checker, host: str, tls: ClientTLSSettings | None, path: str, port: int | None = None) -> None:
+    if tls is None or tls.mode not in ("SIMPLE", "MUTUAL") or tls.ca_certificates or tls.credential_name:
+        return
+    message = (
+        f"DestinationRule {check.resource.meta.name} in namespace {check.resource.meta.namespace} has TLS mode set to {tls.mode} "
+        f"but no caCertificates are set to validate server identity for host: {host}"
+    )
+    if port is None:
+        check.add("warning", NO_VERIFICATION, f"{path}.tls", message)
+    else:
+        check.add("warning", NO_PORT_VERIFICATION, f"{path}.tls", f"{message} at port number:{port}")
+
+
 def _check_rule(check: Checker, world: World, rule: DestinationRule) -> None:
     namespace = check.resource.meta.namespace
     full = expand_host(rule.host, namespace)
-    for path, policy in [("spec.trafficPolicy", rule.traffic_policy)] if rule.traffic_policy else []:
-        if (
-            policy.tls is not None
-            and policy.tls.mode in ("SIMPLE", "MUTUAL")
-            and not (policy.tls.ca_certificates or policy.tls.credential_name)
-        ):
-            message = (
-                f"DestinationRule {check.resource.meta.name} in namespace {namespace} has TLS mode set to {policy.tls.mode} "
-                f"but no caCertificates are set to validate server identity for host: {rule.host}"
-            )
-            check.add("warning", NO_VERIFICATION, f"{path}.tls", message)
+    policy = rule.traffic_policy
+    if policy is not None:
+        _check_verification(check, rule.host, policy.tls, "spec.trafficPolicy")
+        for index, one in enumerate(policy.port_level_settings):
+            port = one.port.number if one.port is not None else 0
+            _check_verification(check, rule.host, one.tls, f"spec.trafficPolicy.portLevelSettings[{index}]", port)
     if world.topology is None:
         return
     services = [one for one in world.services() if host_matches(full, one.hostname)]

@@ -27,6 +27,13 @@ def to(destination):
         (virtual_service(f"{{{ROUTE}}}", "[reviews]", "gateways: [gate]"), "IST0101", "error", 'gateway not found: "gate"', None),
         (virtual_service(f"{{match: [{{gateways: [gate]}}], {ROUTE}}}"), "IST0101", "error", 'gateway not found: "gate"', None),
         (destination_rule("{tls: {mode: SIMPLE}}"), "IST0128", "warning", "no caCertificates", None),
+        (
+            destination_rule("{portLevelSettings: [{port: {number: 443}, tls: {mode: SIMPLE}}]}"),
+            "IST0129",
+            "warning",
+            "no caCertificates are set to validate server identity for host: reviews at port number:443",
+            None,
+        ),
         (destination_rule("{tls: {mode: DISABLE}}", SUBSETS), "IST0173", "warning", "Subset v9", None),
     ],
 )  # fmt: skip
