@@ -70,6 +70,7 @@ class Contexts:
         self._identity, self._files = identity, files or Path()
         self._secrets = secrets
         self._cache: dict[tuple[Any, ...], ssl.SSLContext] = {}
+        self._read: dict[tuple[Any, ...], tuple[tuple[Any, ...], ssl.SSLContext]] = {}  # with what the files were when they were read
 
     def credentials(self, name: str) -> Credentials | None:
         named = self._secrets(name)
@@ -84,10 +85,8 @@ class Contexts:
         return self._get(ssl.PROTOCOL_TLS_CLIENT, tls, alpn)
 
     def forget_files(self) -> None:
-        """Files are read when their context is first needed, and again after this."""
-        kept = {key: context for key, context in self._cache.items() if not _names_files(key[1])}
-        self._cache.clear()
-        self._cache.update(kept)
+        """Files are read when their context is first needed, when they are others, and again after this."""
+        self._read.clear()
 
     def _get(self, side: int, tls: TlsContext, alpn: tuple[bytes, ...]) -> ssl.SSLContext | None:
         pairs = [self.credentials(name) for name in _named(tls)]
@@ -101,17 +100,51 @@ class Contexts:
             return None  # as while SDS has not answered: other roots than those that were asked for vouch for nobody
         plain = replace(tls, sni="", sans=())  # what a connection has of its own
         key = (side, plain, alpn, tuple(pairs), named)
-        if key not in self._cache:
-            if len(self._cache) > 256:
-                self._cache.clear()
-            try:
-                self._cache[key] = build_context(
-                    side, plain, alpn, [p for p in pairs if p], named.trust_bundle if named else None, self._files
-                )
-            except (OSError, ssl.SSLError) as error:
-                log.warning("TLS with %s and %s is not possible: %s", tls.secret or "no certificate", tls.validation, error)
-                return None
+        trust = named.trust_bundle if named else None
+        try:
+            if _names_files(tls):
+                return self._from_files(key, plain, lambda: build_context(side, plain, alpn, [p for p in pairs if p], trust, self._files))
+            if key not in self._cache:
+                if len(self._cache) > 256:
+                    self._cache.clear()
+                self._cache[key] = build_context(side, plain, alpn, [p for p in pairs if p], trust, self._files)
+        except (OSError, ssl.SSLError) as error:
+            log.warning("TLS with %s and %s is not possible: %s", tls.secret or "no certificate", tls.validation, error)
+            return None
         return self._cache[key]
+
+    def _from_files(self, key: tuple[Any, ...], tls: TlsContext, build: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+        """While files that were good are not (a pair of which one half is written), what they were stays in force, as in Envoy."""
+        stamps = tuple(_stamp(self._files / name) for name in _files_of(tls))
+        known = self._read.get(key)
+        if known is not None and known[0] == stamps:
+            return known[1]
+        try:
+            context = build()
+        except (OSError, ssl.SSLError) as error:
+            if known is None:
+                raise
+            log.warning("files of %s and %s cannot be used, the last ones stay: %s", tls.secret or "no certificate", tls.validation, error)
+            context = known[1]
+        if len(self._read) > 256:
+            self._read.clear()
+        self._read[key] = (stamps, context)
+        return context
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    """What tells that a file is another one."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _files_of(tls: TlsContext) -> list[str]:
+    pairs = [name.removeprefix(FILE_PAIR) for name in (tls.secret, *tls.more_secrets) if name.startswith(FILE_PAIR)]
+    roots = (tls.validation or "").removeprefix(FILE_ROOT) if (tls.validation or "").startswith(FILE_ROOT) else ""
+    return [*(file for pair in pairs for file in pair.split("~")), *([roots] if roots and tls.validation != SYSTEM_ROOTS else [])]
 
 
 def _named(tls: TlsContext) -> list[str]:

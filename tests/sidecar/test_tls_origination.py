@@ -132,3 +132,21 @@ async def test_files_are_read_again_after_a_new_configuration(ca, files, tmp_pat
         (files / "ca.pem").write_text(ca.trust_bundle.pem)
         ours.proxy.apply(ours.proxy.config)
         assert (await ours.ask()).status == 200
+
+
+def put(file, text):
+    """As who renews certificates does it: all at once."""
+    (new := file.with_suffix(".new")).write_text(text)
+    new.rename(file)
+
+
+async def test_files_that_change_are_read_for_the_next_connection_and_unusable_ones_change_nothing(ca, files, tmp_path):
+    good, foreign = ca.trust_bundle.pem, authority(tmp_path, "foreign").trust_bundle.pem
+    put(files / "ca.pem", foreign)
+    async with web_server(ca) as (port, _), sidecar(originating(port, f"file-root:{files}/ca.pem")) as ours:
+        statuses = []
+        for text in (foreign, good, "half of a certificate", foreign):
+            put(files / "ca.pem", text)
+            statuses.append((await ours.ask()).status)
+            ours.proxy.upstreams.close_idle()
+        assert statuses == [503, 200, 200, 503]
