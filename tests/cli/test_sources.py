@@ -66,7 +66,9 @@ def test_each_route_shows_what_it_asks_for_and_its_line_be_it_a_delegates(tmp_pa
     assert {row[5] for row in rows if not row[1].startswith("ratings")} == {""}
 
 
-@pytest.mark.parametrize(("cluster", "place"), [(V1, "r.yaml:29:7"), (ALL, "r.yaml:26:1"), ("inbound|9080||", ""), ("PassthroughCluster", "")])
+@pytest.mark.parametrize(
+    ("cluster", "place"), [(V1, "r.yaml:29:7"), (ALL, "r.yaml:26:1"), ("inbound|9080||", ""), ("PassthroughCluster", "")]
+)
 def test_a_cluster_leads_to_its_subset_or_its_rule(resources, cluster, place):
     assert DestinationRules(resources).place(cluster) == place
 
