@@ -38,6 +38,7 @@ class Resolving:
         self._known: dict[str, tuple[str, ...]] = {}
         self._intervals: dict[str, float] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._made: dict[str, tuple[Cluster, tuple[Endpoint, ...]]] = {}
 
     def configure(self, clusters: Mapping[str, Cluster]) -> None:
         """Ask for new names; a name that no cluster has any more is forgotten."""
@@ -46,6 +47,7 @@ class Resolving:
             for host in names_of(cluster):
                 intervals[host] = min(cluster.dns_refresh_rate, intervals.get(host, cluster.dns_refresh_rate))
         self._intervals = intervals
+        self._made = {name: made for name, made in self._made.items() if clusters.get(name) is made[0]}
         for host in [host for host in self._tasks if host not in intervals]:
             self._tasks.pop(host).cancel()
             self._known.pop(host, None)
@@ -60,13 +62,20 @@ class Resolving:
                 log.info("%s cannot be resolved now: its addresses stay", host)
             elif found != self._known.get(host):
                 self._known[host] = found
+                self._made.clear()
                 self._changed(host)
             await self._sleep(self._intervals.get(host, 60.0))
 
     def endpoints(self, cluster: Cluster) -> tuple[Endpoint, ...]:
-        """A name of which nothing is known yet stays a name, for the dialer to resolve."""
+        """The same ones until something changes. A name of which nothing is known yet stays a name, for the dialer to resolve."""
         if cluster.kind != "STRICT_DNS":
             return cluster.endpoints
+        made = self._made.get(cluster.name)
+        if made is None or made[0] is not cluster:
+            made = self._made[cluster.name] = (cluster, self._resolved(cluster))
+        return made[1]
+
+    def _resolved(self, cluster: Cluster) -> tuple[Endpoint, ...]:
         found: dict[str, Endpoint] = {}
         for endpoint in cluster.endpoints:
             for address in self._known.get(endpoint.address, (endpoint.address,)):

@@ -64,6 +64,19 @@ async def test_all_addresses_of_a_name_take_turns():
         assert script.slept == [60.0]
 
 
+async def test_endpoints_are_the_same_ones_until_a_name_has_other_addresses():
+    """Pools are found by their identity."""
+    script = Script(("10.0.0.1",), ("10.0.0.1",), ("10.0.0.2",))
+    async with upstreams(script, NAMED) as ours:
+        await script.answered()
+        first = ours.endpoints(NAMED)
+        ours.configure({NAMED.name: NAMED})
+        await script.again()
+        assert ours.endpoints(NAMED) is first
+        await script.again()
+        assert [one.address for one in ours.endpoints(NAMED)] == ["10.0.0.2"]
+
+
 async def test_before_the_first_answer_the_name_itself_is_called():
     async with upstreams(Script(("10.0.0.1",)), NAMED) as ours:
         assert chosen(ours, NAMED) == ["a.example"]
