@@ -23,6 +23,8 @@ from devmesh.config.syntax import (
 )
 
 SCHEMA_WARNING = "IST0133"
+FRAMING = frozenset({"content-length", "transfer-encoding"})
+CONNECTION = frozenset({"connection", "keep-alive", "proxy-connection"})
 NO_EFFECT = "DM0007"
 MAX_REGEX = 1024
 """istiod's limit, which keeps Envoy's RE2 programs within bounds."""
@@ -168,22 +170,22 @@ class Checker:
 
     def header_operations(self, path: str, headers: Headers | None) -> None:
         if headers is not None:
-            self._operations(f"{path}.request", headers.request, authority=True)
-            self._operations(f"{path}.response", headers.response, authority=False)
+            self._operations(f"{path}.request", headers.request, FRAMING, authority=True)
+            self._operations(f"{path}.response", headers.response, FRAMING | CONNECTION, authority=False)
 
-    def _operations(self, path: str, operations: HeaderOperations | None, *, authority: bool) -> None:
+    def _operations(self, path: str, operations: HeaderOperations | None, proxys: frozenset[str], *, authority: bool) -> None:
         if operations is None:
             return
         for verb, values in (("set", operations.set), ("add", operations.add)):
             for name, value in values.items():
-                self._header_name(f"{path}.{verb}.{name}", name, authority=authority)
+                self._header_name(f"{path}.{verb}.{name}", name, proxys, authority=authority)
                 if not is_header_value(value):
                     hint = 'write a literal "%" as "%%"' if "%" in value else None
                     self.error(f"{path}.{verb}.{name}", f"header value configuration {value} is invalid", hint)
         for index, name in enumerate(operations.remove):
-            self._header_name(f"{path}.remove[{index}]", name, authority=False)
+            self._header_name(f"{path}.remove[{index}]", name, FRAMING, authority=False)
 
-    def _header_name(self, path: str, name: str, *, authority: bool) -> None:
+    def _header_name(self, path: str, name: str, proxys: frozenset[str], *, authority: bool) -> None:
         if not name:
             self.error(path, "header name cannot be empty")
         elif name.lower() in ("host", ":authority") and authority:
@@ -192,6 +194,8 @@ class Checker:
             self.error(path, f'invalid header "{name}": cannot set Host header')
         elif name.startswith(":"):
             self.error(path, f'invalid header "{name}": header cannot have ":" prefix')
+        elif name.lower() in proxys:
+            self.no_effect(path, "the proxy itself says where a body ends and what becomes of a connection")
 
     def word(self, path: str, word: str, known: tuple[str, ...], message: str) -> None:
         if word not in known:

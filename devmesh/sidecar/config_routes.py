@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from devmesh.sidecar.config import (
     NO_EDITS,
@@ -26,7 +26,9 @@ from devmesh.sidecar.config import (
 from devmesh.sidecar.config_common import Json, limit, optional_number, refuse, seconds
 from devmesh.sidecar.filters.headers import unknown_operator
 from devmesh.sidecar.matching import fraction, header_matcher, regex_rewrite, route_match, string_predicate
+from devmesh.sidecar.message import FRAMING
 
+CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
 FAULT, CORS = "envoy.filters.http.fault", "envoy.filters.http.cors"
 PER_ROUTE = {FAULT: "HTTPFault", CORS: "CorsPolicy"}
 REDIRECT_CODES = {"MOVED_PERMANENTLY": 301, "FOUND": 302, "SEE_OTHER": 303, "TEMPORARY_REDIRECT": 307, "PERMANENT_REDIRECT": 308}
@@ -43,13 +45,22 @@ UNREAD_FAULT = ("upstream_cluster", "downstream_nodes", "response_rate_limit", "
 
 
 def header_edits(owner: str, message: Json) -> HeaderEdits:
+    """Those of what says where a body ends are passed over, and of what is between an answer's two ends, which Envoy takes out after them."""
     edits = HeaderEdits(
-        tuple(_edit(owner, option) for option in message.get("request_headers_to_add", ())),
-        tuple(name.lower().encode() for name in message.get("request_headers_to_remove", ())),
-        tuple(_edit(owner, option) for option in message.get("response_headers_to_add", ())),
-        tuple(name.lower().encode() for name in message.get("response_headers_to_remove", ())),
+        _added(owner, message.get("request_headers_to_add", ()), FRAMING),
+        _removed(message.get("request_headers_to_remove", ())),
+        _added(owner, message.get("response_headers_to_add", ()), FRAMING | CONNECTION),
+        _removed(message.get("response_headers_to_remove", ())),
     )
     return NO_EDITS if edits == NO_EDITS else edits
+
+
+def _added(owner: str, options: Iterable[Json], passed_over: frozenset[bytes]) -> tuple[HeaderEdit, ...]:
+    return tuple(edit for option in options if (edit := _edit(owner, option)).name not in passed_over)
+
+
+def _removed(names: Iterable[str]) -> tuple[bytes, ...]:
+    return tuple(name for given in names if (name := given.lower().encode()) not in FRAMING)
 
 
 def _edit(owner: str, option: Json) -> HeaderEdit:

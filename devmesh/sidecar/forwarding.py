@@ -14,6 +14,7 @@ from typing import Final
 from devmesh.sidecar.client_certificate import element as certificate_element
 from devmesh.sidecar.config import HttpManager
 from devmesh.sidecar.message import (
+    FRAMING,
     HAS_CERTIFICATE,
     HAS_EXPECT,
     HAS_FORWARDED,
@@ -147,8 +148,11 @@ def upgrade(pairs: Headers) -> bytes:
 
 
 def drop_hop_by_hop(pairs: Headers) -> None:
-    """RFC 9110 section 7.6.1: connection, what it names, and their kin; `te: trailers` is end to end for gRPC."""
-    named = _connection_options(pairs)
+    """RFC 9110 section 7.6.1: connection, what it names, and their kin; `te: trailers` is end to end for gRPC.
+
+    Who names what says where the body ends would have the app take it for a request (Envoy says it anew, in chunks).
+    """
+    named = _connection_options(pairs) - FRAMING
     trailers = b"trailers" in [option.strip() for option in joined(pairs, b"te").split(b",")]
     pairs[:] = [pair for pair in pairs if pair[0] not in HOP_BY_HOP and pair[0] not in named]
     if trailers:

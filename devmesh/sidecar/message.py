@@ -41,6 +41,7 @@ TOLD: Final = frozenset(
 )  # fmt: skip
 HOP_BY_HOP: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"})
 PEER_METADATA: Final = frozenset({b"x-envoy-peer-metadata", b"x-envoy-peer-metadata-id"})
+FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})  # bodies go on as they came, so what says where one ends does, too
 KEEP: Final = (b"keep-alive", b"close")  # values of Connection that name no header of their own
 BODILESS: Final = (204, 304)  # RFC 9110 sections 15.3.5 and 15.4.5
 RESPONSE_HOPS: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade"})

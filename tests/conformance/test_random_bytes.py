@@ -118,10 +118,10 @@ def _whole(data: bytes) -> bool:
     return len(body) >= (int(length[1]) if length else 0)
 
 
-def resources(listening: int, port: int) -> Json:
-    """As Istio configures it, but for how long a request may take, and how long a refused one's connection lasts."""
+def resources(listening: int, port: int, edits: Json) -> Json:
+    """As Istio configures it, but for how long a request may take, and how long a refused one's connection lasts; `edits` are the route's."""
     hosts = [{"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}]
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"}}
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"}, **edits}
     manager = {
         "@type": f"{TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "h",
@@ -167,10 +167,10 @@ async def said(port: int, data: bytes) -> tuple[list[Any], str]:
 
 
 @contextlib.asynccontextmanager
-async def running(which: str, directory: Path, answers: list[bytes]) -> AsyncIterator[tuple[int, App]]:
+async def running(which: str, directory: Path, answers: list[bytes], edits: Json) -> AsyncIterator[tuple[int, App]]:
     app = App(answers)
     port = await app.start()
-    made: Callable[[int], Json] = lambda listening: resources(listening, port)  # noqa: E731 - the two take one
+    made: Callable[[int], Json] = lambda listening: resources(listening, port, edits)  # noqa: E731 - the two take one
     try:
         async with our_sidecar_with(made) if which == "ours" else live_envoy_with(made, directory) as caller:
             yield caller.port, app
@@ -178,9 +178,9 @@ async def running(which: str, directory: Path, answers: list[bytes]) -> AsyncIte
         await app.stop()
 
 
-async def heard(which: str, directory: Path, sent: list[bytes], answers: list[bytes]) -> list[Any]:
+async def heard(which: str, directory: Path, sent: list[bytes], answers: list[bytes], edits: Json | None = None) -> list[Any]:
     out = []
-    async with running(which, directory, answers) as (port, app):
+    async with running(which, directory, answers, edits or {}) as (port, app):
         for data in sent:
             answered = await said(port, data if answers else data + SENTINEL)
             out.append({"answered": answered, "app": app.got})

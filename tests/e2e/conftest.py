@@ -163,7 +163,7 @@ def running(
     try:
         yield mesh
     finally:
-        mesh.devmesh("down")
+        mesh.devmesh("down", *(["--volumes"] if runtime == "docker" else []))  # an engine would keep them for ever
 
 
 def virtual_service(host: str, rule: str) -> str:

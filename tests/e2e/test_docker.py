@@ -543,7 +543,7 @@ def test_a_second_project_joins_the_first_ones_control_plane_and_calls_its_servi
         assert refused.returncode == 1
         assert f"desk{os.getpid()} has joined this mesh" in refused.stderr
     finally:
-        desk.devmesh("down")
+        desk.devmesh("down", "--volumes")
     assert "caller" not in five.devmesh("proxy-status").stdout
     until(lambda: "caller" not in targets(five))
 

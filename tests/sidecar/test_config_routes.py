@@ -144,6 +144,18 @@ def test_header_edits_are_read():
     assert edits.response_remove == (b"x-gone",)
 
 
+def test_edits_of_what_frames_a_message_or_a_connection_are_passed_over():
+    names = ("Content-Length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "x")
+    add = [{"header": {"key": name, "value": "1"}} for name in names]
+    edits = parsed_route(
+        request_headers_to_add=add, request_headers_to_remove=names, response_headers_to_add=add, response_headers_to_remove=names
+    ).edits
+    hops = (b"connection", b"keep-alive", b"proxy-connection")
+    assert tuple(one.name for one in edits.request_add) == (*hops, b"x"), "a request's to the app are the route's"
+    assert edits.request_remove == edits.response_remove == (*hops, b"x")
+    assert [one.name for one in edits.response_add] == [b"x"]
+
+
 def test_no_edits_are_one_value():
     found = parsed_table(host(route()))
     assert found.edits is NO_EDITS

@@ -38,8 +38,18 @@ def prepared(*pairs, direction=Direction.INBOUND, client=None, **fields):
         ([(b"proxy-authorization", b"x"), (b"te", b"gzip")], {b"te"}, {b"proxy-authorization"}),
         ([(b"te", b"trailers")], set(), {b"te"}),
         ([(b"connection", b"x-one"), (b"connection", b"x-two"), (b"x-one", b""), (b"x-two", b"")], {b"x-one", b"x-two"}, set()),
+        ([(b"connection", b"content-length, x"), (b"x", b""), (b"content-length", b"3")], {b"x"}, {b"content-length"}),
+        ([(b"connection", b"Transfer-Encoding"), (b"transfer-encoding", b"chunked")], set(), {b"transfer-encoding"}),
     ],
-    ids=["what connection names", "keep-alive", "credentials for a proxy stay", "trailers stay for gRPC", "on either line"],
+    ids=[
+        "what connection names",
+        "keep-alive",
+        "credentials for a proxy stay",
+        "trailers stay for gRPC",
+        "on either line",
+        "not a length",
+        "nor chunks",
+    ],
 )
 def test_hop_by_hop_headers_end_here(given, gone, kept):
     names = {name for name, _ in prepared(*given)[0]}
