@@ -110,7 +110,7 @@ def settings_of_mesh(mesh_config: str) -> MeshSettings:
     """A MeshConfig as `-f values.yaml` gives it, and as the control plane reads it."""
     text = "meshConfig:\n" + "".join(f"  {line}\n" for line in mesh_config.splitlines())
     choices = choose("default", [settings_of(read_documents(text, "values.yaml")[0][0])])
-    assert choices.diagnostics == ()
+    assert [one for one in choices.diagnostics if one.severity == "error"] == []
     return MeshSettings.from_json(choices.mesh_config())
 
 
