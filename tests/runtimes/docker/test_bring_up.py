@@ -33,7 +33,7 @@ def container(folder: str) -> Container:
     return Container("web", "id", "shop-web-1", "running", "", 0, "", 0, "", {FOLDER_LABEL: folder}, "", "no", {})
 
 
-FOLDER = Path("/work/shop/.devmesh/docker")
+FOLDER = Path("/srv/shop/.devmesh/docker")
 
 
 def test_a_project_of_the_same_name_from_elsewhere_is_left_alone():
