@@ -8,8 +8,8 @@ from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.leftovers import clean_up
 from devmesh.runtimes.processes import start_time
 
-# Writes its name when it is told to stop.
-STOPPING = "trap 'echo {name} >>{said}; exit' TERM; echo on; sleep 600 & wait"
+# Writes its name when it is told to stop. Its child is there before it says so, and has none of our pipes.
+STOPPING = "trap 'echo {name} >>{said}; exit' TERM; sleep 600 >/dev/null & echo on; wait"
 
 
 @pytest.fixture
