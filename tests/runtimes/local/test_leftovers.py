@@ -1,6 +1,7 @@
 """What a killed supervisor left is stopped by pid and start time, and nothing else is."""
 
 import subprocess
+import sys
 
 import pytest
 
@@ -8,8 +9,14 @@ from devmesh.runtimes.files import MeshFiles
 from devmesh.runtimes.local.leftovers import clean_up
 from devmesh.runtimes.processes import start_time
 
-# Writes its name when it is told to stop. Its child is there before it says so, and has none of our pipes.
-STOPPING = "trap 'echo {name} >>{said}; exit' TERM; sleep 600 >/dev/null & echo on; wait"
+# Writes its name when it is told to stop.
+STOPPING = """
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+print("on", flush=True)
+signal.sigwait([signal.SIGTERM])
+print(sys.argv[1], file=open(sys.argv[2], "a"))
+"""
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ def test_what_runs_on_is_stopped_and_the_state_goes(files, left):
 
 def test_what_runs_on_is_stopped_in_order(files, tmp_path):
     said = tmp_path / "said"
-    programs = {name: subprocess.Popen(["sh", "-c", STOPPING.format(name=name, said=said)], stdout=subprocess.PIPE, text=True,
+    programs = {name: subprocess.Popen([sys.executable, "-c", STOPPING, name, said], stdout=subprocess.PIPE, text=True,
                                        start_new_session=True) for name in ("db-sidecar", "db", "ca", "web")}  # fmt: skip
     assert {one.stdout.readline() for one in programs.values()} == {"on\n"}
     kinds = {"db-sidecar": "sidecar", "ca": "ours"}
