@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from typing import Any
+from tests.support.draws import Draws
 
 METHODS = (
     "GET",
@@ -79,13 +78,7 @@ ANSWER_LINES = (
 )  # fmt: skip
 
 
-class Bytes:
-    def __init__(self, seed: int) -> None:
-        self._rng = random.Random(seed)
-
-    def _any(self, *of: Any) -> Any:
-        return self._rng.choice(of)
-
+class Bytes(Draws):
     def _lines(self, of: tuple[str, ...]) -> list[str]:
         return [self._any(*of) for _ in range(self._any(0, 0, 1, 1, 2, 3))]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any
 from tests.conformance.envoy_mesh import port_of
 from tests.conformance.random_bytes import Bytes
 from tests.conformance.test_side_by_side import TYPE, live_envoy_with, our_sidecar_with
+from tests.support.draws import seeds
 
 Json = dict[str, Any]
-FIRST, _, LAST = os.environ.get("DEVMESH_SEEDS", "0-59").partition("-")
-SEEDS = range(int(FIRST), int(LAST or FIRST) + 1)
+SEEDS = seeds("0-59")
 SECONDS = 20
 # Ends the connection, if it is one request that came before it.
 SENTINEL = b"GET /sentinel HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"

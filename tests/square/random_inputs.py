@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable, Sequence
 from typing import Any
+
+from tests.support.draws import Draws
 
 Json = dict[str, Any]
 NETWORKING, SECURITY = "networking.istio.io/v1", "security.istio.io/v1"
@@ -43,11 +43,8 @@ SERVER_HOSTS = (
 MTLS = ("STRICT", "PERMISSIVE", "DISABLE", "UNSET")
 
 
-class Inputs:
+class Inputs(Draws):
     """One seed's resources."""
-
-    def __init__(self, seed: int) -> None:
-        self._rng = random.Random(seed)
 
     def yaml(self) -> str:
         documents = self.documents()
@@ -64,20 +61,6 @@ class Inputs:
         ]
 
     # -- chance ----------------------------------------------------------------------------------------------------
-
-    def _any(self, *of: Any) -> Any:
-        return self._rng.choice(of)
-
-    def _some(self, of: Sequence[Any], most: int) -> list[Any]:
-        return self._rng.sample(of, self._rng.randint(1, most))
-
-    def _maybe(self, share: float) -> bool:
-        return self._rng.random() < share
-
-    def _with(self, **fields: tuple[float, Callable[[], Any]]) -> Json:
-        """Each field with its share of the cases; empty values are left out."""
-        given = {name: make() for name, (share, make) in fields.items() if self._maybe(share)}
-        return {name: value for name, value in given.items() if value not in ({}, [])}
 
     def _duration(self) -> str:
         return str(self._any(*DURATIONS))

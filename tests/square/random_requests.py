@@ -6,10 +6,11 @@ Chance decides nothing about an answer: shares are none or all, and who is to be
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from tests.support.draws import Draws
 
 Json = dict[str, Any]
 # host: port that its callers use. `reviews` and `httpbin` have several workloads.
@@ -55,27 +56,12 @@ class Asked:
         return ("\r\n".join([*lines, "", ""]) + body).encode("latin-1")
 
 
-class Traffic:
+class Traffic(Draws):
     """One seed's VirtualServices and requests."""
 
     def __init__(self, seed: int) -> None:
-        self._rng = random.Random(seed)
+        super().__init__(seed)
         self._headers: dict[str, list[str]] = {}
-
-    # -- chance ----------------------------------------------------------------------------------------------------
-
-    def _any(self, *of: Any) -> Any:
-        return self._rng.choice(of)
-
-    def _some(self, of: Sequence[Any], most: int) -> list[Any]:
-        return self._rng.sample(of, self._rng.randint(1, most))
-
-    def _maybe(self, share: float) -> bool:
-        return self._rng.random() < share
-
-    def _with(self, **fields: tuple[float, Callable[[], Any]]) -> Json:
-        given = {name: make() for name, (share, make) in fields.items() if self._maybe(share)}
-        return {name: value for name, value in given.items() if value not in ({}, [])}
 
     # -- routes ----------------------------------------------------------------------------------------------------
 

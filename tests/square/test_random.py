@@ -12,9 +12,9 @@ from devmesh.config.loader import load_text
 from tests.square.compilers import RANDOM, RANDOM_WORKLOADS, WIDE, WIDE_CASES, WIDE_WORKLOADS, compiled, settings_of_mesh
 from tests.square.random_inputs import Inputs
 from tests.square.wide_inputs import Wide
+from tests.support.draws import seeds
 
-FIRST, _, LAST = os.environ.get("DEVMESH_SEEDS", "0-79").partition("-")
-SEEDS = range(int(FIRST), int(LAST or FIRST) + 1)
+SEEDS = seeds("0-79")
 WIDE_SEEDS = SEEDS if "DEVMESH_SEEDS" in os.environ else SEEDS[:20]
 
 

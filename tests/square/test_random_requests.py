@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -20,34 +19,21 @@ from devmesh.sidecar.proxy import Proxy
 from devmesh.sidecar.record import Direction
 from devmesh.sidecar.seam import factory
 from devmesh.sidecar.telemetry.access_log import fields
+from tests.conformance.test_side_by_side import LOGGED as ANSWERED
 from tests.square.client import CLIENT, Request, Way
 from tests.square.compilers import TOPOLOGY, compiled
 from tests.square.dataplane import Place, envoy, workload
 from tests.square.random_requests import LATE, SERVICES, Asked, Traffic
 from tests.square.scripted import Told, joined, scripted_apps
+from tests.support.draws import seeds
 
 Json = dict[str, Any]
-FIRST, _, LAST = os.environ.get("DEVMESH_SEEDS", "0-3").partition("-")
-SEEDS = range(int(FIRST), int(LAST or FIRST) + 1)
+SEEDS = seeds("0-3")
 REQUESTS = 60
 CALLER = "productpage-v1"
 SECONDS = 60
 VOLATILE = frozenset({"date", "x-envoy-upstream-service-time", "x-request-id"})
-LOGGED = {
-    "ask": "%REQ(X-ASK)%",
-    "response_code": "%RESPONSE_CODE%",
-    "response_flags": "%RESPONSE_FLAGS%",
-    "response_code_details": "%RESPONSE_CODE_DETAILS%",
-    "method": "%REQ(:METHOD)%",
-    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
-    "authority": "%REQ(:AUTHORITY)%",
-    "user_agent": "%REQ(USER-AGENT)%",
-    "x_forwarded_for": "%REQ(X-FORWARDED-FOR)%",
-    "bytes_received": "%BYTES_RECEIVED%",
-    "bytes_sent": "%BYTES_SENT%",
-    "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%",
-    "route_name": "%ROUTE_NAME%",
-}
+LOGGED = {"ask": "%REQ(X-ASK)%", **ANSWERED, "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%", "route_name": "%ROUTE_NAME%"}
 
 
 def access_log(file: Path) -> Json:
