@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from devmesh.compiler.security import takes_mtls
 from devmesh.compiler.shared import Json, socket_address
@@ -17,15 +17,24 @@ def assignment(
 
     `labels` are the subset's; `mode` is the DestinationRule's for TLS, before which PeerAuthentication does not count.
     """
-    hosts = [
-        workload_endpoint(world, service, port, workload, address, mode)
-        for workload in world.workloads_of(service)
-        if workload.name in world.ready and (not labels or matches(labels, workload.labels))
-        if (address := workload.address_for(proxy)) is not None
-    ]
-    if not hosts:
+    return of_hosts(
+        name,
+        [
+            workload_endpoint(world, service, port, workload, address, mode)
+            for workload in world.workloads_of(service)
+            if workload.name in world.ready and (not labels or matches(labels, workload.labels))
+            if (address := workload.address_for(proxy)) is not None
+        ],
+    )
+
+
+def of_hosts(name: str, hosts: Iterable[Json]) -> Json:
+    """All in one locality, which weighs what they weigh together."""
+    found = list(hosts)
+    if not found:
         return {"cluster_name": name}
-    return {"cluster_name": name, "endpoints": [{"locality": {}, "lb_endpoints": hosts, "load_balancing_weight": len(hosts)}]}
+    total = sum(one["load_balancing_weight"] for one in found)
+    return {"cluster_name": name, "endpoints": [{"locality": {}, "lb_endpoints": found, "load_balancing_weight": total}]}
 
 
 @per_world

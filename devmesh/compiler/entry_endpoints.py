@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from devmesh.compiler.endpoints import workload_endpoint
+from devmesh.compiler.endpoints import of_hosts, workload_endpoint
 from devmesh.compiler.entries import RESOLVED, EntryService, as_addressed
 from devmesh.compiler.security import TLS_MODE_LABEL, has_sidecar, mode_at
 from devmesh.compiler.shared import Json, socket_address
@@ -46,7 +46,7 @@ def resolve(
         del cluster["eds_cluster_config"]
         found = _found(world, service, port, labels, mode, None)
         # Envoy refuses a LOGICAL_DNS cluster of two endpoints.
-        cluster["load_assignment"] = _assignment(cluster["name"], islice(found, 1) if kind == "DNS_ROUND_ROBIN" else found)
+        cluster["load_assignment"] = of_hosts(cluster["name"], islice(found, 1) if kind == "DNS_ROUND_ROBIN" else found)
         cluster.update(DNS_SETTINGS)
 
 
@@ -61,15 +61,7 @@ def assignment(
     world: World, name: str, service: EntryService, port: ServicePort, labels: Mapping[str, str], proxy: Workload, mode: str | None
 ) -> Json:
     """As of a service of the mesh (endpoints.py)."""
-    return _assignment(name, _found(world, service, port, labels, mode, proxy))
-
-
-def _assignment(name: str, endpoints: Iterator[Json]) -> Json:
-    found = list(endpoints)
-    if not found:
-        return {"cluster_name": name}
-    total = sum(one["load_balancing_weight"] for one in found)
-    return {"cluster_name": name, "endpoints": [{"locality": {}, "lb_endpoints": found, "load_balancing_weight": total}]}
+    return of_hosts(name, _found(world, service, port, labels, mode, proxy))
 
 
 def _found(

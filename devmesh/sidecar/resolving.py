@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,6 +10,7 @@ from dataclasses import replace
 
 from devmesh.sidecar.balancing import key_of
 from devmesh.sidecar.config import Cluster, Endpoint
+from devmesh.sidecar.target import is_ip
 
 log = logging.getLogger(__name__)
 # IPv4, as dns_lookup_family of istiod's clusters says. None: nobody could say; nothing: the name has no address.
@@ -94,12 +94,4 @@ class Resolving:
 def names_of(cluster: Cluster) -> list[str]:
     if cluster.kind != "STRICT_DNS":
         return []
-    return [endpoint.address for endpoint in cluster.endpoints if not _is_address(endpoint.address)]
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return [endpoint.address for endpoint in cluster.endpoints if not is_ip(endpoint.address)]

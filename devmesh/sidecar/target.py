@@ -31,7 +31,7 @@ def http_target(cluster: Cluster, endpoint: Endpoint, host: str = "", source: tu
     tls = transport_for(cluster, endpoint)
     if tls is None:
         return Target(cluster, endpoint, None, (), source)
-    if cluster.auto_sni and not _is_ip(host):  # RFC 6066 section 3: an address is no server name
+    if cluster.auto_sni and not is_ip(host.strip("[]")):  # RFC 6066 section 3: an address is no server name
         tls = replace(tls, sni=host)
     if cluster.auto_san_validation:
         tls = replace(tls, sans=(("exact", host.strip("[]")),))
@@ -39,9 +39,9 @@ def http_target(cluster: Cluster, endpoint: Endpoint, host: str = "", source: tu
     return Target(cluster, endpoint, tls, HTTP_ALPN if mesh else tuple(name for name in tls.alpn if name != b"h2"), source)
 
 
-def _is_ip(host: str) -> bool:
+def is_ip(host: str) -> bool:
     try:
-        ipaddress.ip_address(host.strip("[]"))
+        ipaddress.ip_address(host)
     except ValueError:
         return False
     return True
